@@ -1,0 +1,46 @@
+"""Checkpoints: read without running code, written whole or not at all.
+
+mmengine reads with ``torch.load`` and, refused by its restricted mode, tries
+again with everything allowed; on resume it executes the config text of the
+file; it saves over the old file. :func:`install` replaces, by the functions
+of this package and for every caller in mmengine, mmpretrain, mmdet and mmseg:
+
+- ``mmengine.runner.checkpoint._safe_torch_load``, the one place where all the
+  loaders of ``CheckpointLoader`` (local, http, s3, …) unpickle. Behind it lie
+  resume, ``load_from``, ``init_cfg=dict(type='Pretrained')``, the publishing
+  of checkpoints and the Python APIs of the other libraries.
+- ``mmengine.runner.checkpoint.load_url``, which downloads and unpickles.
+- the local loader of ``CheckpointLoader``, for messages that name the mend.
+- ``save_checkpoint`` in ``mmengine.runner`` (``Runner``, ``CheckpointHook``),
+  for local paths; other storage goes on to mmengine's.
+- ``find_latest_checkpoint`` there, so that resuming skips damaged files.
+- ``open`` in ``mmengine.hooks.checkpoint_hook``, which has one use: writing
+  the ``last_checkpoint`` pointer.
+- ``BaseInferencer._init_model``, which executes the config text of a
+  checkpoint if it is given no config.
+
+``meta['config']``, which ``Runner.resume`` would execute, is renamed to
+``config_text`` while reading. ``torch.load`` itself stays as it is, and so do
+``FlexibleRunner``'s ways of saving. mmengine's ``CheckpointHook`` still
+deletes old checkpoints before it saves the new one; ours does not.
+"""
+
+from .installing import install, uninstall
+from .latest import find_latest
+from .reading import CheckpointError, UnsafeCheckpointError, read
+from .states import load_into, state_dict_of
+from .writing import remove_leftovers, write, write_text
+
+__all__ = [
+    'CheckpointError',
+    'UnsafeCheckpointError',
+    'find_latest',
+    'install',
+    'load_into',
+    'read',
+    'remove_leftovers',
+    'state_dict_of',
+    'uninstall',
+    'write',
+    'write_text',
+]

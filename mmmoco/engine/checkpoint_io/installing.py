@@ -1,0 +1,188 @@
+"""Make mmengine read and write checkpoints through this package."""
+
+import functools
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlparse
+
+import mmengine.runner.checkpoint as theirs
+import torch
+from mmengine.dist import broadcast_object_list, get_dist_info
+from mmengine.logging import print_log
+
+from .latest import find_latest
+from .reading import (
+    CheckpointError,
+    MapLocation,
+    PathLike,
+    UnsafeCheckpointError,
+    read_any,
+)
+from .writing import remove_leftovers, write, write_text
+
+_save_elsewhere = theirs.save_checkpoint
+_undo: list[Callable[[], None]] = []
+
+
+def install() -> None:
+    """Replace mmengine's reading and writing of checkpoints; once is enough.
+
+    The docstring of the package lists what is replaced and why.
+
+    Raises:
+        RuntimeError: This mmengine lacks a place that has to be replaced.
+    """
+    if _undo:
+        return
+    try:
+        _replace(theirs, '_safe_torch_load', _read_for_mmengine)
+        _replace(theirs, 'load_url', _load_url)
+        _replace_local_loader()
+        for name in ('', '.runner', '.checkpoint'):
+            module = import_module(f'mmengine.runner{name}')
+            _replace(module, 'save_checkpoint', _save_checkpoint)
+            _replace(module, 'find_latest_checkpoint', _find_latest)
+        hook = import_module('mmengine.hooks.checkpoint_hook')
+        _replace(hook, 'open', _open_atomically, new=True)
+        inferencer = import_module('mmengine.infer.infer').BaseInferencer
+        guarded = _without_config_text(inferencer._init_model)
+        _replace(inferencer, '_init_model', guarded)
+    except (AttributeError, ImportError) as error:
+        uninstall()
+        raise RuntimeError(
+            f'mmmoco cannot make this mmengine read checkpoints safely '
+            f'({error}). Install the version that mmmoco requires.'
+        ) from error
+
+
+def uninstall() -> None:
+    """Give mmengine its own functions back."""
+    while _undo:
+        _undo.pop()()
+
+
+def _replace(owner: Any, name: str, value: Any, new: bool = False) -> None:
+    if new:
+        _undo.append(functools.partial(delattr, owner, name))
+    else:
+        original = getattr(owner, name)
+        _undo.append(functools.partial(setattr, owner, name, original))
+    setattr(owner, name, value)
+
+
+def _replace_local_loader() -> None:
+    loader = theirs.CheckpointLoader
+    register = functools.partial(loader.register_scheme, '', force=True)
+    _undo.append(functools.partial(register, loader._schemes['']))
+    register(load_from_local)
+
+
+def load_from_local(
+    filename: str, map_location: MapLocation = None
+) -> dict[str, Any]:
+    """Load a file for mmengine, which logs the last part of this name."""
+    return read_any(filename, map_location)
+
+
+def _read_for_mmengine(
+    file: PathLike | IO[bytes],
+    map_location: MapLocation = None,
+    weights_only: bool | None = None,
+) -> Any:
+    return read_any(file, map_location)
+
+
+def _load_url(
+    url: str,
+    model_dir: PathLike | None = None,
+    map_location: MapLocation = None,
+    progress: bool = True,
+    check_hash: bool = False,
+    file_name: str | None = None,
+) -> Any:
+    """Do as ``torch.hub.load_state_dict_from_url``, in its cache, safely."""
+    folder = Path(model_dir or Path(torch.hub.get_dir()) / 'checkpoints')
+    folder.mkdir(parents=True, exist_ok=True)
+    name = file_name or os.path.basename(urlparse(url).path)
+    path = folder / name
+    if not path.exists():
+        print_log(f'Downloading {url} to {path}', logger='current')
+        match = torch.hub.HASH_REGEX.search(name) if check_hash else None
+        torch.hub.download_url_to_file(
+            url, str(path), match and match.group(1), progress
+        )
+    try:
+        return read_any(path, map_location)
+    except UnsafeCheckpointError:
+        raise
+    except CheckpointError as error:
+        raise CheckpointError(
+            f'{error} Delete {path} to have {url} downloaded again.'
+        ) from error
+
+
+def _save_checkpoint(
+    checkpoint: dict[str, Any],
+    filename: str,
+    file_client_args: dict[str, Any] | None = None,
+    backend_args: dict[str, Any] | None = None,
+) -> None:
+    where = {**(file_client_args or {}), **(backend_args or {})}
+    local = where.get('backend', 'local') in ('local', 'disk')
+    if local and '://' not in str(filename):
+        write(checkpoint, filename)
+    else:
+        _save_elsewhere(checkpoint, filename, file_client_args, backend_args)
+
+
+def _find_latest(path: str) -> str | None:
+    """Let rank 0 choose for all, and clear away what a kill left."""
+    rank, world_size = get_dist_info()
+    outcome: list[Any] = [None, None]
+    if rank == 0:
+        try:
+            outcome[0] = find_latest(path)
+            for leftover in remove_leftovers(path):
+                print_log(
+                    f'Removed {leftover}, left by a save that was cut off.',
+                    'current',
+                    logging.WARNING,
+                )
+        except (CheckpointError, OSError) as error:
+            outcome[1] = str(error)
+    if world_size > 1:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise CheckpointError(outcome[1])
+    return outcome[0]
+
+
+@contextmanager
+def _open_atomically(path: PathLike, mode: str) -> Iterator[IO[str]]:
+    """Stand in for ``open`` where ``CheckpointHook`` writes its pointer."""
+    text = io.StringIO()
+    yield text
+    write_text(path, text.getvalue())
+
+
+def _without_config_text(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Guard the inferencers, which build a model from a file's config text."""
+
+    @functools.wraps(build)
+    def guarded(
+        self: Any, cfg: Any, weights: Any = None, device: str = 'cpu'
+    ) -> Any:
+        if not cfg:
+            raise CheckpointError(
+                f'{weights}: the config text inside a checkpoint is code and '
+                'is not executed. Give the config too.'
+            )
+        return build(self, cfg, weights, device)
+
+    return guarded
