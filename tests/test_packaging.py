@@ -1,0 +1,414 @@
+"""What a wheel carries, what is pinned, and the scripts around both."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = [*sorted((ROOT / 'tools').glob('*.sh')), ROOT / '.ci' / 'run']
+CHECKOUT_ONLY = {'setup.sh', 'quickstart.sh', 'run_tests.sh'}
+
+
+def run(*command, cwd=ROOT, **env):
+    """Runs a command in a clean environment; nothing is checked."""
+    kept = {'PATH': os.environ['PATH'], 'HOME': os.environ.get('HOME', '/')}
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=kept | env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def executable(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def checkout_copy(place):
+    """Copies what a build reads, so that nothing is left in the checkout."""
+    place.mkdir()
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE'):
+        shutil.copy(ROOT / name, place)
+    for name in ('README.md', 'CHANGELOG.md'):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, place)
+    ignore = shutil.ignore_patterns('__pycache__', '.mim')
+    for name in ('mmmoco', 'configs', 'tools', 'requirements'):
+        shutil.copytree(ROOT / name, place / name, ignore=ignore)
+    (place / 'tests').mkdir()
+    (place / 'tests' / '__init__.py').touch()
+    return place
+
+
+def build(source, hook, out):
+    """Calls one hook of setuptools' build backend, as pip does."""
+    out.mkdir()
+    return run(
+        sys.executable,
+        '-c',
+        'import sys, setuptools.build_meta as b;'
+        f'print(b.__legacy__.{hook}(sys.argv[1]))',
+        out,
+        cwd=source,
+    )
+
+
+def relative_files(folder):
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / folder).rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    }
+
+
+@pytest.fixture(scope='module')
+def pins():
+    text = (ROOT / 'requirements' / 'constraints.txt').read_text()
+    found = {}
+    for line in text.splitlines():
+        line = line.split('#')[0].strip()
+        if line:
+            match = re.fullmatch(r'([a-z0-9-]+)==([0-9][0-9a-z.]*)', line)
+            assert match, f'not a plain pin: {line}'
+            assert match[1] not in found, f'pinned twice: {match[1]}'
+            found[match[1]] = match[2]
+    return found
+
+
+def test_every_requirement_is_pinned_to_a_version_it_allows(pins, tmp_path):
+    source = checkout_copy(tmp_path / 'source')
+    done = run(sys.executable, 'setup.py', '-q', 'egg_info', cwd=source)
+    assert done.returncode == 0, done.stderr
+    lines = (source / 'mmmoco.egg-info' / 'requires.txt').read_text()
+    needs = [
+        Requirement(line)
+        for line in lines.splitlines()
+        if line and not line.startswith('[')
+    ]
+    assert len(needs) > 10
+    for need in needs:
+        name = canonicalize_name(need.name)
+        assert name in pins, f'{name} is not in constraints.txt'
+        assert need.specifier.contains(pins[name]), (need, pins[name])
+
+
+def test_what_is_installed_has_the_pinned_version(pins):
+    from importlib.metadata import distributions
+
+    installed = {
+        canonicalize_name(dist.metadata['Name']): dist.version
+        for dist in distributions()
+    }
+    differing = {
+        name: (version.split('+')[0], pins[name])
+        for name, version in installed.items()
+        if name in pins and version.split('+')[0] != pins[name]
+    }
+    assert not differing
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_the_package_with_configs_and_tools(tmp_path):
+    source = checkout_copy(tmp_path / 'source')
+    done = build(source, 'build_wheel', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / 'out').glob('mmmoco-*.whl')
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    tops = {name.split('/')[0] for name in names}
+    assert {top for top in tops if not top.endswith('.dist-info')} == {
+        'mmmoco'
+    }
+    mim = {
+        name.removeprefix('mmmoco/.mim/')
+        for name in names
+        if name.startswith('mmmoco/.mim/')
+    }
+    expected = relative_files('configs') | {
+        name
+        for name in relative_files('tools')
+        if Path(name).name not in CHECKOUT_ONLY
+    }
+    assert mim == expected
+    modules = {name for name in names if name.endswith('.py')}
+    assert {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / 'mmmoco').rglob('*.py')
+        if '.mim' not in path.parts
+    } == {name for name in modules if '/.mim/' not in name}
+    assert any(name.endswith('licenses/LICENSE') for name in names)
+
+
+@pytest.mark.slow
+def test_an_sdist_can_be_built_into_the_same_wheel(tmp_path):
+    source = checkout_copy(tmp_path / 'source')
+    done = build(source, 'build_sdist', tmp_path / 'sdist')
+    assert done.returncode == 0, done.stderr
+    (archive,) = (tmp_path / 'sdist').glob('mmmoco-*.tar.gz')
+    shutil.unpack_archive(archive, tmp_path / 'unpacked')
+    (unpacked,) = (tmp_path / 'unpacked').iterdir()
+    contents = []
+    for place, out in ((source, 'a'), (unpacked, 'b')):
+        done = build(place, 'build_wheel', tmp_path / out)
+        assert done.returncode == 0, done.stderr
+        (wheel,) = (tmp_path / out).glob('mmmoco-*.whl')
+        contents.append(set(zipfile.ZipFile(wheel).namelist()))
+    assert contents[0] == contents[1]
+
+
+def test_an_editable_build_links_configs_and_tools(tmp_path):
+    source = checkout_copy(tmp_path / 'source')
+    # Copies that something else left there make way for the links.
+    (source / 'mmmoco' / '.mim' / 'configs').mkdir(parents=True)
+    done = build(source, 'build_editable', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    for name in ('configs', 'tools'):
+        place = source / 'mmmoco' / '.mim' / name
+        assert place.is_symlink()
+        assert not Path(os.readlink(place)).is_absolute()
+        assert place.resolve() == (source / name).resolve()
+
+
+def test_a_build_without_configs_is_an_error(tmp_path):
+    source = checkout_copy(tmp_path / 'source')
+    shutil.rmtree(source / 'configs')
+    done = build(source, 'build_wheel', tmp_path / 'out')
+    assert done.returncode != 0
+    assert 'configs holds no file' in done.stderr
+    assert not list((tmp_path / 'out').glob('*.whl'))
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_valid_bash(script):
+    done = run('bash', '-n', script)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ('script', 'arguments', 'names'),
+    [
+        ('dist_train.sh', [], 'CONFIG GPUS'),
+        ('dist_train.sh', ['c.py'], 'CONFIG GPUS'),
+        ('dist_train.sh', ['c.py', 'two'], "GPUS .* not 'two'"),
+        ('dist_train.sh', ['c.py', '0'], "GPUS .* not '0'"),
+        ('dist_test.sh', ['c.py', '2'], 'CONFIG CHECKPOINT GPUS'),
+        ('dist_test.sh', ['c.py', 'x.pth', 'x'], "GPUS .* not 'x'"),
+        ('slurm_train.sh', ['part', 'job'], 'PARTITION JOB_NAME CONFIG'),
+        ('setup.sh', [], r'core\|full'),
+        ('setup.sh', ['all'], "'all'"),
+    ],
+)
+def test_a_wrong_call_ends_with_one_line(script, arguments, names):
+    done = run('bash', f'tools/{script}', *arguments)
+    assert done.returncode == 2
+    assert not done.stdout
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(names, done.stderr)
+
+
+@pytest.mark.parametrize(
+    'script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'setup.sh']
+)
+def test_scripts_explain_themselves(script, tmp_path):
+    done = run('bash', ROOT / 'tools' / script, '--help', cwd=tmp_path)
+    assert done.returncode == 0
+    assert f'bash tools/{script}' in done.stdout
+    assert 'set -' not in done.stdout
+
+
+@pytest.fixture
+def echo_environment(tmp_path):
+    """An active environment whose Python prints what it was called with."""
+    home = tmp_path / 'an environment'
+    executable(
+        home / 'bin' / 'python',
+        '#!/bin/bash\n[[ $1 == -c ]] && echo 12345 && exit\n'
+        'printf "%s\\n" "OMP=${OMP_NUM_THREADS:-}" "$@"\n',
+    )
+    return str(home)
+
+
+def test_dist_train_starts_one_process_per_gpu(echo_environment, tmp_path):
+    # A checkout in a folder with a space, called from elsewhere.
+    tools = tmp_path / 'my work' / 'tools'
+    shutil.copytree(ROOT / 'tools', tools)
+    executable(tmp_path / 'bin' / 'nvidia-smi', '#!/bin/sh\nexit 1\n')
+    done = run(
+        'bash',
+        tools / 'dist_train.sh',
+        'my config.py',
+        '2',
+        '--work-dir',
+        'a b',
+        cwd=tmp_path,
+        VIRTUAL_ENV=echo_environment,
+        PATH=f'{tmp_path}/bin:{os.environ["PATH"]}',
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        'OMP=1',
+        '-m',
+        'torch.distributed.run',
+        '--nnodes=1',
+        '--node_rank=0',
+        '--master_addr=127.0.0.1',
+        '--master_port=12345',
+        '--nproc_per_node=2',
+        str(tools / 'train.py'),
+        'my config.py',
+        '--launcher',
+        'pytorch',
+        '--work-dir',
+        'a b',
+    ]
+
+
+def test_dist_test_honours_the_cluster_settings(echo_environment):
+    done = run(
+        'bash',
+        'tools/dist_test.sh',
+        'c.py',
+        'x.pth',
+        '8',
+        VIRTUAL_ENV=echo_environment,
+        NNODES='2',
+        NODE_RANK='1',
+        MASTER_ADDR='10.0.0.1',
+    )
+    lines = done.stdout.splitlines()
+    assert {
+        '--nnodes=2',
+        '--node_rank=1',
+        '--master_addr=10.0.0.1',
+        '--master_port=29500',
+        '--nproc_per_node=8',
+    } <= set(lines)
+    assert lines[-5:] == [
+        str(ROOT / 'tools' / 'test.py'),
+        'c.py',
+        'x.pth',
+        '--launcher',
+        'pytorch',
+    ]
+
+
+def test_slurm_train_passes_everything_to_srun(echo_environment, tmp_path):
+    srun = executable(
+        tmp_path / 'bin' / 'srun', '#!/bin/sh\nprintf "%s\\n" "$@"\n'
+    )
+    done = run(
+        'bash',
+        'tools/slurm_train.sh',
+        'gpu',
+        'my job',
+        'c.py',
+        '--amp',
+        VIRTUAL_ENV=echo_environment,
+        GPUS='4',
+        SRUN_ARGS='--mem=64G --exclusive',
+        PATH=f'{srun.parent}:{os.environ["PATH"]}',
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        '--partition=gpu',
+        '--job-name=my job',
+        '--gres=gpu:4',
+        '--ntasks=4',
+        '--ntasks-per-node=4',
+        '--cpus-per-task=5',
+        '--kill-on-bad-exit=1',
+        '--mem=64G',
+        '--exclusive',
+        f'{echo_environment}/bin/python',
+        '-u',
+        str(ROOT / 'tools' / 'train.py'),
+        'c.py',
+        '--launcher',
+        'slurm',
+        '--amp',
+    ]
+
+
+@pytest.fixture
+def bare_checkout(tmp_path):
+    """What tools/setup.sh reads, without an environment."""
+    place = tmp_path / 'a checkout'
+    for name in ('tools/setup.sh', 'requirements/constraints.txt', 'setup.py'):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, place / name)
+    return place
+
+
+def test_setup_says_when_the_disk_is_too_small(bare_checkout, tmp_path):
+    fake = executable(
+        tmp_path / 'bin' / 'df',
+        '#!/bin/sh\necho head\necho disk 9 9 3145728 9 /\n',
+    )
+    done = run(
+        'bash',
+        bare_checkout / 'tools' / 'setup.sh',
+        'core',
+        MMMOCO_CACHE=str(tmp_path / 'cache'),
+        PATH=f'{fake.parent}:{os.environ["PATH"]}',
+    )
+    assert done.returncode == 1
+    assert 'has 3 GB free, the set-up needs' in done.stderr
+    assert not (bare_checkout / '.venv').exists()
+
+
+def test_setup_says_when_python_does_not_fit(bare_checkout, tmp_path):
+    old = executable(tmp_path / 'python3.9', '#!/bin/sh\nexit 1\n')
+    done = run(
+        'bash',
+        bare_checkout / 'tools' / 'setup.sh',
+        'core',
+        MMMOCO_CACHE=str(tmp_path / 'cache'),
+        MMMOCO_PYTHON=str(old),
+    )
+    assert done.returncode == 1
+    assert f'{old} is no working Python 3.11 or 3.12' in done.stderr
+
+
+def test_setup_needs_an_active_environment_when_told_to_use_it(bare_checkout):
+    done = run(
+        'bash',
+        bare_checkout / 'tools' / 'setup.sh',
+        'core',
+        MMMOCO_USE_ACTIVE='1',
+    )
+    assert done.returncode == 1
+    assert 'no virtual environment is active' in done.stderr
+
+
+def test_a_failing_step_shows_the_log_and_what_to_do(bare_checkout, tmp_path):
+    fake = executable(
+        tmp_path / 'env' / 'bin' / 'python',
+        '#!/bin/bash\n[[ "$*" == *"pip install"* ]] || exit 0\n'
+        'echo no route to the index >&2; exit 3\n',
+    )
+    done = run(
+        'bash',
+        bare_checkout / 'tools' / 'setup.sh',
+        'core',
+        MMMOCO_CACHE=str(tmp_path / 'cache'),
+        MMMOCO_USE_ACTIVE='1',
+        VIRTUAL_ENV=str(fake.parents[1]),
+    )
+    assert done.returncode == 1
+    assert 'no route to the index' in done.stdout
+    assert '"Install the build tools" failed' in done.stderr
+    assert 'check the network' in done.stderr
+    assert not list(fake.parents[1].glob('.mmmoco-setup-*'))

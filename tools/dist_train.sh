@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Trains with several processes: one per GPU, or on the CPU (gloo).
+#
+#   bash tools/dist_train.sh CONFIG GPUS [ARGUMENTS OF train.py]
+#
+# On several machines, call it on each with NNODES, NODE_RANK, MASTER_ADDR
+# and, if 29500 is taken, PORT.
+set -euo pipefail
+
+source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then show_help && exit; fi
+(($# >= 2)) || usage_error 'expected CONFIG GPUS [ARGUMENTS OF train.py]'
+need_count GPUS "$2"
+torchrun train.py "$2" "$1" --launcher pytorch "${@:3}"

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs every check that this machine can: lint, format, types, then the whole
+# test suite, the slow, distributed and downstream tests included.
+#
+#   bash tools/run_tests.sh [ARGUMENTS OF pytest]
+#
+# tools/setup.sh names the environment variables that change the set-up.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+bash "$root/tools/setup.sh" full
+python="$(bash "$root/tools/setup.sh" python)"
+cd "$root"
+
+echo '== ruff'
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+echo '== mypy'
+"$python" -m mypy
+
+# The GPU tests run where there is a GPU; no browser is set up.
+markers='not gpu and not browser'
+if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
+then
+  markers='not browser'
+fi
+echo "== pytest -m '$markers'"
+exec "$python" -m pytest -m "$markers" --durations=15 "$@"
