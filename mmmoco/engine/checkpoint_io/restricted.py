@@ -44,6 +44,10 @@ class _Dtype:
 
 
 class _Array:
+    def __init__(self, *description: object) -> None:
+        if description:
+            raise pickle.UnpicklingError('but got a numpy array over raw data')
+
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
         if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
@@ -76,6 +80,11 @@ def _rebuild_scalar(dtype: _Dtype, raw: bytes) -> Any:
     return np.frombuffer(raw, dtype.dtype)[0]
 
 
+def _no_bytes() -> bytes:
+    """Stand in for ``bytes``, by which the data of an empty array is saved."""
+    return b''
+
+
 def _method_of_history(owner: object, name: str) -> str:
     """Stand in for the ``getattr`` by which a file names buffer statistics.
 
@@ -89,7 +98,7 @@ def _method_of_history(owner: object, name: str) -> str:
 _ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_History, 'mmengine.logging.history_buffer.HistoryBuffer'),
     (_method_of_history, 'builtins.getattr'),
-    (_method_of_history, '__builtin__.getattr'),
+    (_no_bytes, 'builtins.bytes'),
     (_Array, 'numpy.ndarray'),
     (_Dtype, 'numpy.dtype'),
     (_rebuild_array, 'numpy._core.multiarray._reconstruct'),
