@@ -34,6 +34,7 @@ from mmmoco.engine.checkpoint_io import (
     load_into,
     read,
     remove_leftovers,
+    require_resumable,
     state_dict_of,
     write,
     write_text,
@@ -389,6 +390,14 @@ def test_hostile_download_is_refused(hostile, finished, monkeypatch, tmp_path):
         CheckpointLoader.load_checkpoint(f'{url}/good.pth')
 
 
+def test_torchscript_is_refused(tmp_path):
+    example = torch.ones(1, 1)
+    torch.jit.trace(nn.Linear(1, 1), example).save(str(tmp_path / 'a.pt'))
+    with pytest.raises(UnsafeCheckpointError, match='TorchScript') as error:
+        read(tmp_path / 'a.pt')
+    assert len(str(error.value)) < 500
+
+
 def test_pickle_named_safetensors_runs_nothing(tmp_path):
     pytest.importorskip('safetensors')
     path, marker = tmp_path / 'a.safetensors', tmp_path / 'marker'
@@ -515,7 +524,7 @@ def test_find_latest(work_dir, tmp_path):
     # The pointer wins over numbers; a moved folder is no obstacle.
     write_text(work_dir / 'last_checkpoint', '/elsewhere/iter_1.pth')
     assert find_latest(work_dir) == str(work_dir / 'iter_1.pth')
-    for pointer in ('', '/elsewhere/iter_9.pth'):
+    for pointer in ('', '\0\0', '/elsewhere/iter_9.pth'):
         write_text(work_dir / 'last_checkpoint', pointer)
         assert find_latest(work_dir) == str(work_dir / 'iter_2.pth')
     # By number, not by name or time; published and best ones are no states.
@@ -537,6 +546,8 @@ def test_all_unreadable_is_an_error(work_dir):
 def test_weights_are_no_state_to_resume(work_dir):
     weights = {'state_dict': read(work_dir / 'iter_2.pth')['state_dict']}
     torch.save(weights, work_dir / 'iter_2.pth')
+    with pytest.raises(CheckpointError, match='lacks optimizer.*load_from'):
+        require_resumable(weights, work_dir / 'iter_2.pth')
     assert find_latest(work_dir) == str(work_dir / 'iter_1.pth')
 
 
@@ -548,6 +559,39 @@ def test_resume_skips_a_damaged_newest(work_dir):
     losses = read(work_dir / 'iter_2.pth')['message_hub']['log_scalars']
     assert len(losses['train/loss'].data[0]) == 2
     assert not leftover.exists()
+
+
+def latest_of_rank(rank, folder, store, report):
+    from mmengine.runner import find_latest_checkpoint
+
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{store}', rank=rank, world_size=2
+    )
+    for _ in range(2):
+        try:
+            # Rank 1 looks where there is nothing: rank 0 decides for both.
+            path = find_latest_checkpoint(folder if rank == 0 else '/empty')
+            report.send(path)
+        except CheckpointError as error:
+            report.send(str(error)[:4])
+        torch.distributed.barrier()
+        if rank == 0:
+            for path in folder.glob('*.pth'):
+                path.write_bytes(b'PK')
+
+
+def test_rank_0_chooses_for_all(work_dir, tmp_path):
+    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(2)]
+    processes = [
+        fork(latest_of_rank, rank, work_dir, tmp_path / 'store', sender)
+        for rank, (_, sender) in enumerate(pipes)
+    ]
+    for expected in (str(work_dir / 'iter_2.pth'), 'None'):
+        for receiver, _ in pipes:
+            assert receiver.poll(20)
+            assert receiver.recv() == expected
+    for process in processes:
+        process.join()
 
 
 # Writing

@@ -26,7 +26,7 @@ deletes old checkpoints before it saves the new one; ours does not.
 """
 
 from .installing import install, uninstall
-from .latest import find_latest
+from .latest import find_latest, require_resumable
 from .reading import CheckpointError, UnsafeCheckpointError, read
 from .states import load_into, state_dict_of
 from .writing import remove_leftovers, write, write_text
@@ -39,6 +39,7 @@ __all__ = [
     'load_into',
     'read',
     'remove_leftovers',
+    'require_resumable',
     'state_dict_of',
     'uninstall',
     'write',

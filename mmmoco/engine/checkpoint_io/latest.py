@@ -1,6 +1,7 @@
 """Find the checkpoint from which a stopped run can go on."""
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def find_latest(work_dir: PathLike) -> str | None:
         if '://' in str(path):
             return str(path)
         try:
-            _require_resumable(read(path), path)
+            require_resumable(read(path), path)
         except (CheckpointError, OSError) as error:
             failures.append(str(error))
             print_log(
@@ -49,6 +50,28 @@ def find_latest(work_dir: PathLike) -> str | None:
             'or move them away to start afresh.'
         )
     return None
+
+
+def require_resumable(checkpoint: dict[str, Any], path: PathLike) -> None:
+    """Check that a checkpoint is the state of a run, not only weights.
+
+    Raises:
+        CheckpointError: It is not; says what is lacking.
+    """
+    meta = checkpoint.get('meta')
+    lacking = [
+        name
+        for name in ('state_dict', 'optimizer', 'message_hub')
+        if name not in checkpoint
+    ]
+    if not (isinstance(meta, dict) and {'epoch', 'iter'} <= set(meta)):
+        lacking.append("meta with 'epoch' and 'iter'")
+    if lacking:
+        raise CheckpointError(
+            f'{os.fspath(path)} is not the state of a run that could be '
+            f'resumed: it lacks {", ".join(lacking)}. To start from its '
+            'weights alone, use load_from.'
+        )
 
 
 def _candidates(folder: Path) -> list[Path | str]:
@@ -71,25 +94,14 @@ def _candidates(folder: Path) -> list[Path | str]:
 
 def _pointed_to(folder: Path) -> Path | str | None:
     pointer = folder / POINTER
-    text = pointer.read_text().strip() if pointer.is_file() else ''
+    text = (
+        pointer.read_text(errors='replace').strip()
+        if pointer.is_file()
+        else ''
+    )
     if not text or '://' in text:
         return text or None
     path = Path(text)
     # A work directory that was moved, or is seen from another folder
     moved = folder / path.name
     return moved if moved.is_file() else path
-
-
-def _require_resumable(checkpoint: dict[str, Any], path: Path | str) -> None:
-    meta = checkpoint.get('meta')
-    lacking = [
-        name
-        for name in ('state_dict', 'optimizer', 'message_hub')
-        if name not in checkpoint
-    ]
-    if not (isinstance(meta, dict) and {'epoch', 'iter'} <= set(meta)):
-        lacking.append("meta with 'epoch' and 'iter'")
-    if lacking:
-        raise CheckpointError(
-            f'{path} is not the state of a run: it lacks {", ".join(lacking)}.'
-        )

@@ -100,6 +100,12 @@ def _load(
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if 'weights_only' in str(error):
+            raise _unsafe(
+                name,
+                'TorchScript and old tar files cannot be loaded without '
+                'trusting them',
+            ) from None
         # A damaged stream fails in any way: KeyError, EOFError, struct.error
         reason = str(error).strip().split('\n')[0]
         raise CheckpointError(
@@ -120,9 +126,16 @@ def _refusal(
     if culprit is None and not pickled:
         return CheckpointError(f'{name} is no checkpoint. {_MEND}')
     asked = f'`{ascii(culprit)[1:-1]}`' if culprit else 'an unknown operation'
+    return _unsafe(
+        name,
+        f'loading it would need {asked}, which is not plain data and could '
+        'run code',
+    )
+
+
+def _unsafe(name: str, reason: str) -> UnsafeCheckpointError:
     return UnsafeCheckpointError(
-        f'{name} was refused: loading it would need {asked}, which is not '
-        'plain data and could run code. Nothing of it was run. If you trust '
+        f'{name} was refused: {reason}. Nothing of it was run. If you trust '
         'its origin, load it there with torch.load(…, weights_only=False) and '
         "save only the tensors: torch.save({'state_dict': …}, new_path)."
     )
