@@ -17,7 +17,9 @@ _EVALUATION = ['mmmoco.evaluation']
 _VISUALIZATION = ['mmmoco.visualization']
 
 
-def _child(name: str, parent: Registry | None, locations: list[str]) -> Registry:
+def _child(
+    name: str, parent: Registry | None, locations: list[str]
+) -> Registry:
     return Registry(name, parent=parent, scope='mmmoco', locations=locations)
 
 

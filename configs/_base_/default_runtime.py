@@ -1,0 +1,31 @@
+# What every pre-training run has: the two update hooks, logging, checkpoints.
+default_scope = 'mmmoco'
+
+custom_hooks = [
+    dict(type='AddressedRandomnessHook'),
+    dict(type='KeyEncoderUpdateHook'),
+    dict(type='DictionaryUpdateHook'),
+    dict(type='MonitorHook'),
+]
+default_hooks = dict(
+    runtime_info=dict(type='RuntimeInfoHook'),
+    timer=dict(type='IterTimerHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    logger=dict(type='LoggerHook', interval=100),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='ContrastCheckpointHook', interval=10, max_keep_ckpts=3
+    ),
+)
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=1),
+    dist_cfg=dict(backend='nccl'),
+)
+log_processor = dict(window_size=50)
+log_level = 'INFO'
+load_from = None
+resume = False
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='Visualizer', vis_backends=vis_backends)

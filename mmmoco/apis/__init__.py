@@ -1,0 +1,6 @@
+"""What the tools call and users import."""
+
+from .config import list_configs, load_config
+from .model import get_model
+
+__all__ = ['get_model', 'list_configs', 'load_config']

@@ -1,0 +1,58 @@
+"""What all command-line tools share: how they fail."""
+
+import logging
+import os
+import sys
+import traceback
+from argparse import ArgumentParser
+from collections.abc import Callable
+
+from mmengine.logging import print_log
+
+#: What bad input raises; anything else is a fault of ours and keeps its
+#: stack trace.
+USER_ERRORS = (FileNotFoundError, KeyError, ValueError, ImportError)
+
+
+class UsageError(ValueError):
+    """Bad input, with a message that says how to mend it."""
+
+
+def add_debug(parser: ArgumentParser) -> None:
+    """Add ``--debug``."""
+    parser.add_argument(
+        '--debug',
+        action='store_true',
+        help='show the stack trace of an error',
+    )
+
+
+def run(tool: Callable[[], None], name: str, debug: bool) -> None:
+    """Run a tool; bad input ends it with one line and exit code 2.
+
+    Args:
+        tool: What to run.
+        name: Name of the tool, for the message.
+        debug: Let the exception through.
+    """
+    from mmmoco.engine.checkpoint_io import CheckpointError
+
+    try:
+        tool()
+    except (*USER_ERRORS, CheckpointError) as error:
+        if debug:
+            raise
+        print_log(
+            traceback.format_exc(), logger='current', level=logging.DEBUG
+        )
+        text = str(error.args[0]) if error.args else repr(error)
+        if isinstance(error, OSError):
+            text = str(error)
+        sys.stderr.write(
+            f'{name}: error: {" ".join(text.split())}\n'
+            '(--debug shows where it was raised)\n'
+        )
+        sys.stderr.flush()
+        if 'RANK' in os.environ:
+            os._exit(2)  # Do not wait for the other processes.
+        sys.exit(2)

@@ -1,0 +1,137 @@
+"""Finding and reading configs, ours and those of the other libraries."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import mmengine.config.utils as config_utils
+from mmengine.config import Config
+
+import mmmoco
+
+PACKAGES = ('mmmoco', 'mmpretrain', 'mmdet', 'mmseg')
+
+
+def config_root() -> Path:
+    """Return the folder of mmmoco's configs, installed or in a checkout."""
+    package = Path(mmmoco.__file__).parent
+    for root in (package / '.mim' / 'configs', package.parent / 'configs'):
+        if root.is_dir():
+            return root
+    raise FileNotFoundError(
+        f'mmmoco in {str(package)!r} was installed without its configs. '
+        'Install it again, from a checkout or from a wheel.'
+    )
+
+
+def list_configs(pattern: str = '') -> list[str]:
+    """Return the names of the shipped configs.
+
+    Args:
+        pattern: Regular expression that a name must contain.
+
+    Returns:
+        Names as ``get_model`` and ``mmmoco::NAME.py`` take them, sorted, for
+        example ``'demo/mocov2_digits'``.
+    """
+    root = config_root()
+    names = (
+        path.relative_to(root).with_suffix('').as_posix()
+        for path in root.rglob('*.py')
+    )
+    return sorted(
+        name
+        for name in names
+        if not name.startswith('_base_/') and re.search(pattern, name)
+    )
+
+
+def resolve_config(name: str) -> Path:
+    """Return the file of a config.
+
+    Args:
+        name: A path, ``package::path`` (``mmdet::…``), or a name of
+            :func:`list_configs`.
+
+    Raises:
+        FileNotFoundError: If there is none, with the nearest names.
+    """
+    if '::' in name:
+        package, relative = name.split('::', 1)
+        root = _package_configs(package)
+        candidates = [root / relative, root / f'{relative}.py']
+    else:
+        root = config_root()
+        candidates = [Path(name), root / name, root / f'{name}.py']
+    for path in candidates:
+        if path.is_file():
+            return path
+    word = re.escape(Path(name).stem.split('_')[0])
+    near = ', '.join(list_configs(word)[:5]) or ', '.join(list_configs()[:5])
+    raise FileNotFoundError(
+        f'There is no config {name!r}. Give a path, a name of mmmoco (for '
+        f'example {near}), or package::path.'
+    )
+
+
+def _package_configs(package: str) -> Path:
+    if package == 'mmmoco':
+        return config_root()
+    if package not in PACKAGES:
+        raise FileNotFoundError(
+            f'{package}:: is not known; use one of '
+            f'{", ".join(p + "::" for p in PACKAGES)}.'
+        )
+    from importlib.util import find_spec
+
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        extra = {'mmdet': 'det', 'mmseg': 'seg'}.get(package, 'all')
+        raise FileNotFoundError(
+            f'{package} is not installed: pip install "mmmoco[{extra}]", or '
+            'bash tools/setup.sh full in a checkout.'
+        )
+    return Path(spec.submodule_search_locations[0]) / '.mim' / 'configs'
+
+
+def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
+    """Read a config by path or name, and apply options.
+
+    Args:
+        name: As for :func:`resolve_config`.
+        options: Dotted keys and values, as from ``--cfg-options``.
+
+    Raises:
+        FileNotFoundError: If the config does not exist.
+        KeyError: If an option names no existing key (a typing error would
+            otherwise be ignored), except below ``type``-less dicts.
+    """
+    enable_package_bases()
+    cfg = Config.fromfile(str(resolve_config(name)))
+    if options:
+        for key in options:
+            _check_option(cfg, key)
+        cfg.merge_from_dict(options)
+    return cfg
+
+
+def _check_option(cfg: Config, key: str) -> None:
+    """Refuse an option whose first part is unknown; say what there is."""
+    node: Any = cfg
+    first = key.split('.')[0]
+    if first not in node and '.' in key:
+        raise KeyError(
+            f'--cfg-options {key}: the config has no {first!r}. It has '
+            f'{", ".join(sorted(k for k in node if not k.startswith("_")))}.'
+        )
+
+
+def enable_package_bases() -> None:
+    """Let ``_base_ = 'mmmoco::…'`` and ``'mmseg::…'`` be found.
+
+    mmengine looks packages up by the name of their distribution: it does not
+    know ours, and the one of mmsegmentation it knows is not the maintained
+    one. Under the import name, both are found.
+    """
+    config_utils.MODULE2PACKAGE['mmmoco'] = 'mmmoco'
+    config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'

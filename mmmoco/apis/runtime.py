@@ -1,0 +1,195 @@
+"""From a config and the machine to a runner that works there.
+
+Everything that mmengine's own entry points leave to the user: several CPU
+processes, mixed precision on a CPU, short runs, checkpoints that cannot run
+code.
+"""
+
+import logging
+import os
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import init_dist
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS as ROOT_RUNNERS
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mmmoco.engine import checkpoint_io
+
+
+def init_processes(
+    cfg: Config, launcher: str, with_runner: bool = True
+) -> None:
+    """Join the other processes, over gloo where there is no GPU.
+
+    Args:
+        cfg: Config to change.
+        launcher: As for mmengine.
+        with_runner: A Runner follows, which does the rest on GPUs.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none':
+        return
+    if torch.cuda.is_available():
+        if not with_runner:
+            init_dist(launcher)
+        return
+    if launcher != 'pytorch':
+        raise ValueError(
+            f'--launcher {launcher} needs GPUs; several CPU processes start '
+            'with tools/dist_train.sh (--launcher pytorch).'
+        )
+    # mmengine would first ask for a CUDA device.
+    torch_dist.init_process_group('gloo')
+    cfg.setdefault('env_cfg', ConfigDict()).dist_cfg = dict(backend='gloo')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    if _replace_sync_bn(cfg._cfg_dict):
+        print_log(
+            'SyncBN needs GPUs: replaced by BN, whose statistics are those '
+            'of each process.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _replace_sync_bn(node: Any) -> bool:
+    """Turn every SyncBN of a config into BN; tell whether there was one."""
+    found = False
+    if isinstance(node, dict):
+        if node.get('type') in ('SyncBN', 'mmpretrain.SyncBN'):
+            node['type'] = 'BN'
+            found = True
+        for value in node.values():
+            found = _replace_sync_bn(value) or found
+    elif isinstance(node, list | tuple):
+        for value in node:
+            found = _replace_sync_bn(value) or found
+    return found
+
+
+def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
+    """Apply ``--amp`` and ``--fast``, and what a CPU needs.
+
+    Args:
+        cfg: Config to change.
+        amp: bfloat16 mixed precision.
+        fast: ``amp`` and the channels_last memory format.
+    """
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is None:
+        return
+    on_cpu = not torch.cuda.is_available()
+    kind = wrapper.get('type', 'OptimWrapper').split('.')[-1]
+    if amp or fast:
+        wrapper.type = 'mmmoco.ContrastOptimWrapper'
+        wrapper.dtype = 'bfloat16'
+        wrapper.pop('loss_scale', None)
+    elif on_cpu and (
+        kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
+    ):
+        wrapper.type = 'mmmoco.ContrastOptimWrapper'
+        wrapper.dtype = 'bfloat16'
+        wrapper.pop('loss_scale', None)
+        print_log(
+            'The config asks for float16, which needs a GPU: using bfloat16.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    if fast and 'dictionary' in cfg.model:
+        cfg.model.channels_last = True
+
+
+def limit_iterations(cfg: Config, max_iters: int) -> None:
+    """Make a run of ``max_iters`` iterations, whatever loop it had.
+
+    Loop, logging, saving, validation and the schedules switch together; the
+    schedules are compressed to the new length.
+
+    Args:
+        cfg: Config to change.
+        max_iters: Number of iterations.
+
+    Raises:
+        ValueError: If it is not positive.
+    """
+    if max_iters < 1:
+        raise ValueError(f'--max-iters {max_iters}: must be at least 1.')
+    loop = cfg.get('train_cfg') or ConfigDict()
+    length = loop.get('max_epochs') or loop.get('max_iters')
+    cfg.train_cfg = ConfigDict(
+        type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters
+    )
+    cfg.setdefault('log_processor', ConfigDict()).by_epoch = False
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    checkpoint = hooks.setdefault(
+        'checkpoint', ConfigDict(type='mmmoco.ContrastCheckpointHook')
+    )
+    checkpoint.by_epoch = False
+    checkpoint.interval = max_iters
+    logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
+    logger.interval = max(1, min(logger.get('interval', 10), max_iters // 5))
+    for hook in cfg.get('custom_hooks') or []:
+        if hook.get('type', '').split('.')[-1] == 'KNNHook':
+            hook.interval = max_iters
+    sampler = cfg.train_dataloader.get('sampler') or {}
+    if sampler.get('type', '').split('.')[-1] == 'AddressedSampler':
+        sampler.infinite = True
+    schedules = cfg.get('param_scheduler')
+    for schedule in _as_list(schedules):
+        _compress(schedule, length, max_iters)
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _compress(schedule: ConfigDict, length: int | None, total: int) -> None:
+    """Stretch one schedule of ``length`` epochs (iterations) to ``total``."""
+    if not length:
+        return
+    schedule.by_epoch = False
+    schedule.pop('convert_to_iter_based', None)
+
+    def scaled(value: float) -> int:
+        return max(0, round(value / length * total))
+
+    for key in ('begin', 'T_max', 'total_iters'):
+        if schedule.get(key) is not None:
+            schedule[key] = scaled(schedule[key])
+    if schedule.get('end') is not None:
+        begin = schedule.get('begin') or 0
+        schedule.end = max(scaled(schedule.end), begin + 2)
+    if schedule.get('milestones'):
+        schedule.milestones = [scaled(m) for m in schedule.milestones]
+
+
+def complete_foreign(cfg: Config) -> None:
+    """Add what the train scripts of mmpretrain add to its configs."""
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(name):
+            cfg[name].setdefault('collate_fn', dict(type='default_collate'))
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner; every checkpoint is then read and written safely."""
+    checkpoint_io.install()
+    complete_foreign(cfg)
+    scope = cfg.get('default_scope', 'mmmoco')
+    init_default_scope(scope)
+    cfg.setdefault('runner_type', 'mmmoco.ContrastRunner')
+    os.makedirs(cfg.work_dir, exist_ok=True)
+    runner: Runner = ROOT_RUNNERS.build(cfg)
+    return runner

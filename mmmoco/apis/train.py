@@ -1,0 +1,150 @@
+"""Training: the job behind ``tools/train.py``."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from mmmoco.engine import checkpoint_io
+
+from . import cli
+from .config import load_config, resolve_config
+from .runtime import (
+    build_runner,
+    init_processes,
+    limit_iterations,
+    use_precision,
+)
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/train.py``."""
+    result = argparse.ArgumentParser(
+        prog='train.py',
+        description='Train: pre-training configs of mmmoco, and configs of '
+        'mmpretrain, mmdet and mmseg.',
+        epilog='Example: python tools/train.py configs/mocov2_r50_8xb32.py '
+        '--cfg-options train_dataloader.dataset.data_root=/my/images',
+    )
+    result.add_argument(
+        'config', help='path, name (mocov2_r50_8xb32), or package::path'
+    )
+    result.add_argument(
+        '--work-dir', help='for logs and checkpoints (work_dirs/CONFIG)'
+    )
+    result.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CKPT',
+        help='continue from CKPT, or from the newest readable checkpoint of '
+        'the work dir',
+    )
+    result.add_argument(
+        '--load-from', metavar='CKPT', help='start from the weights of CKPT'
+    )
+    result.add_argument(
+        '--max-iters',
+        type=int,
+        metavar='N',
+        help='train N iterations; the schedule is compressed to them',
+    )
+    result.add_argument(
+        '--fast',
+        action='store_true',
+        help='bfloat16 mixed precision and channels_last',
+    )
+    result.add_argument(
+        '--amp', action='store_true', help='bfloat16 mixed precision'
+    )
+    result.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale lr by the effective batch (accumulation included)',
+    )
+    result.add_argument(
+        '--seed', type=int, help='seed of the run (drawn and logged if absent)'
+    )
+    result.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config',
+    )
+    result.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='job launcher'
+    )
+    result.add_argument(
+        '--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS
+    )
+    cli.add_debug(result)
+    return result
+
+
+def prepare(args: argparse.Namespace) -> Config:
+    """Turn a command line into a complete config.
+
+    Raises:
+        FileNotFoundError: If config or checkpoint do not exist.
+        ValueError: If options contradict each other.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    name = resolve_config(args.config).stem
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    if args.seed is not None:
+        cfg.setdefault('randomness', {})['seed'] = args.seed
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError(
+                '--auto-scale-lr: the config does not say which batch its lr '
+                'is meant for; add auto_scale_lr=dict(base_batch_size=256).'
+            )
+        cfg.auto_scale_lr.enable = True
+    use_precision(cfg, args.amp, args.fast)
+    if args.max_iters is not None:
+        limit_iterations(cfg, args.max_iters)
+    _choose_checkpoint(cfg, args)
+    return cfg
+
+
+def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
+    if args.resume and args.load_from:
+        raise ValueError(
+            '--resume continues a run, --load-from starts a new one from '
+            'weights: give one of them.'
+        )
+    path = args.load_from
+    if args.resume:
+        cfg.resume = True
+        path = args.resume
+        if path == 'auto':
+            path = checkpoint_io.find_latest(cfg.work_dir)
+            if path is None:
+                # As in OpenMMLab: the first start of a job that is always
+                # started with --resume.
+                cfg.resume = False
+                return
+    if path:
+        if '://' not in path and not Path(path).is_file():
+            raise FileNotFoundError(f'Checkpoint {path!r} does not exist.')
+        cfg.load_from = str(path)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train as the command line says."""
+    if 'LOCAL_RANK' not in os.environ:
+        os.environ['LOCAL_RANK'] = str(args.local_rank or 0)
+    cfg = prepare(args)
+    init_processes(cfg, args.launcher)
+    build_runner(cfg).train()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``tools/train.py``."""
+    args = parser().parse_args(argv)
+    cli.run(lambda: train(args), 'train.py', args.debug)

@@ -1,0 +1,154 @@
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmmoco.registry import DATASETS
+
+from .addressed import AddressedDataset
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+
+
+@DATASETS.register_module()
+class ImageFolderDataset(AddressedDataset):
+    """Images of a folder: ImageNet's layout, any other, or a list of paths.
+
+    Without ``ann_file`` every image below ``data_root/data_prefix`` is taken,
+    however deep it lies, in sorted order. With ``with_labels`` the folders
+    directly below are the classes, as in ImageNet.
+
+    Args:
+        data_root: Folder of the images.
+        data_prefix: Sub-folder, for example ``'train'``; left out if it does
+            not exist and ``prefix_optional`` is set.
+        ann_file: Text file with one path a line, relative to the folder
+            above or absolute; optionally followed by a space and a label
+            (``with_labels``). Relative to ``data_root``.
+        with_labels: Give every sample a class.
+        prefix_optional: Take ``data_root`` itself if it has no
+            ``data_prefix``: one config then serves ImageNet and any folder.
+        extensions: Which files are images, in lower case.
+        pipeline: Configs of transforms.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist or holds no image.
+        ValueError: If a label is missing.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        data_prefix: str = '',
+        ann_file: str = '',
+        with_labels: bool = False,
+        prefix_optional: bool = False,
+        extensions: Sequence[str] = EXTENSIONS,
+        pipeline: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(pipeline)
+        self.extensions = tuple(e.lower() for e in extensions)
+        self.with_labels = with_labels
+        root = Path(data_root).expanduser()
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f'data_root {str(data_root)!r} does not exist or is no '
+                'folder. Set it to the folder with your images, for example '
+                '--cfg-options train_dataloader.dataset.data_root=/my/images '
+                '(relative paths count from the current folder, '
+                f'{os.getcwd()!r}).'
+            )
+        folder = root / data_prefix
+        if prefix_optional and not folder.is_dir():
+            folder = root
+        if ann_file:
+            self._read_list(root / ann_file, folder)
+        else:
+            self._scan(folder)
+
+    def _scan(self, folder: Path) -> None:
+        paths = [
+            os.path.join(parent, name)
+            for parent, _, names in os.walk(folder, followlinks=True)
+            for name in names
+            if name.lower().endswith(self.extensions)
+        ]
+        if not paths:
+            raise FileNotFoundError(
+                f'No image in {str(folder)!r} or below it. Looked for files '
+                f'that end with {", ".join(self.extensions)}, at any depth. '
+                'Set data_root (and data_prefix) to the folder that holds '
+                'them, or extensions to their endings.'
+            )
+        self.paths: list[str] = sorted(paths)
+        self.labels: list[int] | None = None
+        self.classes: tuple[str, ...] = ()
+        if self.with_labels:
+            names = [Path(p).relative_to(folder).parts[0] for p in self.paths]
+            flat = [p for p in self.paths if Path(p).parent == folder]
+            if flat:
+                raise ValueError(
+                    f'{flat[0]!r} lies in no class folder. Labels are taken '
+                    f'from the folders directly below {str(folder)!r} '
+                    '(<class>/<image>); set with_labels=False, or ann_file '
+                    'to a list of "path label" lines.'
+                )
+            self.classes = tuple(sorted(set(names)))
+            number = {name: i for i, name in enumerate(self.classes)}
+            self.labels = [number[name] for name in names]
+
+    def _read_list(self, file: Path, folder: Path) -> None:
+        if not file.is_file():
+            raise FileNotFoundError(
+                f'ann_file {str(file)!r} does not exist. It is a text file '
+                'with one image path a line, relative to '
+                f'{str(folder)!r} or absolute.'
+            )
+        lines = [
+            line.strip()
+            for line in file.read_text(encoding='utf-8').splitlines()
+            if line.strip()
+        ]
+        if not lines:
+            raise FileNotFoundError(f'ann_file {str(file)!r} lists no image.')
+        self.labels = None
+        if self.with_labels:
+            pairs = [line.rsplit(maxsplit=1) for line in lines]
+            for number, pair in enumerate(pairs, 1):
+                if len(pair) != 2 or not pair[1].isdigit():
+                    raise ValueError(
+                        f'{str(file)!r}, line {number}: expected "path '
+                        f'label" with a whole-number label, got '
+                        f'{lines[number - 1]!r}.'
+                    )
+            lines = [pair[0] for pair in pairs]
+            self.labels = [int(pair[1]) for pair in pairs]
+            self.classes = tuple(map(str, range(max(self.labels) + 1)))
+        else:
+            self.classes = ()
+        self.paths = [str(folder / line) for line in lines]
+        if not os.path.exists(self.paths[0]):
+            raise FileNotFoundError(
+                f'{str(file)!r} lists {lines[0]!r}, but '
+                f'{self.paths[0]!r} does not exist. Paths count from '
+                f'{str(folder)!r}: set data_root and data_prefix to fit.'
+            )
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Names of the classes, empty without labels."""
+        return {'classes': self.classes}
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+    def sample(self, index: int) -> dict[str, Any]:
+        """Return path, position and, with labels, class of an image."""
+        result: dict[str, Any] = {
+            'img_path': self.paths[index],
+            'sample_idx': index,
+        }
+        if self.labels is not None:
+            result['gt_label'] = self.labels[index]
+        return result

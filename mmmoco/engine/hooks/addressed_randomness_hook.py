@@ -1,0 +1,29 @@
+from typing import Any
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmmoco.engine.unwrap import bare_model
+from mmmoco.functional import seed_global_generators
+from mmmoco.registry import HOOKS
+
+
+@HOOKS.register_module()
+class AddressedRandomnessHook(Hook):
+    """Give every iteration its own random numbers, whatever came before.
+
+    Tells the model which iteration comes, and seeds the global generators
+    from (seed, iteration, rank), so that dropout and the like continue after
+    a resume as if nothing had happened.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Set the address of the coming iteration."""
+        step, rank = runner.iter, get_rank()
+        bare_model(runner).set_address(runner.seed, step, rank)
+        seed_global_generators(runner.seed, step, rank, 'step')

@@ -1,0 +1,113 @@
+import os
+from collections import deque
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from mmmoco.engine import checkpoint_io
+from mmmoco.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ContrastCheckpointHook(CheckpointHook):
+    """Save only states from which a run can go on exactly.
+
+    A checkpoint that is due in the middle of a gradient accumulation waits
+    for the next optimizer step: gradients and staged keys are not saved. An
+    outdated checkpoint is deleted after the new one is written, never before.
+
+    Args:
+        **kwargs: As for mmengine's CheckpointHook.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._waiting = False
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
+        """Save if it is due, or if a save waits for this step."""
+        due = not self.by_epoch and (
+            self.every_n_train_iters(runner, self.interval, self.save_begin)
+            or (self.save_last and self.is_last_train_iter(runner))
+        )
+        if not (due or self._waiting):
+            return
+        if self._in_accumulation(runner):
+            self._waiting = True
+            return
+        self._waiting = False
+        by_epoch, template = self.by_epoch, self.filename_tmpl
+        self.by_epoch = False
+        self.filename_tmpl = template.replace('epoch_', 'iter_')
+        try:
+            runner.logger.info(
+                f'Saving checkpoint at {runner.iter + 1} iterations'
+            )
+            self._save_checkpoint(runner)
+        finally:
+            self.by_epoch, self.filename_tmpl = by_epoch, template
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Save at the end of an epoch, or after the accumulation over it."""
+        due = self.by_epoch and (
+            self.every_n_epochs(runner, self.interval, self.save_begin)
+            or (self.save_last and self.is_last_train_epoch(runner))
+        )
+        if due and self._in_accumulation(runner):
+            self._waiting = True
+        elif due:
+            super().after_train_epoch(runner)
+
+    @staticmethod
+    def _in_accumulation(runner: Runner) -> bool:
+        return not runner.optim_wrapper.should_update()
+
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict[str, Any]
+    ) -> None:
+        name = self.filename_tmpl.format(step)
+        outdated = self._rotate(runner, step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        checkpoint_io.write_text(
+            os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt
+        )
+        for old in outdated:
+            path = self.file_backend.join_path(
+                self.out_dir, self.filename_tmpl.format(old)
+            )
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+
+    def _rotate(self, runner: Runner, step: int) -> list[int]:
+        """Note the new checkpoint; return the steps of outdated ones."""
+        if self.max_keep_ckpts <= 0 or step in list(self.keep_ckpt_ids)[-1:]:
+            return []
+        steps = [*self.keep_ckpt_ids, step]
+        kept = steps[-self.max_keep_ckpts :]
+        self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
+        return steps[: -self.max_keep_ckpts]

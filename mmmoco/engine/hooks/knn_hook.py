@@ -1,0 +1,134 @@
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
+
+from mmmoco.engine.features import extract_features
+from mmmoco.engine.results import append_result
+from mmmoco.engine.unwrap import bare_model
+from mmmoco.evaluation import knn_accuracy
+from mmmoco.registry import HOOKS
+
+
+@HOOKS.register_module()
+class KNNHook(Hook):
+    """Weighted k-NN accuracy during pre-training.
+
+    The figures go to the log, to ``scalars.json`` and the other backends of
+    the visualizer (as ``knn/top1`` and ``knn/top5``, percent), and to
+    ``results.jsonl``.
+
+    Args:
+        bank: Config of the data loader of the labelled features.
+        query: Config of the data loader of what is classified.
+        k: Neighbours that vote.
+        temperature: τ of the votes.
+        features: ``'backbone'`` (pooled) or ``'neck'`` (projection).
+        interval: Epochs between evaluations (iterations, if the loop is
+            iteration-based); the last one is always evaluated.
+        initial: Also evaluate before the first iteration.
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        bank: dict[str, Any],
+        query: dict[str, Any],
+        k: int = 20,
+        temperature: float = 0.07,
+        features: str = 'backbone',
+        interval: int = 1,
+        initial: bool = False,
+    ) -> None:
+        if features not in ('backbone', 'neck'):
+            raise ValueError(
+                f"KNNHook(features={features!r}): use 'backbone' or 'neck'."
+            )
+        self.configs = (bank, query)
+        self.k, self.temperature, self.features = k, temperature, features
+        self.interval, self.initial = interval, initial
+        self._loaders: tuple[DataLoader[Any], ...] = ()
+
+    def before_train(self, runner: Runner) -> None:
+        """Build the loaders, so that a bad path is found at once."""
+        self._loaders = tuple(
+            Runner.build_dataloader(dict(config), seed=runner.seed)
+            for config in self.configs
+        )
+        size = len(self._loaders[0].dataset)  # type: ignore[arg-type]
+        if self.k > size:
+            raise ValueError(
+                f'KNNHook(k={self.k}): the bank holds only {size} samples.'
+            )
+        if self.initial and runner.iter == 0:
+            self.evaluate(runner, done=0)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Evaluate every ``interval`` epochs and after the last."""
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            return
+        if self.every_n_epochs(runner, self.interval) or (
+            self.is_last_train_epoch(runner)
+        ):
+            self.evaluate(runner, done=runner.epoch + 1)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
+        """In an iteration-based loop, evaluate every ``interval``."""
+        if not isinstance(runner.train_loop, IterBasedTrainLoop):
+            return
+        if self.every_n_train_iters(runner, self.interval) or (
+            self.is_last_train_iter(runner)
+        ):
+            self.evaluate(runner, done=runner.iter + 1)
+
+    def evaluate(self, runner: Runner, done: int) -> dict[str, float]:
+        """Evaluate now and publish the figures.
+
+        Args:
+            runner: The runner.
+            done: Epochs (or iterations) trained.
+        """
+        model = bare_model(runner)
+        bank, query = (
+            extract_features(model, loader, self.features)
+            for loader in self._loaders
+        )
+        metrics = knn_accuracy(
+            *bank, *query, k=self.k, temperature=self.temperature
+        ).metrics
+        iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
+        unit = 'iterations' if iterations else 'epochs'
+        runner.logger.info(
+            f'k-NN after {done} {unit}: top-1 {metrics["top1"]:.2f} %, top-5 '
+            f'{metrics["top5"]:.2f} % (k={self.k}, temperature='
+            f'{self.temperature:g}, {self.features} features, '
+            f'{len(bank.labels)} in the bank, {len(query.labels)} queries)'
+        )
+        runner.visualizer.add_scalars(
+            {f'knn/{name}': value for name, value in metrics.items()},
+            step=done,
+        )
+        append_result(
+            runner.work_dir,
+            task='knn',
+            protocol={
+                'k': self.k,
+                'temperature': self.temperature,
+                'features': self.features,
+                'bank': len(bank.labels),
+                'queries': len(query.labels),
+            },
+            metrics=metrics,
+            cfg=runner.cfg,
+            epoch=runner.epoch if iterations else done,
+            seed=runner.seed,
+        )
+        return metrics

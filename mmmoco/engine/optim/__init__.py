@@ -1,0 +1,3 @@
+from .contrast_optim_wrapper import ContrastOptimWrapper
+
+__all__ = ['ContrastOptimWrapper']

@@ -1,0 +1,169 @@
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+from mmengine.device import get_device
+from mmengine.dist import get_world_size
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from mmmoco.registry import OPTIM_WRAPPERS
+
+DTYPES = {
+    'float32': None,
+    'bfloat16': torch.bfloat16,
+    'float16': torch.float16,
+}
+
+
+@OPTIM_WRAPPERS.register_module()
+class ContrastOptimWrapper(OptimWrapper):
+    """Precision, accumulation, and the decision whether a step is taken.
+
+    After the last backward of an accumulation all processes agree whether
+    every gradient is finite. Only then the optimizer steps, and only then
+    :attr:`stepped` is True: the hooks that move key encoder and dictionary
+    read nothing else. ``should_update()`` is also true when a step is
+    skipped.
+
+    Args:
+        dtype: ``'float32'``; ``'bfloat16'`` (mixed precision on CPU and
+            GPU); ``'float16'`` (mixed precision with loss scaling, GPU).
+        loss_scale: ``'dynamic'``, or the initial scale; float16 only.
+        **kwargs: As for mmengine's OptimWrapper (``optimizer``,
+            ``accumulative_counts``, ``clip_grad``).
+
+    Attributes:
+        stepped: Whether the last call of :meth:`update_params` changed the
+            parameters.
+        skipped: Steps that were not taken because of a non-finite gradient.
+        grad_norm: L2 norm of the gradient at the last step or skipped step.
+
+    Raises:
+        ValueError: If the precision does not exist or needs a GPU.
+    """
+
+    def __init__(
+        self,
+        dtype: str = 'float32',
+        loss_scale: str | float = 'dynamic',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.device_type = 'cuda' if 'cuda' in get_device() else 'cpu'
+        if dtype not in DTYPES:
+            raise ValueError(
+                f'optim_wrapper.dtype={dtype!r} is unknown; use one of '
+                f'{", ".join(DTYPES)}.'
+            )
+        if dtype == 'float16' and self.device_type == 'cpu':
+            raise ValueError(
+                "optim_wrapper.dtype='float16' needs a GPU; on a CPU use "
+                "'bfloat16' or 'float32'."
+            )
+        self.dtype = DTYPES[dtype]
+        self.scaler: torch.amp.GradScaler | None = None
+        if dtype == 'float16':
+            self.scaler = torch.amp.GradScaler('cuda')
+            if loss_scale != 'dynamic':
+                self.scaler = torch.amp.GradScaler(
+                    'cuda', init_scale=float(loss_scale)
+                )
+        self.stepped = False
+        self.skipped = 0
+        self.grad_norm: Tensor | None = None
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast, and no gradient exchange inside an accumulation."""
+        with super().optim_context(model):
+            if self.dtype is None:
+                yield
+            else:
+                with torch.autocast(self.device_type, dtype=self.dtype):
+                    yield
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """Back-propagate, with the loss scaled for float16."""
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        super().backward(loss, **kwargs)
+
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: dict[str, Any] | None = None,
+        zero_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Back-propagate; at the end of an accumulation step, or skip."""
+        self.stepped = False
+        self.backward(self.scale_loss(loss))
+        if not self.should_update():
+            return
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        self.grad_norm = self._gradient_norm()
+        if self._all_agree(bool(torch.isfinite(self.grad_norm))):
+            self.step(**(step_kwargs or {}))
+            self.stepped = True
+        else:
+            self.skipped += 1
+            print_log(
+                'Skipped an optimizer step: its gradient is not finite '
+                f'(norm {float(self.grad_norm):g}; {self.skipped} skipped so '
+                'far). Weights, key encoder and dictionary stay as they '
+                'were. If it goes on, look at the learning rate and at the '
+                'images.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        if self.scaler is not None:
+            self.scaler.update()
+        self.zero_grad(**(zero_kwargs or {}))
+
+    def step(self, **kwargs: Any) -> None:
+        """Clip, then step; the gradient is known to be finite."""
+        if self.clip_grad_kwargs:
+            self._clip_grad()
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer, **kwargs)
+        else:
+            self.optimizer.step(**kwargs)
+
+    def _gradient_norm(self) -> Tensor:
+        grads = [
+            p.grad
+            for group in self.optimizer.param_groups
+            for p in group['params']
+            if p.grad is not None
+        ]
+        norm: Tensor = torch.nn.utils.get_total_norm(grads)
+        return norm
+
+    def _all_agree(self, finite: bool) -> bool:
+        if get_world_size() == 1:
+            return finite
+        flag = torch.tensor(float(finite), device=get_device())
+        torch_dist.all_reduce(flag, torch_dist.ReduceOp.MIN)
+        return bool(flag)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state, the loss scale and the skip count."""
+        state = super().state_dict()
+        state['skipped_steps'] = self.skipped
+        if self.scaler is not None:
+            state['loss_scaler'] = self.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned, or a plain optimizer."""
+        state = dict(state_dict)
+        self.skipped = state.pop('skipped_steps', 0)
+        scaler = state.pop('loss_scaler', None)
+        if self.scaler is not None and scaler is not None:
+            self.scaler.load_state_dict(scaler)
+        super().load_state_dict(state)

@@ -1,0 +1,70 @@
+from typing import Any
+
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+
+from mmmoco.registry import RUNNERS
+
+
+@RUNNERS.register_module()
+class ContrastRunner(Runner):
+    """mmengine's Runner, with the learning rate scaled as the papers do."""
+
+    def scale_lr(
+        self,
+        optim_wrapper: OptimWrapper,
+        auto_scale_lr: dict[str, Any] | None = None,
+    ) -> None:
+        """Scale lr linearly by the effective batch, accumulation included.
+
+        mmengine's own rule leaves the accumulation out. The effective batch,
+        and the rates before and after, are logged in any case.
+
+        Args:
+            optim_wrapper: The built optimizer wrapper.
+            auto_scale_lr: ``dict(base_batch_size=…, enable=…)``.
+
+        Raises:
+            ValueError: If it is enabled without ``base_batch_size``.
+        """
+        loader = self._train_dataloader
+        batch = (
+            loader['batch_size']
+            if isinstance(loader, dict)
+            else loader.batch_size
+        )
+        accumulation = getattr(optim_wrapper, '_accumulative_counts', 1)
+        effective = batch * self.world_size * accumulation
+        base = (auto_scale_lr or {}).get('base_batch_size')
+        enabled = (auto_scale_lr or {}).get('enable', False)
+        text = (
+            f'Effective batch {effective} = {batch} per GPU x '
+            f'{self.world_size} processes x {accumulation} accumulation'
+        )
+        lr = self._learning_rates(optim_wrapper)
+        if not enabled:
+            if base and base != effective:
+                text += (
+                    f"; the config's lr {lr} is meant for {base}: "
+                    '--auto-scale-lr would scale it by '
+                    f'{effective / base:g}'
+                )
+            self.logger.info(f'{text}.')
+            return
+        if not base:
+            raise ValueError(
+                'auto_scale_lr is enabled, but base_batch_size, the batch '
+                "that the config's lr is meant for, is not set: add "
+                'auto_scale_lr=dict(base_batch_size=256, enable=True).'
+            )
+        for group in optim_wrapper.optimizer.param_groups:
+            group['lr'] *= effective / base
+        self.logger.info(
+            f'{text}; lr {lr} for {base} scaled to '
+            f'{self._learning_rates(optim_wrapper)}.'
+        )
+
+    @staticmethod
+    def _learning_rates(optim_wrapper: OptimWrapper) -> str:
+        groups = optim_wrapper.optimizer.param_groups
+        return ', '.join(f'{lr:g}' for lr in sorted({g['lr'] for g in groups}))

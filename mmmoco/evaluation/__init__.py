@@ -1,0 +1,3 @@
+from .knn import knn_accuracy
+
+__all__ = ['knn_accuracy']

@@ -1,0 +1,3 @@
+from .plain_conv_net import PlainConvNet
+
+__all__ = ['PlainConvNet']

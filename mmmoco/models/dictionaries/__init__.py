@@ -1,0 +1,4 @@
+from .base import Dictionary
+from .queue import Queue
+
+__all__ = ['Dictionary', 'Queue']

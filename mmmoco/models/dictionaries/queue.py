@@ -1,0 +1,88 @@
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmmoco.functional import Candidates
+from mmmoco.registry import MODELS
+
+from .base import Dictionary
+
+
+@MODELS.register_module()
+class Queue(Dictionary):
+    """The first-in-first-out queue of keys (MoCo v1, section 3.2).
+
+    A ring buffer: every optimizer step overwrites the oldest keys. The size
+    need not be a multiple of the batch.
+
+    Args:
+        size: Number of stored keys, K in the paper.
+        feat_dim: Width of a key, C.
+        exclude_same_image: Remember the sample id of every key, and do not
+            count keys of the query's own image as negatives. Useful when the
+            data set is not much larger than the queue; off is exactly MoCo.
+    """
+
+    keys: Tensor
+    ptr: Tensor
+
+    def __init__(
+        self, size: int, feat_dim: int, exclude_same_image: bool = False
+    ) -> None:
+        super().__init__()
+        if size < 1 or feat_dim < 1:
+            raise ValueError(
+                f'Queue(size={size}, feat_dim={feat_dim}): both must be '
+                'positive.'
+            )
+        self.size = size
+        self.exclude_same_image = exclude_same_image
+        self.register_buffer(
+            'keys', F.normalize(torch.randn(feat_dim, size), dim=0)
+        )
+        self.register_buffer('ptr', torch.zeros(1, dtype=torch.long))
+        if exclude_same_image:
+            self.register_buffer('ids', torch.full((size,), -1))
+
+    def lookup(self, k: Tensor, ids: Tensor) -> Candidates:
+        """The query's own key is the positive, the stored ones negatives."""
+        mask = None
+        if self.exclude_same_image:
+            mask = (ids[:, None] == self.ids[None]) & (ids[:, None] >= 0)
+        return Candidates(keys=self.keys, positives=k, mask=mask)
+
+    def write(self, k: Tensor, ids: Tensor) -> None:
+        """Overwrite the oldest keys, wrapping around at the end."""
+        if len(k) > self.size:
+            raise ValueError(self._too_small(len(k)))
+        start = int(self.ptr)
+        first = min(len(k), self.size - start)
+        self.keys[:, start : start + first] = k[:first].T
+        self.keys[:, : len(k) - first] = k[first:].T
+        if self.exclude_same_image:
+            self.ids[start : start + first] = ids[:first]
+            self.ids[: len(k) - first] = ids[first:]
+        self.ptr[0] = (start + len(k)) % self.size
+
+    def check(self, effective_batch: int, num_samples: int) -> str | None:
+        """Refuse a batch over the queue, warn of a queue over the data."""
+        if effective_batch > self.size:
+            raise ValueError(self._too_small(effective_batch))
+        if 0 < num_samples < self.size and not self.exclude_same_image:
+            return (
+                f'The queue holds {self.size} keys but the data set only '
+                f'{num_samples} images: up to {self.size // num_samples} '
+                "keys of a query's own image are counted as negatives. Use "
+                'a smaller dictionary.size, more images, or '
+                'dictionary.exclude_same_image=True.'
+            )
+        return None
+
+    def _too_small(self, keys: int) -> str:
+        return (
+            f'One optimizer step brings {keys} keys (batch per GPU x '
+            'processes x accumulation), but the queue holds only '
+            f'{self.size}. Raise dictionary.size to at least {keys}, or '
+            'lower train_dataloader.batch_size or '
+            'optim_wrapper.accumulative_counts.'
+        )

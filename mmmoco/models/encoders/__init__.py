@@ -1,0 +1,3 @@
+from .key_encoder import KeyEncoder
+
+__all__ = ['KeyEncoder']

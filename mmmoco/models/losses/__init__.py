@@ -1,0 +1,3 @@
+from .info_nce import InfoNCE
+
+__all__ = ['InfoNCE']

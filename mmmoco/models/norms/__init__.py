@@ -1,0 +1,3 @@
+from .split_bn import SplitBN
+
+__all__ = ['SplitBN']

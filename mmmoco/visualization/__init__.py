@@ -1,0 +1,5 @@
+from .curves import plot_curves
+from .neighbours import draw_neighbours
+from .scalars import read_scalars
+
+__all__ = ['draw_neighbours', 'plot_curves', 'read_scalars']

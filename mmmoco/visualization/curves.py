@@ -1,0 +1,49 @@
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+Points = Sequence[tuple[float, float]]
+
+
+def plot_curves(
+    path: str | Path,
+    loss: Points,
+    knn: Points,
+    references: Mapping[str, float] | None = None,
+    x_labels: tuple[str, str] = ('iteration', 'epoch'),
+) -> None:
+    """Draw the loss, and beside it the k-NN accuracy, to a PNG.
+
+    Args:
+        path: File to write.
+        loss: (iteration, loss) pairs.
+        knn: (epoch, top-1 in percent) pairs.
+        references: Accuracies to compare with, drawn as level lines.
+        x_labels: Units of the two horizontal axes.
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 4), layout='constrained'
+    )
+    left.plot(*zip(*loss, strict=True), color='tab:blue')
+    left.set(title='Training loss', xlabel=x_labels[0], ylabel='InfoNCE')
+    right.plot(
+        *zip(*knn, strict=True), marker='o', color='tab:orange', label='MoCo'
+    )
+    styles = ('--', ':', '-.')
+    for i, (name, value) in enumerate((references or {}).items()):
+        right.axhline(
+            value,
+            linestyle=styles[i % len(styles)],
+            color='tab:gray',
+            label=f'{name}: {value:.1f} %',
+        )
+    right.set(title='k-NN accuracy', xlabel=x_labels[1], ylabel='top-1 (%)')
+    right.legend(loc='lower right')
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

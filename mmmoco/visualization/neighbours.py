@@ -1,0 +1,72 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+GREEN, RED = '#2a9d3a', '#c0392b'
+
+
+def draw_neighbours(
+    path: str | Path,
+    queries: NDArray[np.uint8],
+    labels: Sequence[int],
+    neighbours: NDArray[np.uint8],
+    neighbour_labels: NDArray[np.int64],
+    classes: Sequence[str],
+) -> None:
+    """Draw queries with their nearest neighbours to a PNG.
+
+    Args:
+        path: File to write.
+        queries: Q×H×W×C images, C is 1 or 3.
+        labels: Q class indices.
+        neighbours: Q×K×H×W×C images, nearest first.
+        neighbour_labels: Q×K class indices; a frame is green where the
+            class is the query's, red elsewhere.
+        classes: Names of the classes.
+    """
+    rows, columns = neighbours.shape[:2]
+    figure, axes = plt.subplots(
+        rows,
+        columns + 1,
+        figsize=(1.0 * (columns + 1) + 0.4, 1.18 * rows + 0.5),
+        squeeze=False,
+        layout='constrained',
+    )
+    for row in range(rows):
+        _show(axes[row, 0], queries[row], classes[labels[row]], 'black')
+        for column in range(columns):
+            label = int(neighbour_labels[row, column])
+            same = label == labels[row]
+            _show(
+                axes[row, column + 1],
+                neighbours[row, column],
+                classes[label],
+                GREEN if same else RED,
+            )
+    axes[0, 0].text(
+        0.5, 1.5, 'query', ha='center', transform=axes[0, 0].transAxes
+    )
+    axes[0, 1].text(
+        0.0, 1.5, 'nearest neighbours', transform=axes[0, 1].transAxes
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _show(
+    axis: plt.Axes, image: NDArray[np.uint8], title: str, colour: str
+) -> None:
+    grey = image.shape[-1] == 1
+    axis.imshow(
+        image[..., 0] if grey else image, cmap='gray', vmin=0, vmax=255
+    )
+    axis.set_title(title, fontsize=9, color=colour, pad=2)
+    axis.set(xticks=[], yticks=[])
+    for side in axis.spines.values():
+        side.set(color=colour, linewidth=2)
