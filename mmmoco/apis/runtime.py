@@ -140,7 +140,7 @@ def limit_iterations(cfg: Config, max_iters: int) -> None:
     for hook in cfg.get('custom_hooks') or []:
         if hook.get('type', '').split('.')[-1] == 'KNNHook':
             hook.interval = max_iters
-    sampler = cfg.train_dataloader.get('sampler') or {}
+    sampler = cfg.train_dataloader.get('sampler') or ConfigDict()
     if sampler.get('type', '').split('.')[-1] == 'AddressedSampler':
         sampler.infinite = True
     schedules = cfg.get('param_scheduler')

@@ -30,7 +30,7 @@ class SampleAddress(NamedTuple):
         seed: Seed of the run.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuples have a method index
     epoch: int
     seed: int
 

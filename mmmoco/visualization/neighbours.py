@@ -6,6 +6,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 GREEN, RED = '#2a9d3a', '#c0392b'
@@ -60,7 +61,7 @@ def draw_neighbours(
 
 
 def _show(
-    axis: plt.Axes, image: NDArray[np.uint8], title: str, colour: str
+    axis: Axes, image: NDArray[np.uint8], title: str, colour: str
 ) -> None:
     grey = image.shape[-1] == 1
     axis.imshow(

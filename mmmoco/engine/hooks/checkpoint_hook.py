@@ -23,6 +23,9 @@ class ContrastCheckpointHook(CheckpointHook):
     """
 
     priority = 'VERY_LOW'
+    by_epoch: bool
+    filename_tmpl: str
+    keep_ckpt_ids: deque[int]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

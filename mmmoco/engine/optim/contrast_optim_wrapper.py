@@ -10,6 +10,7 @@ from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from mmmoco.registry import OPTIM_WRAPPERS
 
@@ -66,13 +67,11 @@ class ContrastOptimWrapper(OptimWrapper):
                 "'bfloat16' or 'float32'."
             )
         self.dtype = DTYPES[dtype]
-        self.scaler: torch.amp.GradScaler | None = None
+        self.scaler: GradScaler | None = None
         if dtype == 'float16':
-            self.scaler = torch.amp.GradScaler('cuda')
+            self.scaler = GradScaler('cuda')
             if loss_scale != 'dynamic':
-                self.scaler = torch.amp.GradScaler(
-                    'cuda', init_scale=float(loss_scale)
-                )
+                self.scaler = GradScaler('cuda', init_scale=float(loss_scale))
         self.stepped = False
         self.skipped = 0
         self.grad_norm: Tensor | None = None

@@ -68,9 +68,12 @@ class MomentumContrast(BaseModel):
         m_schedule: str = 'constant',
         allow_any_m: bool = False,
         channels_last: bool = False,
-        data_preprocessor: dict[str, Any] | None = None,
+        data_preprocessor: Any = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
+        if data_preprocessor is not None:
+            # In our registry, whatever the default scope is.
+            data_preprocessor = MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor, init_cfg)
         check_momentum(m, m_schedule, allow_any_m)
         self.m, self.m_schedule = m, m_schedule
@@ -101,9 +104,11 @@ class MomentumContrast(BaseModel):
             rank: This process.
         """
         self.seed, self.step = seed, step
-        set_address = getattr(self.data_preprocessor, 'set_address', None)
-        if set_address is not None:
-            set_address(seed, step, rank)
+        forward_address: Any = getattr(
+            self.data_preprocessor, 'set_address', None
+        )
+        if forward_address is not None:
+            forward_address(seed, step, rank)
 
     def momentum_at(self, progress: float) -> float:
         """Return m at a fraction of the training (0 … 1)."""
