@@ -187,13 +187,16 @@ def test_checkpoints_of_reference_implementations(tmp_path, zipped):
             'arch': 'resnet50',
             'state_dict': nn.DataParallel(layer).state_dict(),
             'optimizer': optimizer.state_dict(),
-            'args': argparse.Namespace(lr=0.03, blr=np.float64(1)),
+            'args': argparse.Namespace(lr=np.float64(1), mean=np.ones(3)),
         },
         path,
         _use_new_zipfile_serialization=zipped,
     )
     checkpoint = read(path)
-    assert checkpoint['args'] == argparse.Namespace(lr=0.03, blr=1.0)
+    assert isinstance(checkpoint['args'], argparse.Namespace)
+    assert_same(
+        vars(checkpoint['args']), {'lr': np.float64(1), 'mean': np.ones(3)}
+    )
     assert_same(checkpoint['optimizer'], optimizer.state_dict())
     load_into(nn.Linear(2, 2), state_dict_of(checkpoint))
 
@@ -367,6 +370,21 @@ def test_hostile_file_is_refused_by_mmengine(hostile, route, tmp_path):
 
 
 @pytest.mark.parametrize('hostile', ['system'], indirect=True)
+def test_hostile_file_is_refused_by_other_loaders(hostile, monkeypatch):
+    path, marker = hostile
+    monkeypatch.setenv('MMENGINE_HOME', str(path.parent))
+    path.with_name('open_mmlab.json').write_text('{"a": "hostile.pth"}')
+    with pytest.raises(UnsafeCheckpointError):
+        CheckpointLoader.load_checkpoint('openmmlab://a')
+    assert not marker.exists()
+
+
+def test_missing_file_is_explained_by_mmengine_too(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'a\.pth.*Check the path'):
+        load_from(tmp_path / 'a.pth', tmp_path)
+
+
+@pytest.mark.parametrize('hostile', ['system'], indirect=True)
 def test_hostile_download_is_refused(hostile, finished, monkeypatch, tmp_path):
     path, marker = hostile
     shutil.copy(finished / 'iter_1.pth', path.with_name('good.pth'))
@@ -527,6 +545,8 @@ def test_find_latest(work_dir, tmp_path):
     for pointer in ('', '\0\0', '/elsewhere/iter_9.pth'):
         write_text(work_dir / 'last_checkpoint', pointer)
         assert find_latest(work_dir) == str(work_dir / 'iter_2.pth')
+    (work_dir / 'last_checkpoint').write_bytes(b'\xff\xfe')
+    assert find_latest(work_dir) == str(work_dir / 'iter_2.pth')
     # By number, not by name or time; published and best ones are no states.
     shutil.copy(work_dir / 'iter_1.pth', work_dir / 'iter_10.pth')
     os.utime(work_dir / 'iter_10.pth', (0, 0))

@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,8 @@ from .restricted import only_plain_data, thaw
 PathLike = str | os.PathLike[str]
 MapLocation = str | torch.device | dict[str, str] | Callable[..., Any] | None
 
+_MEND = 'Copy or download it again, or use an older checkpoint.'
+# Where torch's message names what the file asked for
 _REFUSED = (
     r'GLOBAL (\S+) (?:was not an allowed|whose module)',
     r'unrecognized function (.+)',
@@ -83,9 +86,6 @@ def read_any(
     return _load(path, str(path), location)
 
 
-_MEND = 'Copy or download it again, or use an older checkpoint.'
-
-
 def _load(
     source: Path | IO[bytes], name: str, map_location: MapLocation
 ) -> Any:
@@ -120,7 +120,7 @@ def _refusal(
     pickled = True
     if isinstance(source, Path):
         with source.open('rb') as file:
-            pickled = file.read(2) in (b'PK', *(_PROTO + v for v in _VERSIONS))
+            pickled = file.read(2).startswith((b'PK', b'\x80'))
     matches = (re.search(pattern, reason) for pattern in _REFUSED)
     culprit = next((match.group(1) for match in matches if match), None)
     if culprit is None and not pickled:
@@ -141,10 +141,6 @@ def _unsafe(name: str, reason: str) -> UnsafeCheckpointError:
     )
 
 
-_PROTO = b'\x80'
-_VERSIONS = (b'\x02', b'\x03', b'\x04', b'\x05')
-
-
 def _verify_checksums(path: Path) -> None:
     # torch compares no checksums when it loads. Those of 0 were not computed
     # (torch.serialization.set_crc32_options(False)).
@@ -157,7 +153,7 @@ def _verify_checksums(path: Path) -> None:
                     with archive.open(entry) as stream:
                         while stream.read(1 << 20):
                             pass
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise CheckpointError(
             f'{path} is damaged ({error}). {_MEND}'
         ) from None
