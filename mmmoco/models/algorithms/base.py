@@ -1,6 +1,6 @@
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -104,11 +104,9 @@ class MomentumContrast(BaseModel):
             rank: This process.
         """
         self.seed, self.step = seed, step
-        forward_address: Any = getattr(
-            self.data_preprocessor, 'set_address', None
-        )
-        if forward_address is not None:
-            forward_address(seed, step, rank)
+        preprocessor = cast(Any, self.data_preprocessor)
+        if hasattr(preprocessor, 'set_address'):
+            preprocessor.set_address(seed, step, rank)
 
     def momentum_at(self, progress: float) -> float:
         """Return m at a fraction of the training (0 … 1)."""
@@ -151,8 +149,7 @@ class MomentumContrast(BaseModel):
         plan = self._shuffle_plan(x)
         if plan is not None:
             x = gather(x)[plan.take]
-        k = _only(self.key_encoder.neck(self.key_encoder.backbone(x)))
-        k = F.normalize(k.float(), dim=1)
+        k = F.normalize(_only(self.key_encoder(x)).float(), dim=1)
         return k if plan is None else unshuffle(k, plan)
 
     def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:

@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,12 @@ class KeyEncoder(nn.Module):
         # wrapped: DistributedDataParallel must never see these parameters.
         self.requires_grad_(False)
         super().train(True)
+
+    def forward(self, x: Tensor) -> Any:
+        """Pass the images through the modules, in their order."""
+        for module in self.children():
+            x = module(x)
+        return x
 
     def train(self, mode: bool = True) -> 'KeyEncoder':
         """Keep train mode, whatever the model around it does."""

@@ -1,0 +1,97 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmmoco.functional import Candidates, info_nce
+
+
+def unit(*shape, dim):
+    return F.normalize(torch.randn(*shape), dim=dim)
+
+
+def by_hand(q, positives, negatives, tau):
+    """Equation 1 of MoCo v1, in loops."""
+    total = 0.0
+    for i in range(len(q)):
+        pos = torch.exp(q[i] @ positives[i] / tau)
+        neg = sum(torch.exp(q[i] @ k / tau) for k in negatives)
+        total = total - torch.log(pos / (pos + neg))
+    return total / len(q)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def test_loss_and_gradient_equal_the_equation():
+    q = unit(5, 4, dim=1).double().requires_grad_()
+    k, queue = unit(5, 4, dim=1), unit(4, 7, dim=0)
+    loss, _ = info_nce(q, Candidates(keys=queue, positives=k), 0.2)
+    expected = by_hand(q, k.double(), queue.T.double(), 0.2)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+    (a,) = torch.autograd.grad(loss, q, retain_graph=True)
+    (b,) = torch.autograd.grad(expected, q)
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_positives_among_the_keys_give_the_same_loss():
+    q, k = unit(4, 3, dim=1), unit(4, 3, dim=1)
+    beside = []
+    for i in range(4):
+        others = torch.cat([k[:i], k[i + 1 :]]).T
+        pair = Candidates(keys=others, positives=k[i : i + 1])
+        beside.append(info_nce(q[i : i + 1], pair, 0.5)[0])
+    among = Candidates(keys=k.T, positive_index=torch.arange(4))
+    loss, _ = info_nce(q, among, 0.5)
+    torch.testing.assert_close(loss, torch.stack(beside).mean())
+
+
+def test_masked_keys_do_not_count():
+    q, k, queue = unit(2, 3, dim=1), unit(2, 3, dim=1), unit(3, 6, dim=0)
+    mask = torch.zeros(2, 6, dtype=torch.bool)
+    mask[:, 2:] = True
+    masked = Candidates(keys=queue, positives=k, mask=mask)
+    short = Candidates(keys=queue[:, :2], positives=k)
+    for a, b in zip(
+        vars(info_nce(q, masked, 0.1)[1]).values(),
+        vars(info_nce(q, short, 0.1)[1]).values(),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(
+        info_nce(q, masked, 0.1)[0], info_nce(q, short, 0.1)[0]
+    )
+
+
+def test_statistics_of_the_look_up():
+    q = torch.eye(2)
+    k = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    queue = torch.tensor([[0.0, 0.0], [1.0, 0.6]])  # columns are keys
+    _, stats = info_nce(q, Candidates(keys=queue, positives=k), 0.2)
+    assert stats.positive_similarity == pytest.approx(0.9)
+    assert stats.negative_similarity == pytest.approx((0 + 0 + 1 + 0.6) / 4)
+    assert stats.top1 == pytest.approx(0.5)  # the second finds key 0 first
+
+
+def test_a_collapsed_look_up_finds_nothing():
+    ones = F.normalize(torch.ones(3, 4), dim=1)
+    _, stats = info_nce(ones, Candidates(keys=ones.T, positives=ones), 0.2)
+    assert stats.top1 == 0
+
+
+def test_float32_inside_autocast():
+    q, k, queue = unit(8, 16, dim=1), unit(8, 16, dim=1), unit(16, 32, dim=0)
+    candidates = Candidates(keys=queue, positives=k)
+    expected, _ = info_nce(q, candidates, 0.07)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        loss, _ = info_nce(q, candidates, 0.07)
+    assert torch.equal(loss, expected)
+
+
+def test_bad_shapes_name_the_mend():
+    candidates = Candidates(keys=unit(4, 6, dim=0), positives=unit(2, 4, dim=1))
+    with pytest.raises(ValueError, match='feat_dim'):
+        info_nce(unit(2, 5, dim=1), candidates, 0.2)
+    with pytest.raises(ValueError, match='positive'):
+        Candidates(keys=unit(4, 6, dim=0))
