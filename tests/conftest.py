@@ -1,0 +1,58 @@
+"""What several test files share: small runs of the real runner."""
+
+import copy
+
+import pytest
+
+SMALL = {
+    'train_dataloader.batch_size': 16,
+    'train_dataloader.dataset.num_scenes': 64,
+    'model.dictionary.size': 64,
+    'model.backbone.channels': (4, 8),
+    'model.backbone.strides': (1, 2),
+    'model.backbone.out_indices': (1,),
+    'model.neck.in_channels': 8,
+    'model.neck.hid_channels': 8,
+    'default_hooks.logger.interval': 1,
+    'default_hooks.checkpoint.interval': 1,
+    'train_cfg.max_epochs': 1,
+    'knn.bank.dataset.num_scenes': 40,
+    'knn.query.dataset.num_scenes': 20,
+}
+
+
+@pytest.fixture
+def small_config(tmp_path):
+    """Return a function that makes the demo's config tiny and applies more.
+
+    Without k-NN, unless ``knn=True``.
+    """
+    from mmmoco.apis import load_config
+
+    def make(knn=False, **options):
+        cfg = load_config('demo/mocov2_digits', copy.deepcopy(SMALL))
+        cfg.work_dir = str(tmp_path / 'run')
+        kept = [h for h in cfg.custom_hooks if h.type != 'KNNHook']
+        if knn:
+            kept.append(dict(type='KNNHook', interval=1, **cfg.knn))
+        cfg.custom_hooks = kept
+        cfg.merge_from_dict(options)
+        return cfg
+
+    return make
+
+
+@pytest.fixture
+def runner_of():
+    """Return a function that builds a runner with a name of its own."""
+    from mmmoco.apis.runtime import build_runner
+
+    counter = iter(range(1000))
+
+    def build(cfg):
+        import time
+
+        cfg.experiment_name = f'test_{time.time_ns()}_{next(counter)}'
+        return build_runner(cfg)
+
+    return build
