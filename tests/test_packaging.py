@@ -365,7 +365,7 @@ def test_setup_says_when_the_disk_is_too_small(bare_checkout, tmp_path):
         PATH=f'{fake.parent}:{os.environ["PATH"]}',
     )
     assert done.returncode == 1
-    assert 'has 3 GB free, the set-up needs' in done.stderr
+    assert re.search('has 3 GB free, the set-up .*needs 9 GB', done.stderr)
     assert not (bare_checkout / '.venv').exists()
 
 
@@ -380,6 +380,46 @@ def test_setup_says_when_python_does_not_fit(bare_checkout, tmp_path):
     )
     assert done.returncode == 1
     assert f'{old} is no working Python 3.11 or 3.12' in done.stderr
+
+
+@pytest.mark.parametrize('user', ['0', '1000'])
+def test_setup_installs_or_names_missing_system_packages(
+    bare_checkout, tmp_path, user
+):
+    """A Python of Debian without its package for virtual environments."""
+    bin_dir, calls = tmp_path / 'bin', tmp_path / 'calls'
+    base = executable(
+        bin_dir / 'python3.11',
+        '#!/bin/bash\n'
+        f'echo "python $*" >>"{calls}"\n'
+        'case $* in\n'
+        '  *ensurepip*) exit 1 ;;\n'
+        '  *print*) echo 3.11 ;;\n'
+        '  -m\\ venv*) exit 7 ;;\n'
+        'esac\n',
+    )
+    executable(bin_dir / 'id', f'#!/bin/sh\necho {user}\n')
+    executable(
+        bin_dir / 'apt-get', f'#!/bin/sh\necho "apt-get $*" >>"{calls}"\n'
+    )
+    done = run(
+        'bash',
+        bare_checkout / 'tools' / 'setup.sh',
+        'core',
+        MMMOCO_CACHE=str(tmp_path / 'cache'),
+        MMMOCO_PYTHON=str(base),
+        PATH=f'{bin_dir}:{os.environ["PATH"]}',
+    )
+    assert done.returncode == 1
+    log = calls.read_text()
+    if user == '0':
+        install = 'apt-get install -y --no-install-recommends python3.11-venv'
+        assert log.index('apt-get update') < log.index(install)
+        assert log.index(install) < log.index('python -m venv')
+    else:
+        assert 'apt-get' not in log
+        assert 'are missing: python3.11-venv' in done.stderr
+        assert 'sudo apt-get install' in done.stderr
 
 
 def test_setup_needs_an_active_environment_when_told_to_use_it(bare_checkout):

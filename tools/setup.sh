@@ -35,7 +35,6 @@ fail() {
 stop_heartbeat() {
   if [[ -n $heartbeat ]]; then
     kill "$heartbeat" 2>/dev/null || true
-    wait "$heartbeat" 2>/dev/null || true
     heartbeat=
   fi
 }
@@ -53,6 +52,7 @@ step() {
     done
   } 8>&- &
   heartbeat=$!
+  disown "$heartbeat"
   local status=0
   printf '\n== %s\n' "$title" >>"$log"
   "$@" >>"$log" 2>&1 </dev/null || status=$?
@@ -75,7 +75,6 @@ apt_install() {
       "install them, e.g. with: sudo $command" \
       'then run this again.'
   fi
-  log="${log:-$(mktemp)}"
   step "Install system packages: $*" 'up to 2 minutes' \
     "try it by hand: apt-get update && $command" \
     apt_run "$@"
@@ -496,7 +495,7 @@ install_all() { # MODE EXTRAS
   step 'Install the build tools' 'a few seconds' "$network_advice" \
     pip_install setuptools wheel ninja psutil packaging
   step "Install torch $(pin torch) and torchvision $(pin torchvision)" \
-    '2 to 10 minutes, 3 GB to download, unless they are there' \
+    '2 to 10 minutes, 2 GB to download, unless they are there' \
     "$network_advice" pip_install torch torchvision
   # mmcv comes before what depends on it, or pip builds one without ops.
   if [[ $1 == full ]]; then
@@ -545,11 +544,12 @@ main() {
   locate_environment
   if complete "$mode" "$extras"; then return; fi
   if ! "$python" -c 'import torch' >/dev/null 2>&1; then
-    need_disk "$root" 7 'the set-up'
-    need_disk "${TMPDIR:-/tmp}" 4 'downloading torch'
+    need_disk "$root" 9 'the set-up (6 GB stay)'
+    need_disk "${TMPDIR:-/tmp}" 2 'downloading torch'
   fi
   mkdir -p "$prefix" "$cache"
-  exec 8>"$cache/setup-$(sha256sum <<<"$prefix" | cut -c 1-12).lock"
+  log="$cache/setup-$(sha256sum <<<"$prefix" | cut -c 1-12).log"
+  exec 8>"${log%.log}.lock"
   if command -v flock >/dev/null && ! flock -n 8; then
     say "waiting for another set-up of $prefix to end"
     flock 8
@@ -558,9 +558,9 @@ main() {
   mmcv=$(pin onedl-mmcv)
   network_advice="it needs the package index: check the network and pip's \
 settings (pip config list), then run this again; what is done is kept."
-  say "Setting up mmmoco ($mode) in $prefix"
+  say "Setting up mmmoco ($mode) in $prefix; details: $log"
+  : >"$log"
   make_environment
-  log="$prefix/setup.log"
   install_all "$mode" "$extras"
   say "setup: $mode is complete in $prefix ($SECONDS s)"
 }
