@@ -34,7 +34,7 @@ def small_config(tmp_path):
         cfg.work_dir = str(tmp_path / 'run')
         kept = [h for h in cfg.custom_hooks if h.type != 'KNNHook']
         if knn:
-            kept.append(dict(type='KNNHook', interval=1, **cfg.knn))
+            kept.append(dict(type='KNNHook', interval=1))
         cfg.custom_hooks = kept
         cfg.merge_from_dict(options)
         return cfg

@@ -144,9 +144,7 @@ def test_every_registry_of_mmpretrain_exists_here():
     import mmmoco.registry as ours
 
     names = [n for n, v in vars(theirs).items() if isinstance(v, Registry)]
-    own = {
-        n for n in names if not n.startswith('MMENGINE') and n.isupper()
-    }
+    own = {n for n in names if not n.startswith('MMENGINE') and n.isupper()}
     missing = {n for n in own if not hasattr(ours, n)}
     assert not missing
     for name in own:

@@ -52,6 +52,6 @@ auto_scale_lr = dict(base_batch_size=128, enable=False)
 default_hooks = dict(logger=dict(interval=33), checkpoint=dict(interval=40))
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='KNNHook', interval=10, initial=True, **_base_.knn),
+    dict(type='KNNHook', interval=10, initial=True),
 ]
 randomness = dict(seed=0)

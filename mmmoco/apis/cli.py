@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from mmengine.logging import print_log
 
+from mmmoco.engine.checkpoint_io import CheckpointError
+
 #: What bad input raises; anything else is a fault of ours and keeps its
 #: stack trace.
 USER_ERRORS = (FileNotFoundError, KeyError, ValueError, ImportError)
@@ -35,12 +37,13 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
         name: Name of the tool, for the message.
         debug: Let the exception through.
     """
-    from mmmoco.engine.checkpoint_io import CheckpointError
-
     try:
         tool()
-    except (*USER_ERRORS, CheckpointError) as error:
-        if debug:
+    except (*USER_ERRORS, CheckpointError, TypeError) as error:
+        # A TypeError is the user's where a config has an unknown argument.
+        if debug or (
+            isinstance(error, TypeError) and '__init__()' not in str(error)
+        ):
             raise
         print_log(
             traceback.format_exc(), logger='current', level=logging.DEBUG

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import mmengine.config.utils as config_utils
 from mmengine.config import Config
 
 import mmmoco
@@ -130,8 +129,20 @@ def enable_package_bases() -> None:
     """Let ``_base_ = 'mmmoco::…'`` and ``'mmseg::…'`` be found.
 
     mmengine looks packages up by the name of their distribution: it does not
-    know ours, and the one of mmsegmentation it knows is not the maintained
-    one. Under the import name, both are found.
+    know ours, the one of mmsegmentation that it knows is not the maintained
+    one, and it wants a folder in every path. Here the import name decides.
     """
-    config_utils.MODULE2PACKAGE['mmmoco'] = 'mmmoco'
-    config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
+    Config._get_cfg_path = staticmethod(_base_path)
+
+
+_mmengine_base_path = Config._get_cfg_path
+
+
+def _base_path(base: str, filename: str) -> tuple[str, str | None]:
+    """Return the file of a ``_base_`` and the scope it brings."""
+    package, found, relative = base.partition('::')
+    if not found or package not in PACKAGES:
+        result: tuple[str, str | None] = _mmengine_base_path(base, filename)
+        return result
+    scope = None if package == 'mmmoco' else package
+    return str(_package_configs(package) / relative), scope

@@ -1,13 +1,39 @@
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS
 
 from .config import load_config
+
+
+class _RealLinspace(TorchFunctionMode):
+    """Backbones read drop-path rates from a linspace: it needs values."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault('device', 'cpu')
+        return func(*args, **kwargs)
+
+
+def build_without_memory(cfg: Config) -> nn.Module:
+    """Build a config's model on the meta device: shapes, no storage."""
+    scope = cfg.get('default_scope', 'mmmoco')
+    with (
+        DefaultScope.overwrite_default_scope(scope),
+        torch.device('meta'),
+        _RealLinspace(),
+    ):
+        model: nn.Module = MODELS.build(cfg.model)
+    return model
 
 
 def get_model(

@@ -175,7 +175,10 @@ def _compress(schedule: ConfigDict, length: int | None, total: int) -> None:
 
 
 def complete_foreign(cfg: Config) -> None:
-    """Add what the train scripts of mmpretrain add to its configs."""
+    """Save as our own runs do; add what mmpretrain's train script adds."""
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if checkpoint and checkpoint.get('type') == 'CheckpointHook':
+        checkpoint.type = 'mmmoco.ContrastCheckpointHook'
     if cfg.get('default_scope') != 'mmpretrain':
         return
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

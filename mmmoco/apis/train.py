@@ -7,8 +7,6 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmmoco.engine import checkpoint_io
-
 from . import cli
 from .config import load_config, resolve_config
 from .runtime import (
@@ -123,12 +121,9 @@ def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
         cfg.resume = True
         path = args.resume
         if path == 'auto':
-            path = checkpoint_io.find_latest(cfg.work_dir)
-            if path is None:
-                # As in OpenMMLab: the first start of a job that is always
-                # started with --resume.
-                cfg.resume = False
-                return
+            # The runner looks for the newest readable checkpoint, and starts
+            # anew if there is none: jobs can always be started so.
+            path = cfg.load_from = None
     if path:
         if '://' not in path and not Path(path).is_file():
             raise FileNotFoundError(f'Checkpoint {path!r} does not exist.')

@@ -3,12 +3,34 @@ from typing import Any
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from mmmoco.engine import checkpoint_io
 from mmmoco.registry import RUNNERS
 
 
 @RUNNERS.register_module()
 class ContrastRunner(Runner):
     """mmengine's Runner, with the learning rate scaled as the papers do."""
+
+    _resuming = False
+
+    def resume(self, filename: str, **kwargs: Any) -> None:
+        """Continue a run from a checkpoint.
+
+        Raises:
+            CheckpointError: If the file holds weights only.
+        """
+        self._resuming = True
+        super().resume(filename, **kwargs)
+        self._resuming = False
+
+    def load_checkpoint(self, filename: str, **kwargs: Any) -> dict[str, Any]:
+        """Load the weights; for a resume, the file must hold the rest too."""
+        checkpoint: dict[str, Any] = super().load_checkpoint(
+            filename, **kwargs
+        )
+        if self._resuming:
+            checkpoint_io.require_resumable(checkpoint, filename)
+        return checkpoint
 
     def scale_lr(
         self,

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def test_a_run_logs_saves_and_moves_the_key_encoder(small_config, runner_of):
     assert epochs_of(runner) == ['epoch_1.pth']
 
     path = os.path.join(runner.log_dir, 'vis_data', 'scalars.json')
-    lines = [json.loads(line) for line in open(path)]
+    lines = [json.loads(x) for x in Path(path).read_text().splitlines()]
     step = next(line for line in lines if 'loss' in line)
     for name in ('lr', 'm', 'pos_sim', 'neg_sim', 'top1', 'grad_norm'):
         assert name in step, name
@@ -38,7 +39,7 @@ def test_a_run_logs_saves_and_moves_the_key_encoder(small_config, runner_of):
     knn = next(line for line in lines if 'knn/top1' in line)
     assert 0 <= knn['knn/top1'] <= knn['knn/top5'] <= 100
 
-    result = json.loads(open(os.path.join(runner.work_dir, 'results.jsonl')).read())
+    result = json.loads((Path(runner.work_dir) / 'results.jsonl').read_text())
     assert result['task'] == 'knn' and result['epoch'] == 1
     assert result['metrics']['top1'] == pytest.approx(knn['knn/top1'])
     assert set(result) == {
@@ -106,7 +107,7 @@ def test_outdated_checkpoints_go_after_the_new_one_is_there(
     runner.train()
     assert present[1] == ['epoch_1.pth', 'epoch_2.pth']
     assert epochs_of(runner) == ['epoch_3.pth']
-    pointer = open(os.path.join(runner.work_dir, 'last_checkpoint')).read()
+    pointer = (Path(runner.work_dir) / 'last_checkpoint').read_text()
     assert pointer.endswith('epoch_3.pth')
 
 
@@ -116,9 +117,7 @@ def test_resume_at_an_epochs_end_equals_not_having_stopped(
     options = {'train_cfg.max_epochs': 2, 'model.m_schedule': 'cosine'}
     whole = runner_of(small_config(**options))
     whole.train()
-    expected = checkpoint_io.read(
-        os.path.join(whole.work_dir, 'epoch_2.pth')
-    )
+    expected = checkpoint_io.read(os.path.join(whole.work_dir, 'epoch_2.pth'))
     os.remove(os.path.join(whole.work_dir, 'epoch_2.pth'))
     cfg = small_config(**options)
     cfg.resume = True
@@ -173,7 +172,7 @@ def test_queue_over_the_data_set_warns(small_config, runner_of):
         for f in os.listdir(runner.log_dir)
         if f.endswith('.log')
     )
-    text = open(log).read()
+    text = Path(log).read_text()
     assert text.count('only 64 images') == 1
     assert 'SplitBN in {4} parts' in text
 

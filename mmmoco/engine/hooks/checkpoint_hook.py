@@ -1,5 +1,4 @@
 import os
-from collections import deque
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -25,11 +24,12 @@ class ContrastCheckpointHook(CheckpointHook):
     priority = 'VERY_LOW'
     by_epoch: bool
     filename_tmpl: str
-    keep_ckpt_ids: deque[int]
+    last_ckpt: str | None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._waiting = False
+        self._kept: list[str] = []
 
     def after_train_iter(
         self,
@@ -75,42 +75,51 @@ class ContrastCheckpointHook(CheckpointHook):
     def _in_accumulation(runner: Runner) -> bool:
         return not runner.optim_wrapper.should_update()
 
+    def before_train(self, runner: Runner) -> None:
+        """Prepare the folder; remember the files that a resumed run kept."""
+        super().before_train(runner)
+        known = runner.message_hub.runtime_info
+        self._kept = list(known.get('kept_checkpoints', []))
+
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict[str, Any]
     ) -> None:
         name = self.filename_tmpl.format(step)
-        outdated = self._rotate(runner, step)
+        kept, last = self._kept, self.last_ckpt
+        self._kept = [file for file in kept if file != name] + [name]
+        outdated: list[str] = []
+        if self.max_keep_ckpts > 0:
+            outdated = self._kept[: -self.max_keep_ckpts]
+            self._kept = self._kept[-self.max_keep_ckpts :]
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
-        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if not is_main_process():
-            return
-        checkpoint_io.write_text(
-            os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt
-        )
-        for old in outdated:
-            path = self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(old)
+        self._publish(runner)
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
             )
-            if self.file_backend.isfile(path):
-                self.file_backend.remove(path)
+            if is_main_process():
+                pointer = os.path.join(runner.work_dir, 'last_checkpoint')
+                checkpoint_io.write_text(pointer, self.last_ckpt)
+        except OSError:
+            # The older files are still there, and still the ones to keep.
+            self._kept, self.last_ckpt = kept, last
+            self._publish(runner)
+            raise
+        if is_main_process():
+            for file in outdated:
+                path = self.file_backend.join_path(self.out_dir, file)
+                if self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
 
-    def _rotate(self, runner: Runner, step: int) -> list[int]:
-        """Note the new checkpoint; return the steps of outdated ones."""
-        if self.max_keep_ckpts <= 0 or step in list(self.keep_ckpt_ids)[-1:]:
-            return []
-        steps = [*self.keep_ckpt_ids, step]
-        kept = steps[-self.max_keep_ckpts :]
-        self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
-        runner.message_hub.update_info('keep_ckpt_ids', kept)
-        return steps[: -self.max_keep_ckpts]
+    def _publish(self, runner: Runner) -> None:
+        """Put into the checkpoint what a resumed run needs to know."""
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.message_hub.update_info('kept_checkpoints', self._kept)

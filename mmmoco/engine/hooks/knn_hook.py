@@ -19,48 +19,53 @@ class KNNHook(Hook):
     the visualizer (as ``knn/top1`` and ``knn/top5``, percent), and to
     ``results.jsonl``.
 
+    The protocol is the config's ``knn = dict(bank=data loader of the
+    labelled features, query=data loader of what is classified, k=20,
+    temperature=0.07, features='backbone')``, which ``tools/knn.py`` uses too.
+
     Args:
-        bank: Config of the data loader of the labelled features.
-        query: Config of the data loader of what is classified.
-        k: Neighbours that vote.
-        temperature: τ of the votes.
-        features: ``'backbone'`` (pooled) or ``'neck'`` (projection).
         interval: Epochs between evaluations (iterations, if the loop is
             iteration-based); the last one is always evaluated.
         initial: Also evaluate before the first iteration.
+        **protocol: Replaces entries of the config's ``knn``.
     """
 
     priority = 'LOW'
 
     def __init__(
-        self,
-        bank: dict[str, Any],
-        query: dict[str, Any],
-        k: int = 20,
-        temperature: float = 0.07,
-        features: str = 'backbone',
-        interval: int = 1,
-        initial: bool = False,
+        self, interval: int = 1, initial: bool = False, **protocol: Any
     ) -> None:
-        if features not in ('backbone', 'neck'):
-            raise ValueError(
-                f"KNNHook(features={features!r}): use 'backbone' or 'neck'."
-            )
-        self.configs = (bank, query)
-        self.k, self.temperature, self.features = k, temperature, features
         self.interval, self.initial = interval, initial
+        self.protocol = protocol
         self._loaders: tuple[DataLoader[Any], ...] = ()
 
     def before_train(self, runner: Runner) -> None:
-        """Build the loaders, so that a bad path is found at once."""
+        """Build the loaders, so that a bad path is found at once.
+
+        Raises:
+            ValueError: If the protocol is incomplete or does not fit.
+        """
+        protocol = {**runner.cfg.get('knn', {}), **self.protocol}
+        if not {'bank', 'query'} <= protocol.keys():
+            raise ValueError(
+                'KNNHook needs knn=dict(bank=data loader, query=data loader) '
+                'in the config: see configs/_base_/datasets/digits.py.'
+            )
+        self.k: int = protocol.get('k', 20)
+        self.temperature: float = protocol.get('temperature', 0.07)
+        self.features: str = protocol.get('features', 'backbone')
+        if self.features not in ('backbone', 'neck'):
+            raise ValueError(
+                f"knn.features={self.features!r}: use 'backbone' or 'neck'."
+            )
         self._loaders = tuple(
-            Runner.build_dataloader(dict(config), seed=runner.seed)
-            for config in self.configs
+            Runner.build_dataloader(dict(protocol[name]), seed=runner.seed)
+            for name in ('bank', 'query')
         )
         size = len(self._loaders[0].dataset)  # type: ignore[arg-type]
         if self.k > size:
             raise ValueError(
-                f'KNNHook(k={self.k}): the bank holds only {size} samples.'
+                f'knn.k={self.k}: the bank holds only {size} samples.'
             )
         if self.initial and runner.iter == 0:
             self.evaluate(runner, done=0)

@@ -1,0 +1,246 @@
+"""The command-line tools, called as a user calls them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mmmoco
+from mmmoco.apis import knn, train
+from mmmoco.engine import checkpoint_io
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    'train_dataloader.dataset.num_scenes=64',
+    'train_dataloader.batch_size=16',
+    'model.dictionary.size=64',
+    'knn.bank.dataset.num_scenes=40',
+    'knn.query.dataset.num_scenes=20',
+]
+
+
+def call(main, *argv):
+    """Run a tool; return its exit code (0 if it returns)."""
+    try:
+        main([str(a) for a in argv])
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+def one_line(capsys):
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if ': error: ' in line]
+    assert len(errors) == 1 and 'Traceback' not in '\n'.join(lines)
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ('argv', 'words'),
+    [
+        (['nowhere.py'], ['nowhere.py', 'mocov2_r50_8xb32']),
+        (['mocov2_r50_8xb32', '--max-iters', '0'], ['--max-iters 0']),
+        (['mocov2_r50_8xb32', '--load-from', 'no.pth'], ['no.pth']),
+        (['mocov2_r50_8xb32', '--resume', 'no.pth'], ['no.pth']),
+        (
+            ['mocov2_r50_8xb32', '--cfg-options', 'modle.m=0.9'],
+            ['modle', 'model'],
+        ),
+        (
+            ['mocov2_r50_8xb32', '--resume', 'a', '--load-from', 'b'],
+            ['--resume', '--load-from'],
+        ),
+        (
+            ['mocov2_r50_8xb32', '--cfg-options', 'model.m=0.001'],
+            ['m=0.001', '0.999'],
+        ),
+        (
+            ['mocov2_r50_8xb32', '--cfg-options', 'model.momentum=0.001'],
+            ['momentum'],
+        ),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(
+    argv, words, capsys, tmp_path
+):
+    argv = [*argv, '--work-dir', tmp_path / 'run']
+    if 'mocov2' in argv[0]:
+        argv[1:1] = []
+    assert call(train.main, *argv) == 2
+    line = one_line(capsys)
+    assert all(word in line for word in words), line
+
+
+def test_missing_images_are_named(capsys, tmp_path):
+    code = call(
+        train.main,
+        'mocov2_r50_8xb32',
+        '--work-dir',
+        tmp_path / 'run',
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={tmp_path}/photos',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'model.dictionary.size=64',
+    )
+    assert code == 2
+    line = one_line(capsys)
+    assert f'{tmp_path}/photos' in line and 'does not exist' in line
+
+
+def test_debug_shows_the_trace(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        train.main(['nowhere.py', '--debug'])
+
+
+def test_train_resume_knn_and_test(tmp_path, capsys):
+    work = tmp_path / 'run'
+    base = ['demo/mocov2_digits', '--work-dir', work]
+    options = ['--cfg-options', *TINY]
+    assert call(train.main, *base, '--max-iters', 5, *options) == 0
+    checkpoint = work / 'iter_5.pth'
+    assert checkpoint.is_file()
+    assert (work / 'last_checkpoint').read_text().endswith('iter_5.pth')
+
+    scalars = next(work.glob('*/vis_data/scalars.json')).read_text()
+    steps = [json.loads(x) for x in scalars.splitlines()]
+    losses = [s for s in steps if 'loss' in s]
+    assert [s['step'] for s in losses] == [1, 2, 3, 4, 5]
+    assert losses[-1]['lr'] < losses[0]['lr']  # compressed to five
+
+    from mmmoco.apis import test
+
+    for main in (knn.main, test.main):
+        argv = ['demo/mocov2_digits', checkpoint, *options]
+        assert call(main, *argv) == 0
+    lines = (work / 'results.jsonl').read_text().splitlines()
+    results = [json.loads(line) for line in lines]
+    during, after, tested = (
+        next(r for r in reversed(results) if not r['checkpoint']),
+        results[-2],
+        results[-1],
+    )
+    assert after['metrics'] == during['metrics'] == tested['metrics']
+    assert after['checkpoint'].endswith('iter_5.pth')
+
+    resumed = [*base, '--max-iters', 8, '--resume', *options]
+    assert call(train.main, *resumed) == 0
+    assert (work / 'iter_8.pth').is_file()
+    meta = checkpoint_io.read(str(work / 'iter_8.pth'))['meta']
+    assert meta['iter'] == 8
+
+
+def test_fast_turns_the_speed_settings_on(tmp_path):
+    args = train.parser().parse_args(
+        ['mocov2_r50_8xb32', '--fast', '--max-iters', '10']
+    )
+    cfg = train.prepare(args)
+    assert cfg.optim_wrapper.dtype == 'bfloat16'
+    assert cfg.model.channels_last is True
+    assert cfg.train_cfg.type == 'IterBasedTrainLoop'
+    assert cfg.train_dataloader.sampler.infinite is True
+    assert cfg.param_scheduler[0].T_max == 10
+    assert cfg.param_scheduler[0].by_epoch is False
+    assert cfg.log_processor.by_epoch is False
+    assert cfg.default_hooks.checkpoint.by_epoch is False
+    assert cfg.default_hooks.checkpoint.interval == 10
+    assert cfg.work_dir == 'work_dirs/mocov2_r50_8xb32'
+
+
+def test_published_precision_without_fast():
+    cfg = train.prepare(train.parser().parse_args(['mocov2_r50_8xb32']))
+    assert 'dtype' not in cfg.optim_wrapper
+    assert 'channels_last' not in cfg.model
+    assert cfg.train_cfg.max_epochs == 200
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
+
+def test_a_hostile_checkpoint_runs_nothing(tmp_path, capsys):
+    marker, bad = tmp_path / 'ran', tmp_path / 'bad.pth'
+    torch.save({'state_dict': {}, 'meta': Bomb(marker)}, bad)
+    options = ['--cfg-options', *TINY]
+    base = ['demo/mocov2_digits', '--work-dir', tmp_path / 'run']
+    for argv in (
+        [*base, '--resume', bad, *options],
+        [*base, '--load-from', bad, *options],
+        [
+            *base,
+            *options,
+            'model.backbone.init_cfg.type=Pretrained',
+            f'model.backbone.init_cfg.checkpoint={bad}',
+        ],
+    ):
+        assert call(train.main, *argv) == 2
+        assert 'bad.pth' in one_line(capsys)
+        assert not marker.exists()
+    assert call(knn.main, 'demo/mocov2_digits', bad, *options) == 2
+    assert 'bad.pth' in one_line(capsys)
+    assert not marker.exists()
+    # The bomb is real: plain pickle would have run it.
+    torch.load(bad, weights_only=False)
+    assert marker.exists()
+
+
+def test_get_model_by_name_with_weights(tmp_path):
+    model = mmmoco.get_model('demo/mocov2_digits')
+    path = tmp_path / 'weights.pth'
+    torch.save({'state_dict': model.state_dict()}, path)
+    again = mmmoco.get_model('demo/mocov2_digits', str(path))
+    assert not again.training
+    x = torch.randn(2, 1, 16, 16)
+    assert torch.equal(model.extract_feat(x), again.extract_feat(x))
+    assert model.extract_feat(x).shape == (2, 128)
+    assert model.extract_feat(x, 'neck').shape == (2, 64)
+    torch.save({'state_dict': model.backbone.state_dict()}, path)
+    with pytest.raises(RuntimeError, match=r'neck\.mlp'):
+        mmmoco.get_model('demo/mocov2_digits', str(path))
+
+
+def test_resnet50_trains_on_a_flat_folder(tmp_path):
+    """The README's "your own folder", two iterations of it."""
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    draws = np.random.default_rng(0)
+    for i in range(4):
+        pixels = draws.integers(0, 255, (70, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f'{i}.jpg')
+    code = call(
+        train.main,
+        'mocov2_r50_8xb32',
+        '--work-dir',
+        tmp_path / 'run',
+        '--max-iters',
+        2,
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={photos}',
+        'train_dataloader.batch_size=2',
+        'train_dataloader.num_workers=1',
+    )
+    assert code == 0
+    state = checkpoint_io.read(str(tmp_path / 'run' / 'iter_2.pth'))
+    assert int(state['state_dict']['dictionary.ptr']) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('tool', ['train.py', 'test.py', 'knn.py'])
+def test_help_of_the_tools(tool):
+    out = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / tool), '--help'],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert 'config' in out and '--cfg-options' in out
