@@ -43,7 +43,11 @@ def imagenet(tmp_path):
 
 def test_imagenet_layout_with_classes(imagenet):
     data = ImageFolderDataset(str(imagenet), 'train', with_labels=True)
-    assert [p.split('/')[-1] for p in data.paths] == ['a.jpg', 'b.JPEG', 'c.png']
+    assert [p.split('/')[-1] for p in data.paths] == [
+        'a.jpg',
+        'b.JPEG',
+        'c.png',
+    ]
     assert data.labels == [0, 0, 1]
     assert data.metainfo['classes'] == ('cat', 'dog')
     assert data.sample(2)['gt_label'] == 1

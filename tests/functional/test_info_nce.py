@@ -90,7 +90,9 @@ def test_float32_inside_autocast():
 
 
 def test_bad_shapes_name_the_mend():
-    candidates = Candidates(keys=unit(4, 6, dim=0), positives=unit(2, 4, dim=1))
+    candidates = Candidates(
+        keys=unit(4, 6, dim=0), positives=unit(2, 4, dim=1)
+    )
     with pytest.raises(ValueError, match='feat_dim'):
         info_nce(unit(2, 5, dim=1), candidates, 0.2)
     with pytest.raises(ValueError, match='positive'):

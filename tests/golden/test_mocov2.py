@@ -194,9 +194,7 @@ def test_steps_equal_algorithm_1(batch):
         # The paper moves f_k first; at the first step both are equal.
         if step:
             paper.momentum_update()
-        for a, b in zip(
-            keys_of(model), paper.f_k.parameters(), strict=True
-        ):
+        for a, b in zip(keys_of(model), paper.f_k.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
         k = paper.key_pass(normalise(views[1]))
         expected = paper.loss(normalise(views[0]), k)
@@ -208,9 +206,7 @@ def test_steps_equal_algorithm_1(batch):
 
         log = train_step(model, wrapper, views, step)
 
-        torch.testing.assert_close(
-            log['loss'], expected, rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(log['loss'], expected, rtol=1e-5, atol=1e-5)
         for a, b in zip(grads.pop(), expected_grads, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
         assert_equal_states(model, paper)
@@ -242,9 +238,7 @@ def test_accumulation_equals_algorithm_1_on_the_larger_batch():
         paper.sgd(torch.autograd.grad(total, list(paper.f_q.parameters())))
         paper.enqueue(torch.cat(keys))
 
-        for i, (views, expected) in enumerate(
-            zip(parts, losses, strict=True)
-        ):
+        for i, (views, expected) in enumerate(zip(parts, losses, strict=True)):
             log = train_step(model, wrapper, views, 3 * step + i)
             torch.testing.assert_close(
                 log['loss'], expected, rtol=1e-5, atol=1e-5
