@@ -25,8 +25,9 @@ data = dict(
                  data_prefix='PART', with_label=True, pipeline=[
         dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)),
         dict(type='PackInputs')]))
-train_dataloader = data | dict(dataset=data['dataset'] | dict(data_prefix='train'))
-val_dataloader = data | dict(dataset=data['dataset'] | dict(data_prefix='val'))
+images = data['dataset']
+train_dataloader = data | dict(dataset=images | dict(data_prefix='train'))
+val_dataloader = data | dict(dataset=images | dict(data_prefix='val'))
 test_dataloader = val_dataloader
 """
 

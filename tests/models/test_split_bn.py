@@ -23,7 +23,7 @@ def test_every_split_is_normalised_by_itself():
     out = ours(x)
     means, variances = [], []
     for split in range(4):
-        rows = slice(split, None, 4)
+        rows = slice(2 * split, 2 * split + 2)
         reference = nn.BatchNorm2d(3, momentum=1.0)
         reference.load_state_dict(plain.state_dict())
         torch.testing.assert_close(out[rows], reference(x[rows]))

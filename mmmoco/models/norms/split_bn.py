@@ -12,9 +12,9 @@ from mmmoco.registry import MODELS
 class SplitBN(_BatchNorm):
     """BatchNorm over parts of the batch: several GPUs' BatchNorm on one.
 
-    In training, sample i is normalised with the samples of its split, which
-    is i modulo ``num_splits``; the running statistics take the mean over the
-    splits. In evaluation, and in its state dict, it is BatchNorm2d.
+    In training the batch is cut into ``num_splits`` consecutive parts, each
+    normalised by itself; the running statistics take the mean over them. In
+    evaluation, and in its state dict, it is BatchNorm2d.
 
     The idea is that of the CIFAR-10 demo of MoCo's authors.
 
@@ -54,40 +54,33 @@ class SplitBN(_BatchNorm):
                 'equal parts for SplitBN: choose a batch size that is a '
                 'multiple of num_splits, or set drop_last=True.'
             )
-        output, mean, var = self._normalise_splits(input)
+        means, variances, outputs = [], [], []
+        for part in input.chunk(splits):
+            mean = part.new_zeros(self.num_features, dtype=torch.float32)
+            var = torch.zeros_like(mean)
+            # With momentum 1 the "running" statistics are the part's own.
+            outputs.append(
+                F.batch_norm(
+                    part,
+                    mean,
+                    var,
+                    self.weight,
+                    self.bias,
+                    training=True,
+                    momentum=1.0,
+                    eps=self.eps,
+                )
+            )
+            means.append(mean)
+            variances.append(var)
         if self.track_running_stats:
-            self._update_running_stats(mean, var)
-        return output
-
-    def _normalise_splits(
-        self, input: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the output, and mean and unbiased variance, splits · C."""
-        n, channels = input.shape[:2]
-        splits = self.num_splits
-        # Rows i, i + splits, … become one row of splits · C channels.
-        joint = input.reshape(n // splits, splits * channels, *input.shape[2:])
-        mean = joint.new_zeros(splits * channels, dtype=torch.float32)
-        var = torch.zeros_like(mean)
-
-        def repeat(t: Tensor | None) -> Tensor | None:
-            return None if t is None else t.repeat(splits)
-
-        # With momentum 1 the "running" statistics are those of this batch.
-        output = F.batch_norm(
-            joint,
-            mean,
-            var,
-            repeat(self.weight),
-            repeat(self.bias),
-            training=True,
-            momentum=1.0,
-            eps=self.eps,
-        )
-        return output.reshape(input.shape), mean, var
+            self._update_running_stats(means, variances)
+        return torch.cat(outputs)
 
     @torch.no_grad()
-    def _update_running_stats(self, mean: Tensor, var: Tensor) -> None:
+    def _update_running_stats(
+        self, means: list[Tensor], variances: list[Tensor]
+    ) -> None:
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked.add_(1)
@@ -96,9 +89,8 @@ class SplitBN(_BatchNorm):
             if self.momentum is None
             else self.momentum
         )
-        splits = self.num_splits
-        self.running_mean.lerp_(mean.view(splits, -1).mean(0), momentum)
-        self.running_var.lerp_(var.view(splits, -1).mean(0), momentum)
+        self.running_mean.lerp_(torch.stack(means).mean(0), momentum)
+        self.running_var.lerp_(torch.stack(variances).mean(0), momentum)
 
     def extra_repr(self) -> str:
         """Shown when the model is printed."""
