@@ -68,6 +68,10 @@ class BuildWithConfigs(build_py):
             for name in ('configs', 'tools'):
                 link(HERE / 'mmmoco' / '.mim' / name, name)
         else:
+            # What an earlier build left there may be gone from the checkout.
+            shutil.rmtree(
+                Path(self.build_lib, 'mmmoco', '.mim'), ignore_errors=True
+            )
             for source, target in self.mim_files():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)

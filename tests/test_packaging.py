@@ -123,6 +123,10 @@ def test_what_is_installed_has_the_pinned_version(pins):
 @pytest.mark.slow
 def test_a_wheel_carries_the_package_with_configs_and_tools(tmp_path):
     source = checkout_copy(tmp_path / 'source')
+    # A config of an earlier build that the checkout no longer has.
+    stale = source / 'build' / 'lib' / 'mmmoco' / '.mim' / 'configs' / 'x.py'
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     done = build(source, 'build_wheel', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
     (wheel,) = (tmp_path / 'out').glob('mmmoco-*.whl')
