@@ -3,6 +3,9 @@
 import copy
 
 import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 SMALL = {
     'train_dataloader.batch_size': 16,
@@ -19,6 +22,14 @@ SMALL = {
     'knn.bank.dataset.num_scenes': 40,
     'knn.query.dataset.num_scenes': 20,
 }
+
+
+@pytest.fixture(autouse=True)
+def forget_global_instances():
+    """mmengine keeps loggers and scopes by name; no test sees another's."""
+    yield
+    for manager in (MMLogger, MessageHub, Visualizer, DefaultScope):
+        manager._instance_dict.clear()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from mmmoco.evaluation import knn_accuracy
 from . import cli
 from .config import load_config
 from .model import get_model
+from .runtime import fit_workers
 
 
 def evaluate_knn(
@@ -54,6 +55,8 @@ def evaluate_knn(
     temperature = temperature or protocol.get('temperature', 0.07)
     stage = features or protocol.get('features', 'backbone')
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
+    fit_workers(cfg)
+    protocol = cfg.knn
     loaders = [
         Runner.build_dataloader(dict(protocol[name]), seed=0)
         for name in ('bank', 'query')

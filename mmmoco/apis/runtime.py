@@ -93,6 +93,13 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
         wrapper.type = 'mmmoco.ContrastOptimWrapper'
         wrapper.dtype = 'bfloat16'
         wrapper.pop('loss_scale', None)
+        if on_cpu and not torch.cpu._is_avx512_bf16_supported():
+            print_log(
+                'This CPU has no bfloat16 units: mixed precision will be '
+                'slower than float32 here.',
+                logger='current',
+                level=logging.WARNING,
+            )
     elif on_cpu and (
         kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
     ):
@@ -186,10 +193,35 @@ def complete_foreign(cfg: Config) -> None:
             cfg[name].setdefault('collate_fn', dict(type='default_collate'))
 
 
+def fit_workers(cfg: Config) -> None:
+    """Start no more data workers than there are cores for this process.
+
+    And let ``num_workers=0`` work in configs that keep workers alive.
+    """
+    processes = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    cores = max(1, len(os.sched_getaffinity(0)) // processes)
+    knn = cfg.get('knn') or ConfigDict()
+    loaders = [cfg.get(f'{x}_dataloader') for x in ('train', 'val', 'test')]
+    for loader in [*loaders, knn.get('bank'), knn.get('query')]:
+        if not loader:
+            continue
+        wanted = loader.get('num_workers', 0)
+        loader.num_workers = min(wanted, cores)
+        if loader.num_workers < wanted:
+            print_log(
+                f'{loader.num_workers} data workers instead of {wanted}: '
+                'this process has no more cores.',
+                logger='current',
+            )
+        if loader.num_workers == 0:
+            loader.persistent_workers = False
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner; every checkpoint is then read and written safely."""
     checkpoint_io.install()
     complete_foreign(cfg)
+    fit_workers(cfg)
     scope = cfg.get('default_scope', 'mmmoco')
     init_default_scope(scope)
     cfg.setdefault('runner_type', 'mmmoco.ContrastRunner')

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import mmmoco
-from mmmoco.apis import knn, train
+from mmmoco.apis import knn, load_config, train
+from mmmoco.apis.runtime import fit_workers
 from mmmoco.engine import checkpoint_io
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +87,6 @@ def test_missing_images_are_named(capsys, tmp_path):
         '--cfg-options',
         f'train_dataloader.dataset.data_root={tmp_path}/photos',
         'train_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False',
         'model.dictionary.size=64',
     )
     assert code == 2
@@ -151,6 +151,17 @@ def test_fast_turns_the_speed_settings_on(tmp_path):
     assert cfg.default_hooks.checkpoint.by_epoch is False
     assert cfg.default_hooks.checkpoint.interval == 10
     assert cfg.work_dir == 'work_dirs/mocov2_r50_8xb32'
+
+
+def test_workers_fit_the_machine_and_may_be_none():
+    cfg = load_config('mocov2_r50_8xb32')
+    cfg.train_dataloader.num_workers = 999
+    cfg.knn.bank.num_workers = 0
+    fit_workers(cfg)
+    cores = len(os.sched_getaffinity(0))
+    assert cfg.train_dataloader.num_workers == cores
+    assert cfg.train_dataloader.persistent_workers is True
+    assert cfg.knn.bank.persistent_workers is False
 
 
 def test_published_precision_without_fast():

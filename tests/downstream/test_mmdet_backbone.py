@@ -30,7 +30,6 @@ def checkpoint(tmp_path_factory):
             f'train_dataloader.dataset.data_root={folder}',
             'train_dataloader.batch_size=2',
             'train_dataloader.num_workers=0',
-            'train_dataloader.persistent_workers=False',
         ]
     )
     return str(folder / 'run' / 'iter_2.pth')
