@@ -11,4 +11,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 bash "$root/tools/setup.sh" core
 python="$(bash "$root/tools/setup.sh" python)"
 cd "$root"
+# Threads that wait must not keep a core from those that work: on a machine
+# with other load, spinning makes small networks several times slower.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 exec "$python" demo/quickstart.py "$@"

@@ -11,6 +11,8 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 bash "$root/tools/setup.sh" full
 python="$(bash "$root/tools/setup.sh" python)"
 cd "$root"
+# See tools/quickstart.sh.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
 echo '== ruff'
 "$python" -m ruff check .

@@ -5,7 +5,7 @@
 _base_ = ['../_base_/datasets/digits.py', '../_base_/default_runtime.py']
 
 view = [
-    dict(type='BatchRandomResizedCrop', size=16, scale=(0.4, 1.0)),
+    dict(type='BatchRandomResizedCrop', size=16, scale=(0.6, 1.0)),
     dict(type='BatchBrightnessContrast', brightness=0.4, contrast=0.4),
 ]
 model = dict(
@@ -22,7 +22,7 @@ model = dict(
         out_channels=64,
     ),
     dictionary=dict(type='Queue', size=1024, feat_dim=64),
-    loss=dict(type='InfoNCE', temperature=0.2),
+    loss=dict(type='InfoNCE', temperature=0.1),
     m=0.99,
     channels_last=True,
     data_preprocessor=dict(
@@ -37,19 +37,19 @@ model = dict(
 )
 optim_wrapper = dict(
     type='ContrastOptimWrapper',
-    optimizer=dict(type='SGD', lr=0.06, momentum=0.9, weight_decay=5e-4),
+    optimizer=dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=5e-4),
 )
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',
-        T_max=120,
+        T_max=100,
         by_epoch=True,
         convert_to_iter_based=True,
     )
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=120)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100)
 auto_scale_lr = dict(base_batch_size=128, enable=False)
-default_hooks = dict(logger=dict(interval=33), checkpoint=dict(interval=40))
+default_hooks = dict(logger=dict(interval=33), checkpoint=dict(interval=50))
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='KNNHook', interval=10, initial=True),
