@@ -50,12 +50,7 @@ def draw_neighbours(
                 classes[label],
                 GREEN if same else RED,
             )
-    axes[0, 0].text(
-        0.5, 1.5, 'query', ha='center', transform=axes[0, 0].transAxes
-    )
-    axes[0, 1].text(
-        0.0, 1.5, 'nearest neighbours', transform=axes[0, 1].transAxes
-    )
+    figure.suptitle('query, and its nearest neighbours', x=0.01, ha='left')
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
