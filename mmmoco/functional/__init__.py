@@ -1,5 +1,6 @@
 """Pure functions of tensors: no module, no state, no configuration."""
 
+from .feature_distance import check_distance, feature_distance
 from .gather import gather, gather_with_grad
 from .info_nce import Candidates, Stats, info_nce
 from .knn import weighted_knn
@@ -11,9 +12,11 @@ __all__ = [
     'Candidates',
     'ShufflePlan',
     'Stats',
+    'check_distance',
     'check_momentum',
     'derive_seed',
     'ema_',
+    'feature_distance',
     'gather',
     'gather_with_grad',
     'generator',

@@ -1,4 +1,5 @@
 from .base import MomentumContrast
+from .distillation import Distillation
 from .moco import MoCo
 
-__all__ = ['MoCo', 'MomentumContrast']
+__all__ = ['Distillation', 'MoCo', 'MomentumContrast']
