@@ -6,7 +6,7 @@ from .info_nce import Candidates, Stats, info_nce
 from .knn import weighted_knn
 from .momentum import check_momentum, ema_, momentum_at
 from .randomness import derive_seed, generator, seed_global_generators
-from .shuffle import ShufflePlan, shuffle_plan, unshuffle
+from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
 
 __all__ = [
     'Candidates',
@@ -23,6 +23,7 @@ __all__ = [
     'info_nce',
     'momentum_at',
     'seed_global_generators',
+    'shuffle',
     'shuffle_plan',
     'unshuffle',
     'weighted_knn',
