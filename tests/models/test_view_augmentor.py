@@ -78,7 +78,7 @@ def test_crops_have_the_drawn_area_and_stay_inside():
     assert out.min() >= 0 and out.max() <= side - 1
     step = (out[:, 0, 0, -1] - out[:, 0, 0, 0]) / 15 * 16 / side
     area = step**2
-    assert 0.25 - 0.01 <= area.min() and area.max() <= 0.5 + 0.01
+    assert area.min() >= 0.25 - 0.01 and area.max() <= 0.5 + 0.01
     assert abs(area.mean() - 0.375) < 0.01
     centre = out[:, 0, 0].mean(1) / side
     assert abs(centre.mean() - 0.5) < 0.02
