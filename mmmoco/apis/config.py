@@ -1,6 +1,7 @@
 """Finding and reading configs, ours and those of the other libraries."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,11 @@ def resolve_config(name: str) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    word = re.escape(Path(name).stem.split('_')[0])
-    near = ', '.join(list_configs(word)[:5]) or ', '.join(list_configs()[:5])
+    known = list_configs()
+    near = get_close_matches(Path(name).stem, known, n=3, cutoff=0.5)
     raise FileNotFoundError(
-        f'There is no config {name!r}. Give a path, a name of mmmoco (for '
-        f'example {near}), or package::path.'
+        f'There is no config {name!r}. Give a path, package::path, or a name '
+        f'of mmmoco (for example {", ".join(near or known[:3])}).'
     )
 
 

@@ -61,18 +61,27 @@ def init_processes(
         )
 
 
-def _replace_sync_bn(node: Any) -> bool:
-    """Turn every SyncBN of a config into BN; tell whether there was one."""
+def _replace_sync_bn(node: Any, replacement: str = 'BN') -> bool:
+    """Turn every SyncBN of a config into BN; tell whether there was one.
+
+    SyncBN takes N×C as well as N×C×H×W, BN does not: in the heads, which see
+    vectors, BN1d takes its place.
+    """
     found = False
     if isinstance(node, dict):
-        if node.get('type') in ('SyncBN', 'mmpretrain.SyncBN'):
-            node['type'] = 'BN'
+        kind = str(node.get('type')).split('.')[-1]
+        if kind == 'SyncBN':
+            node['type'] = replacement
             found = True
+        elif kind in ('NonLinearNeck', 'LinearNeck'):
+            replacement = 'BN1d'
+        elif 'type' in node:
+            replacement = 'BN'
         for value in node.values():
-            found = _replace_sync_bn(value) or found
+            found = _replace_sync_bn(value, replacement) or found
     elif isinstance(node, list | tuple):
         for value in node:
-            found = _replace_sync_bn(value) or found
+            found = _replace_sync_bn(value, replacement) or found
     return found
 
 
@@ -174,6 +183,8 @@ def _compress(schedule: ConfigDict, length: int | None, total: int) -> None:
     for key in ('begin', 'T_max', 'total_iters'):
         if schedule.get(key) is not None:
             schedule[key] = scaled(schedule[key])
+    if schedule.get('step_size'):
+        schedule.step_size = max(1, scaled(schedule.step_size))
     if schedule.get('end') is not None:
         begin = schedule.get('begin') or 0
         schedule.end = max(scaled(schedule.end), begin + 2)

@@ -1,25 +1,29 @@
 """Pure functions of tensors: no module, no state, no configuration."""
 
+from .feature_distance import check_distance, feature_distance
 from .gather import gather, gather_with_grad
 from .info_nce import Candidates, Stats, info_nce
 from .knn import weighted_knn
 from .momentum import check_momentum, ema_, momentum_at
 from .randomness import derive_seed, generator, seed_global_generators
-from .shuffle import ShufflePlan, shuffle_plan, unshuffle
+from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
 
 __all__ = [
     'Candidates',
     'ShufflePlan',
     'Stats',
+    'check_distance',
     'check_momentum',
     'derive_seed',
     'ema_',
+    'feature_distance',
     'gather',
     'gather_with_grad',
     'generator',
     'info_nce',
     'momentum_at',
     'seed_global_generators',
+    'shuffle',
     'shuffle_plan',
     'unshuffle',
     'weighted_knn',

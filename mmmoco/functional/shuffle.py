@@ -3,30 +3,41 @@
 Query and key of one image must not be normalised with the same companions,
 else the network finds the positive by the statistics instead of by the image
 (MoCo v1, section 3.3). On several processes the key batch is permuted over
-all of them; on one process a permutation inside the batch, together with
+all of them: every process sends each other one only the rows that it is to
+encode. On one process a permutation inside the batch, together with
 :class:`mmmoco.models.norms.SplitBN`, has the same effect.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as torch_dist
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 
-from .gather import gather
 from .randomness import generator
 
 
 class ShufflePlan(NamedTuple):
-    """Which rows of the joint batch a process encodes, and the way back.
+    """Which rows of the joint batch a process encodes, and how they travel.
 
     Attributes:
-        take: N indices into the joint (world · N) batch.
-        restore: N positions of this process's own rows in the joint result.
+        take: N indices into the joint (world · N) batch: what this process
+            encodes, in this order.
+        leave: N rows of this process's own batch in the order in which they
+            leave: by destination, then by position there.
+        arrive: N positions of this process's new batch in the order in which
+            they arrive: by origin, then by position.
+        sent: Rows that go to each process.
+        received: Rows that come from each process.
     """
 
     take: Tensor
-    restore: Tensor
+    leave: Tensor
+    arrive: Tensor
+    sent: tuple[int, ...]
+    received: tuple[int, ...]
 
 
 def shuffle_plan(
@@ -44,10 +55,29 @@ def shuffle_plan(
     order = torch.randperm(
         batch * world, generator=generator(seed, step, 'shuffle')
     )
-    own = slice(rank * batch, (rank + 1) * batch)
+    take = order[rank * batch : (rank + 1) * batch]
+    origin = take // batch
+    goes = (order // batch == rank).nonzero().squeeze(1)
     return ShufflePlan(
-        take=order[own].to(device), restore=order.argsort()[own].to(device)
+        take=take.to(device),
+        leave=(order[goes] - rank * batch).to(device),
+        arrive=origin.argsort(stable=True).to(device),
+        sent=_counts(goes // batch, world),
+        received=_counts(origin, world),
     )
+
+
+def shuffle(x: Tensor, plan: ShufflePlan) -> Tensor:
+    """Return the rows ``plan.take`` of the joint batch.
+
+    The gradient, if there is one, returns to the owners of the rows.
+
+    Args:
+        x: N×…, this process's own rows.
+        plan: The plan of the step.
+    """
+    arrived = _all_to_all(x[plan.leave], plan.sent, plan.received)
+    return arrived[plan.arrive.argsort()]
 
 
 def unshuffle(encoded: Tensor, plan: ShufflePlan) -> Tensor:
@@ -57,4 +87,39 @@ def unshuffle(encoded: Tensor, plan: ShufflePlan) -> Tensor:
         encoded: N×C, the rows ``plan.take`` of the joint batch.
         plan: The plan that chose them.
     """
-    return gather(encoded)[plan.restore]
+    returned = _all_to_all(encoded[plan.arrive], plan.received, plan.sent)
+    return returned[plan.leave.argsort()]
+
+
+class _AllToAll(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, sent: Sequence[int], received: Sequence[int]
+    ) -> Tensor:
+        ctx.sent, ctx.received = list(sent), list(received)
+        result = x.new_empty(sum(received), *x.shape[1:])
+        torch_dist.all_to_all_single(
+            result, x.contiguous(), ctx.received, ctx.sent
+        )
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        back = grads[0].new_empty(sum(ctx.sent), *grads[0].shape[1:])
+        torch_dist.all_to_all_single(
+            back, grads[0].contiguous(), ctx.sent, ctx.received
+        )
+        return back, None, None
+
+
+def _all_to_all(
+    x: Tensor, sent: Sequence[int], received: Sequence[int]
+) -> Tensor:
+    if get_world_size() == 1:
+        return x
+    result: Tensor = _AllToAll.apply(x, sent, received)
+    return result
+
+
+def _counts(processes: Tensor, world: int) -> tuple[int, ...]:
+    return tuple(torch.bincount(processes, minlength=world).tolist())

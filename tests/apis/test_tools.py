@@ -45,7 +45,8 @@ def one_line(capsys):
 @pytest.mark.parametrize(
     ('argv', 'words'),
     [
-        (['nowhere.py'], ['nowhere.py', 'mocov2_r50_8xb32']),
+        (['mocov2_r51.py'], ['mocov2_r51.py', 'mocov2_r50_8xb32']),
+        (['nowhere.py'], ['nowhere.py', 'demo/mocov2_digits']),
         (['mocov2_r50_8xb32', '--max-iters', '0'], ['--max-iters 0']),
         (['mocov2_r50_8xb32', '--load-from', 'no.pth'], ['no.pth']),
         (['mocov2_r50_8xb32', '--resume', 'no.pth'], ['no.pth']),

@@ -617,9 +617,15 @@ def test_rank_0_chooses_for_all(work_dir, tmp_path):
 # Writing
 
 
+def alone(function, *arguments):
+    # The threads that OpenMP started before the fork do not exist here.
+    torch.set_num_threads(1)
+    function(*arguments)
+
+
 def fork(function, *arguments):
     process = multiprocessing.get_context('fork').Process(
-        target=function, args=arguments
+        target=alone, args=(function, *arguments), daemon=True
     )
     process.start()
     return process

@@ -186,7 +186,8 @@ def test_lr_scales_by_the_effective_batch(small_config, runner_of):
             'param_scheduler': [],
         }
     )
+    stated = cfg.optim_wrapper.optimizer.lr
     runner = runner_of(cfg)
     runner.train()
     group = runner.optim_wrapper.optimizer.param_groups[0]
-    assert group['lr'] == pytest.approx(0.06 * 16 * 2 / 64)
+    assert group['lr'] == pytest.approx(stated * 16 * 2 / 64)

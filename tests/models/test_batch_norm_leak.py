@@ -1,7 +1,5 @@
 """The guard against the BatchNorm leak on one process."""
 
-import logging
-
 import torch
 import torch.nn.functional as F
 
@@ -56,24 +54,3 @@ def test_keys_are_encoded_in_another_order_and_come_back_in_theirs():
     assert not torch.allclose(keys, own, atol=1e-3)
     model.set_address(seed=3, step=6, rank=0)
     assert not torch.allclose(keys, model.encode_key(x), atol=1e-3)
-
-
-def test_the_log_says_once_which_guard_is_active(monkeypatch):
-    from mmmoco.models.algorithms import base
-
-    said = []
-    monkeypatch.setattr(
-        base, 'print_log', lambda text, level, **_: said.append((text, level))
-    )
-    x = torch.randn(8, 1, 6, 6)
-    for norm, words, level in (
-        (SPLIT, 'SplitBN', logging.INFO),
-        (dict(type='BN'), 'plain BatchNorm', logging.WARNING),
-        (dict(type='GN', num_groups=2), 'none needed', logging.INFO),
-    ):
-        model = moco(norm)
-        said.clear()
-        model.encode_key(x)
-        model.encode_key(x)
-        assert len(said) == 1
-        assert words in said[0][0] and said[0][1] == level

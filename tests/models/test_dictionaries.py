@@ -1,8 +1,12 @@
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mmmoco.models.dictionaries import Queue
+from mmmoco.engine import checkpoint_io
+from mmmoco.engine.unwrap import bare_model
+from mmmoco.models.dictionaries import InBatch, MemoryBank, Queue
 
 
 def keys(n, dim=4, seed=0):
@@ -116,3 +120,166 @@ def test_state_dict_restores_the_queue():
 def test_bad_sizes():
     with pytest.raises(ValueError, match='positive'):
         Queue(size=0, feat_dim=4)
+
+
+def bank(**options):
+    cfg = dict(size=12, feat_dim=4, num_negatives=6, momentum=0.25)
+    return MemoryBank(**(cfg | options))
+
+
+def test_bank_answers_with_entries_and_never_with_the_own_one_twice():
+    made = bank(num_negatives=12)
+    asked = torch.tensor([3, 0, 11])
+    hits = 0
+    for step in range(20):
+        made.set_address(seed=1, step=step)
+        found = made.lookup(keys(3), asked)
+        assert torch.equal(found.positives, made.features[asked])
+        # Every negative is an entry; masked exactly where it is the own one.
+        same = (found.keys.T[:, None] == made.features[None]).all(-1)
+        drawn = same.float().argmax(1)
+        assert same.any(1).all()
+        assert torch.equal(found.mask, asked[:, None] == drawn[None])
+        hits += int(found.mask.sum())
+    assert hits > 20
+
+
+def test_bank_draws_depend_on_the_address_alone():
+    made, other = bank(), bank()
+    other.load_state_dict(made.state_dict())
+    made.lookup(keys(2), ids(2))
+    for each in (made, other):
+        each.set_address(seed=4, step=9)
+    first, again = (m.lookup(keys(2), ids(2)).keys for m in (made, other))
+    assert torch.equal(first, again)
+    other.set_address(seed=4, step=10)
+    assert not torch.equal(other.lookup(keys(2), ids(2)).keys, first)
+
+
+def test_bank_moves_by_its_momentum_after_the_step():
+    made = bank()
+    before = made.features.clone()
+    made.stage(keys(2), torch.tensor([7, 2]), slot=0)
+    assert torch.equal(made.features, before)
+    made.commit()
+    mixed = 0.25 * before[[7, 2]] + 0.75 * keys(2)
+    expected = mixed / mixed.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(made.features[[7, 2]], expected)
+    rest = [i for i in range(12) if i not in (2, 7)]
+    assert torch.equal(made.features[rest], before[rest])
+
+
+def test_of_an_image_seen_twice_the_last_query_counts():
+    made, alone = bank(), bank()
+    alone.load_state_dict(made.state_dict())
+    made.stage(keys(2, seed=1), torch.tensor([5, 5]), slot=0)
+    made.stage(keys(1, seed=2), torch.tensor([5]), slot=1)
+    alone.stage(keys(1, seed=2), torch.tensor([5]), slot=0)
+    made.commit()
+    alone.commit()
+    assert torch.equal(made.features, alone.features)
+
+
+@pytest.mark.parametrize('wrong', [-1, 12])
+def test_bank_names_ids_that_it_does_not_have(wrong):
+    made = bank()
+    made.check(effective_batch=4, num_samples=11)
+    with pytest.raises(ValueError, match=rf'size=12 .*{wrong}.*data set: 11'):
+        made.lookup(keys(2), torch.tensor([3, wrong]))
+
+
+def test_bank_against_the_data_set():
+    assert bank().check(effective_batch=4, num_samples=12) is None
+    assert bank().check(effective_batch=4, num_samples=0) is None
+    warning = bank().check(effective_batch=4, num_samples=10)
+    assert '12 entries' in warning and 'only 10 images' in warning
+    with pytest.raises(ValueError, match='12 entries.*13 images.*size=13'):
+        bank().check(effective_batch=4, num_samples=13)
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        (dict(size=1), 'at least 2'),
+        (dict(num_negatives=13), 'within 1 and size=12'),
+        (dict(num_negatives=0), 'within 1 and size=12'),
+        (dict(momentum=1.0), r'momentum=1\.0'),
+    ],
+)
+def test_bank_options_out_of_range(options, named):
+    with pytest.raises(ValueError, match=named):
+        bank(**options)
+
+
+def test_in_batch_numbers_the_own_keys():
+    k = keys(3).requires_grad_()
+    for key_grad in (False, True):
+        found = InBatch(key_grad=key_grad).lookup(k, ids(3))
+        assert torch.equal(found.keys, k.T)
+        assert found.positive_index.tolist() == [0, 1, 2]
+        assert found.keys.requires_grad == key_grad
+    made = InBatch()
+    made.stage(k, ids(3), slot=0)
+    made.commit()
+    assert not made.state_dict() and not made._staged
+
+
+def test_in_batch_needs_negatives():
+    with pytest.raises(ValueError, match='has none.*batch_size'):
+        InBatch().check(effective_batch=1, num_samples=9)
+    assert InBatch().check(effective_batch=2, num_samples=9) is None
+
+
+def swap(cfg, **dictionary):
+    cfg.model.pop('dictionary')
+    cfg.model.dictionary = dictionary
+    return cfg
+
+
+BANK = dict(type='MemoryBank', size=64, feat_dim=64, num_negatives=32)
+
+
+@pytest.mark.parametrize(
+    'dictionary', [BANK, dict(type='InBatch', key_grad=True)]
+)
+def test_a_run_without_a_key_encoder(small_config, runner_of, dictionary):
+    runner = runner_of(swap(small_config(), **dictionary))
+    runner.train()
+    model = bare_model(runner)
+    assert model.key_encoder is None
+    assert 'train/m' not in runner.message_hub.log_scalars
+    path = os.path.join(runner.work_dir, 'epoch_1.pth')
+    names = set(checkpoint_io.read(path)['state_dict'])
+    assert not any('key_encoder' in name for name in names)
+    assert any(n.startswith('dictionary.') for n in names) == (
+        dictionary is BANK
+    )
+
+
+def test_bank_below_the_data_set_is_refused_before_training(
+    small_config, runner_of
+):
+    cfg = swap(small_config(), **(BANK | dict(size=63)))
+    runner = runner_of(cfg)
+    with pytest.raises(ValueError, match='63 entries.*64 images'):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_symmetric_keys_count_twice_against_the_queue(small_config, runner_of):
+    cfg = small_config(
+        **{'model.symmetric': True, 'model.dictionary.size': 24}
+    )
+    runner = runner_of(cfg)
+    with pytest.raises(ValueError, match='32 keys.*symmetric=True.*only 24'):
+        runner.train()
+    with pytest.raises(ValueError, match='answers by itself'):
+        runner_of(swap(small_config(**{'model.symmetric': True}), **BANK))
+
+
+def test_a_key_encoder_that_could_learn_is_refused(small_config, runner_of):
+    runner = runner_of(small_config())
+    bare_model(runner).key_encoder.requires_grad_(True)
+    with pytest.raises(RuntimeError, match=r'key_encoder\.backbone'):
+        runner.train()
+    assert runner.iter == 0

@@ -7,10 +7,8 @@ from mmmoco.models.norms import SplitBN
 
 def pair(splits=4, channels=3):
     torch.manual_seed(0)
-    ours, plain = (
-        SplitBN(channels, num_splits=splits),
-        nn.BatchNorm2d(channels),
-    )
+    ours = SplitBN(channels, num_splits=splits)
+    plain = nn.BatchNorm2d(channels)
     nn.init.normal_(ours.weight)
     nn.init.normal_(ours.bias)
     plain.load_state_dict(ours.state_dict())

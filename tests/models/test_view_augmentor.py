@@ -107,6 +107,24 @@ def test_brightness_and_contrast_by_hand():
     torch.testing.assert_close(same(x, torch.Generator()), x)
 
 
+def test_exchanged_views_travel_before_the_operations():
+    """On one process the exchange is a permutation of the batch."""
+    made, plain = augmentor(), augmentor()
+    for each in (made, plain):
+        each.set_address(seed=1, step=5, rank=0)
+    made.exchanged_views = ('view_k',)
+    out = made(batch(), True)
+    order = out['shuffle'].take
+    assert sorted(order.tolist()) == list(range(6)) != order.tolist()
+    moved = batch()
+    moved['inputs']['image'] = moved['inputs']['image'][order]
+    expected = plain(moved, True)['inputs']['view_k']
+    assert torch.equal(out['inputs']['view_k'], expected)
+    query = plain(batch(), True)
+    assert torch.equal(out['inputs']['view_q'], query['inputs']['view_q'])
+    assert 'shuffle' not in query and 'shuffle' not in made(batch(), False)
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match='3 channels.*1 values'):
         augmentor().normalise(torch.zeros(2, 3, 4, 4))

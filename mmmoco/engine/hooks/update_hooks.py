@@ -32,6 +32,8 @@ class KeyEncoderUpdateHook(Hook):
     m belongs to the coming iteration, so that the key parameters of every
     forward are those of the paper's order, which moves them just before the
     keys are encoded. m itself is stated in the model's config.
+
+    Does nothing for a model without a key encoder (memory bank, end-to-end).
     """
 
     priority = 'ABOVE_NORMAL'
@@ -50,8 +52,15 @@ class KeyEncoderUpdateHook(Hook):
         )
 
     def before_train(self, runner: Runner) -> None:
-        """Announce; complete a loaded file that held no key encoder."""
+        """Announce; complete a loaded file that held no key encoder.
+
+        Raises:
+            RuntimeError: If the key encoder requires a gradient.
+        """
         model = bare_model(runner)
+        if model.key_encoder is None:
+            return
+        model.check_key_encoder()
         if self._loaded_without_keys:
             model.reset_key_encoder()
             runner.logger.info(
@@ -69,6 +78,8 @@ class KeyEncoderUpdateHook(Hook):
     ) -> None:
         """Update after a real step, and log m."""
         model = bare_model(runner)
+        if model.key_encoder is None:
+            return
         m = model.momentum_at((runner.iter + 1) / runner.max_iters)
         if _stepped(runner):
             model.update_key_encoder(m)
@@ -88,7 +99,8 @@ class DictionaryUpdateHook(Hook):
         """Announce, and check the sizes.
 
         Raises:
-            ValueError: If one step brings more keys than the queue holds.
+            ValueError: If one step brings more keys than the queue holds, or
+                a memory bank has fewer entries than the data set images.
         """
         model = bare_model(runner)
         loader = runner.train_dataloader
@@ -98,7 +110,8 @@ class DictionaryUpdateHook(Hook):
             samples = len(loader.dataset)
         except TypeError:
             samples = 0
-        warning = model.dictionary.check(batch * accumulation, samples)
+        keys = batch * accumulation * model.keys_per_image
+        warning = model.dictionary.check(keys, samples)
         if warning:
             runner.logger.log(logging.WARNING, warning)
         model.announce(type(self).__name__)

@@ -1,3 +1,4 @@
 from .contrast_optim_wrapper import ContrastOptimWrapper
+from .lars import LARS
 
-__all__ = ['ContrastOptimWrapper']
+__all__ = ['LARS', 'ContrastOptimWrapper']

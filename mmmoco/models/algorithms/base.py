@@ -1,36 +1,28 @@
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import get_world_size
-from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmmoco.functional import (
     ShufflePlan,
-    Stats,
     check_momentum,
-    gather,
     momentum_at,
+    shuffle,
     shuffle_plan,
     unshuffle,
 )
 from mmmoco.registry import MODELS
 
 from ..encoders import KeyEncoder
+from .batch_norm_guard import choose_shuffle
+from .outputs import last_output, only_view
 
 UPDATE_KEY_ENCODER = 'KeyEncoderUpdateHook'
 UPDATE_DICTIONARY = 'DictionaryUpdateHook'
-
-_NO_GUARD = (
-    'none. On one process, plain BatchNorm lets the network find the positive '
-    'by the statistics of its batch instead of by the image; use '
-    "norm_cfg=dict(type='SplitBN', num_splits=8) in the backbone, or several "
-    'processes'
-)
 
 
 class MomentumContrast(BaseModel):
@@ -38,16 +30,21 @@ class MomentumContrast(BaseModel):
 
     Two phases: :meth:`loss` reads the state and returns losses; two hooks
     write it after a real optimizer step, through :meth:`update_key_encoder`
-    and :meth:`commit_keys`. Both hooks must announce themselves before
-    training, else :meth:`loss` refuses to run: without them the key encoder
-    would silently stay at its initial weights.
+    and :meth:`commit_keys`. The hooks that the dictionary calls for must
+    announce themselves before training, else :meth:`loss` refuses to run:
+    without them the key encoder would silently stay at its initial weights.
+
+    The dictionary decides who makes the keys: the key encoder (the moving
+    average), the query encoder (end-to-end), or nobody (memory bank). Only
+    in the first case is there a key encoder at all; else it is None.
 
     Args:
         backbone: Config of the backbone, ``type`` with its scope.
         neck: Config of the projection.
         loss: Config of the contrastive loss.
         dictionary: Config of the dictionary.
-        m: Weight of the old key parameters, as in the papers.
+        m: Weight of the old key parameters, as in the papers. Has no effect
+            without a key encoder.
         m_schedule: ``'constant'`` or ``'cosine'`` (from m to 1).
         allow_any_m: Allow m below 0.5.
         channels_last: Use the channels_last memory format.
@@ -56,7 +53,14 @@ class MomentumContrast(BaseModel):
     """
 
     #: Hooks without which training would be silently wrong.
-    needs: frozenset[str] = frozenset({UPDATE_KEY_ENCODER, UPDATE_DICTIONARY})
+    needs: frozenset[str]
+
+    #: Keys that one image brings in one forward.
+    keys_per_image: int = 1
+
+    #: Views that are encoded as keys only: several processes may exchange
+    #: their raw images instead of the finished ones.
+    key_only_views: Sequence[str] = ()
 
     def __init__(
         self,
@@ -79,9 +83,14 @@ class MomentumContrast(BaseModel):
         self.m, self.m_schedule = m, m_schedule
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(neck)
-        self.key_encoder = KeyEncoder(**self.query_modules())
         self.dictionary = MODELS.build(dictionary)
         self.contrast = MODELS.build(loss)
+        self.key_encoder: KeyEncoder | None = None
+        needs = {UPDATE_DICTIONARY} if self.dictionary.has_state else set()
+        if self.dictionary.needs_keys and not self.dictionary.key_grad:
+            self.key_encoder = KeyEncoder(**self.query_modules())
+            needs.add(UPDATE_KEY_ENCODER)
+        self.needs = frozenset(needs)
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -104,9 +113,15 @@ class MomentumContrast(BaseModel):
             rank: This process.
         """
         self.seed, self.step = seed, step
+        self.dictionary.set_address(seed, step)
         preprocessor = cast(Any, self.data_preprocessor)
         if hasattr(preprocessor, 'set_address'):
             preprocessor.set_address(seed, step, rank)
+        if hasattr(preprocessor, 'exchanged_views'):
+            exchange = get_world_size() > 1 and self._permutes_keys()
+            preprocessor.exchanged_views = (
+                self.key_only_views if exchange else ()
+            )
 
     def momentum_at(self, progress: float) -> float:
         """Return m at a fraction of the training (0 … 1)."""
@@ -114,11 +129,33 @@ class MomentumContrast(BaseModel):
 
     def update_key_encoder(self, m: float) -> None:
         """Move the key encoder towards the query encoder (v1, eq. 2)."""
-        self.key_encoder.update(self.query_modules(), m)
+        if self.key_encoder is not None:
+            self.key_encoder.update(self.query_modules(), m)
 
     def reset_key_encoder(self) -> None:
         """Make the key encoder a copy of the query encoder."""
-        self.key_encoder.copy_from(self.query_modules())
+        if self.key_encoder is not None:
+            self.key_encoder.copy_from(self.query_modules())
+
+    def check_key_encoder(self) -> None:
+        """Refuse a key encoder that an optimizer could move.
+
+        Raises:
+            RuntimeError: If a parameter of it requires a gradient.
+        """
+        if self.key_encoder is None:
+            return
+        learnt = [
+            name
+            for name, parameter in self.key_encoder.named_parameters()
+            if parameter.requires_grad
+        ]
+        if learnt:
+            raise RuntimeError(
+                f'{len(learnt)} parameters of the key encoder require a '
+                f'gradient (first: key_encoder.{learnt[0]}). It moves by its '
+                'average alone: do not unfreeze it.'
+            )
 
     def commit_keys(self) -> None:
         """Write the staged keys: the optimizer step was taken."""
@@ -139,18 +176,47 @@ class MomentumContrast(BaseModel):
         super().init_weights()
         self.reset_key_encoder()
 
+    def project(self, x: Tensor) -> Tensor:
+        """Return the query encoder's projection, N×C, of any length."""
+        return last_output(self.neck(self.backbone(x)))
+
     def encode_query(self, x: Tensor) -> Tensor:
         """Return the queries, N×C, L2-normalised."""
-        return F.normalize(_only(self.neck(self.backbone(x))).float(), dim=1)
+        return F.normalize(self.project(x).float(), dim=1)
 
-    @torch.no_grad()
-    def encode_key(self, x: Tensor) -> Tensor:
-        """Return the keys, N×C, L2-normalised, without gradient."""
-        plan = self._shuffle_plan(x)
-        if plan is not None:
-            x = gather(x)[plan.take]
-        k = F.normalize(_only(self.key_encoder(x)).float(), dim=1)
-        return k if plan is None else unshuffle(k, plan)
+    def encode_key(
+        self, x: Tensor, exchanged: ShufflePlan | None = None
+    ) -> Tensor:
+        """Return the keys, N×C, L2-normalised, in the order of the queries.
+
+        Without gradient, except for a dictionary that wants it.
+
+        Args:
+            x: N×C×H×W.
+            exchanged: The plan by which the images of ``x`` were already
+                exchanged between the processes; None: not exchanged.
+
+        Raises:
+            RuntimeError: If the dictionary takes no keys.
+        """
+        if not self.dictionary.needs_keys:
+            raise RuntimeError(
+                f'{type(self.dictionary).__name__} takes no keys; its entries '
+                'come from the queries.'
+            )
+        with_grad = torch.is_grad_enabled() and self.dictionary.key_grad
+        with torch.set_grad_enabled(with_grad):
+            if exchanged is None and self._permutes_keys():
+                exchanged = shuffle_plan(
+                    len(x), self.seed, self.step, x.device
+                )
+                x = self._layout(shuffle(x, exchanged))
+            if self.key_encoder is None:
+                k = self.project(x)
+            else:
+                k = last_output(self.key_encoder(x))
+            k = F.normalize(k.float(), dim=1)
+            return k if exchanged is None else unshuffle(k, exchanged)
 
     def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
         """Return features of images, N×C.
@@ -164,12 +230,12 @@ class MomentumContrast(BaseModel):
             ValueError: If the stage is unknown.
         """
         if stage == 'neck':
-            return self.encode_query(self._layout(x))
+            return F.normalize(self.project(self._layout(x)).float(), dim=1)
         if stage != 'backbone':
             raise ValueError(
                 f"stage={stage!r} is unknown; use 'backbone' or 'neck'."
             )
-        feature = _only(self.backbone(self._layout(x)))
+        feature = last_output(self.backbone(self._layout(x)))
         return feature.mean((2, 3)) if feature.dim() == 4 else feature
 
     # -------------------------------------------------------------- loss
@@ -179,6 +245,7 @@ class MomentumContrast(BaseModel):
         inputs: Mapping[str, Tensor] | Tensor,
         ids: Tensor | None = None,
         mode: str = 'tensor',
+        shuffle: ShufflePlan | None = None,
         **_: Any,
     ) -> Any:
         """Dispatch as OpenMMLab's models do.
@@ -188,9 +255,11 @@ class MomentumContrast(BaseModel):
                 one tensor.
             ids: N sample ids, −1 where unknown.
             mode: ``'loss'`` for training, ``'tensor'`` for features.
+            shuffle: How the preprocessor exchanged the key images between
+                the processes, if it did.
         """
         if mode == 'tensor':
-            x = inputs if isinstance(inputs, Tensor) else _only_view(inputs)
+            x = inputs if isinstance(inputs, Tensor) else only_view(inputs)
             return self.extract_feat(x)
         if mode != 'loss':
             raise ValueError(
@@ -204,16 +273,21 @@ class MomentumContrast(BaseModel):
         if self.training:
             self._require_hooks()
         ids = ids.to(next(iter(views.values())).device)
-        return self.loss(views, ids)
+        return self.loss(views, ids, shuffle)
 
     def loss(
-        self, inputs: Mapping[str, Tensor], ids: Tensor
+        self,
+        inputs: Mapping[str, Tensor],
+        ids: Tensor,
+        shuffle: ShufflePlan | None = None,
     ) -> dict[str, Tensor]:
         """Return the loss and the statistics of the look-up.
 
         Args:
             inputs: Normalised views by name, each N×C×H×W.
             ids: N sample ids, −1 where unknown.
+            shuffle: The plan by which the images of ``key_only_views`` were
+                exchanged between the processes; None if they were not.
         """
         raise NotImplementedError
 
@@ -231,67 +305,24 @@ class MomentumContrast(BaseModel):
 
     # --------------------------------------------------- batch norm leak
 
-    def _shuffle_plan(self, x: Tensor) -> ShufflePlan | None:
+    def _permutes_keys(self) -> bool:
         if self._shuffles is None:
-            self._shuffles = self._choose_shuffle()
-        if not self._shuffles:
-            return None
-        return shuffle_plan(len(x), self.seed, self.step, x.device)
+            self._shuffles = self.choose_shuffle()
+        return self._shuffles
 
-    def _choose_shuffle(self) -> bool:
-        """Decide from the key encoder's norms and the processes; log it."""
-        world = get_world_size()
-        norms = [
-            layer
-            for layer in self.key_encoder.modules()
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm)
-        ]
-        plain = [n for n in norms if not isinstance(n, nn.SyncBatchNorm)]
-        # SplitBN; parts are never imported here, only built.
-        splits = {getattr(n, 'num_splits', 1) for n in plain} - {1}
-        level = logging.INFO
-        if not plain:
-            shuffles, guard = False, 'none needed, no BatchNorm of its own'
-        elif world > 1:
-            shuffles, guard = True, f'ShuffleBN over {world} processes'
-        elif splits:
-            shuffles, guard = True, f'SplitBN in {splits} parts, permuted keys'
-        else:
-            shuffles, guard = False, _NO_GUARD
-            level = logging.WARNING
-        print_log(
-            f'Guard against the BatchNorm leak: {guard}.',
-            logger='current',
-            level=level,
-        )
-        return shuffles
+    def choose_shuffle(self) -> bool:
+        """Decide, once and with a line in the log, about ShuffleBN."""
+        return choose_shuffle(self.key_path(), get_world_size())
+
+    def key_path(self) -> Sequence[nn.Module]:
+        """The modules that encode the keys."""
+        if not self.dictionary.needs_keys:
+            return ()
+        if self.key_encoder is None:
+            return tuple(self.query_modules().values())
+        return (self.key_encoder,)
 
     def _layout(self, x: Tensor) -> Tensor:
         if self.channels_last and x.dim() == 4:
             return x.contiguous(memory_format=torch.channels_last)
         return x
-
-
-def look_up_log(stats: Stats) -> dict[str, Tensor]:
-    """The statistics of a look-up under the names of the log."""
-    return {
-        'pos_sim': stats.positive_similarity,
-        'neg_sim': stats.negative_similarity,
-        'top1': stats.top1,
-    }
-
-
-def _only(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """OpenMMLab's backbones and necks return tuples; take the last."""
-    return outputs if isinstance(outputs, Tensor) else outputs[-1]
-
-
-def _only_view(inputs: Mapping[str, Tensor]) -> Tensor:
-    if len(inputs) == 1:
-        return next(iter(inputs.values()))
-    if 'image' in inputs:
-        return inputs['image']
-    raise ValueError(
-        f'Features are taken of one image, but the batch holds '
-        f"{sorted(inputs)}: name one of them 'image'."
-    )

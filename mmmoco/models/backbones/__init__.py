@@ -1,3 +1,5 @@
+from .mocov3_resnet import MoCoV3ResNet
+from .mocov3_vit import MoCoV3ViT
 from .plain_conv_net import PlainConvNet
 
-__all__ = ['PlainConvNet']
+__all__ = ['MoCoV3ResNet', 'MoCoV3ViT', 'PlainConvNet']

@@ -1,4 +1,6 @@
 from .base import Dictionary
+from .in_batch import InBatch
+from .memory_bank import MemoryBank
 from .queue import Queue
 
-__all__ = ['Dictionary', 'Queue']
+__all__ = ['Dictionary', 'InBatch', 'MemoryBank', 'Queue']

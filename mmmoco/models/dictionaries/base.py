@@ -21,16 +21,28 @@ class Dictionary(BaseModule):
     #: False for a dictionary that keeps nothing from step to step.
     has_state: ClassVar[bool] = True
 
+    #: False for a dictionary that answers by itself and stores the queries.
+    needs_keys: ClassVar[bool] = True
+
+    #: True if the query encoder makes the keys too, with gradient.
+    key_grad: bool = False
+
     def __init__(self) -> None:
         super().__init__()
         self._staged: dict[int, tuple[Tensor, Tensor]] = {}
+        self.address = (0, 0)
+
+    def set_address(self, seed: int, step: int) -> None:
+        """Say where in the run the next look-up stands (for its draws)."""
+        self.address = (seed, step)
 
     @abstractmethod
     def lookup(self, k: Tensor, ids: Tensor) -> Candidates:
         """Return what the N queries of ``k`` (N×C keys) compete among.
 
         Args:
-            k: N×C keys of this process, L2-normalised.
+            k: N×C keys of this process, L2-normalised; the queries if the
+                dictionary needs no keys.
             ids: N sample ids of the data set, −1 where unknown.
         """
 
@@ -42,7 +54,8 @@ class Dictionary(BaseModule):
         """Judge the dictionary against the run, before it starts.
 
         Args:
-            effective_batch: Samples of one optimizer step, all processes.
+            effective_batch: Keys that one optimizer step brings, all
+                processes together.
             num_samples: Length of the training set, 0 if unknown.
 
         Returns:

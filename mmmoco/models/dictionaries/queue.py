@@ -81,8 +81,8 @@ class Queue(Dictionary):
     def _too_small(self, keys: int) -> str:
         return (
             f'One optimizer step brings {keys} keys (batch per GPU x '
-            'processes x accumulation), but the queue holds only '
-            f'{self.size}. Raise dictionary.size to at least {keys}, or '
-            'lower train_dataloader.batch_size or '
+            'processes x accumulation; twice that with symmetric=True), but '
+            f'the queue holds only {self.size}. Raise dictionary.size to at '
+            f'least {keys}, or lower train_dataloader.batch_size or '
             'optim_wrapper.accumulative_counts.'
         )

@@ -5,7 +5,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from mmmoco.functional import generator
+from mmmoco.functional import ShufflePlan, generator, shuffle, shuffle_plan
 from mmmoco.registry import BATCH_AUGMENTS, MODELS
 
 
@@ -15,6 +15,11 @@ class ViewAugmentor(BaseDataPreprocessor):
 
     Takes ``{'inputs': {view: uint8 N×C×H×W}, 'ids': N, …}`` and returns the
     same with float32 views, ready for the encoders; other entries pass.
+
+    For ShuffleBN over several processes the algorithm names the views that
+    are encoded as keys only. Their images are exchanged here while they are
+    still bytes, before the operations, and the plan that leads the keys back
+    is returned as ``'shuffle'``.
 
     Args:
         mean: Per channel, in grey levels 0 … 255, RGB.
@@ -50,6 +55,8 @@ class ViewAugmentor(BaseDataPreprocessor):
             )
             for name, view in (views or {}).items()
         }
+        #: Views whose images are exchanged; set by the algorithm.
+        self.exchanged_views: Sequence[str] = ()
         self.set_address(seed=0, step=0, rank=0)
 
     mean: Tensor
@@ -72,29 +79,45 @@ class ViewAugmentor(BaseDataPreprocessor):
             KeyError: If the source of a view is not in the batch.
         """
         batch: dict[str, Any] = self.cast_data(dict(data))
-        inputs: dict[str, Tensor] = batch['inputs']
-        views = inputs
-        if training and self.views:
-            made = {name: self._make(name, inputs) for name in self.views}
-            sources = {source for source, _ in self.views.values()}
-            views = made | {
-                name: x
-                for name, x in inputs.items()
-                if name not in made and name not in sources
-            }
+        views: dict[str, Tensor] = batch['inputs']
+        if training:
+            views = self._choose(views)
+            if self.exchanged_views:
+                batch['shuffle'] = self._exchange(views)
+            views = {name: self._operate(name, x) for name, x in views.items()}
         batch['inputs'] = {
             name: self.normalise(x) for name, x in views.items()
         }
         return batch
 
-    def _make(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
-        source, ops = self.views[name]
-        if source not in inputs:
-            raise KeyError(
-                f'data_preprocessor.views.{name} is made from {source!r}, '
-                f'but the batch holds {sorted(inputs)}.'
-            )
-        x = inputs[source].float()
+    def _choose(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the image of every view, still without operations."""
+        chosen = {}
+        for name, (source, _) in self.views.items():
+            if source not in inputs:
+                raise KeyError(
+                    f'data_preprocessor.views.{name} is made from {source!r}, '
+                    f'but the batch holds {sorted(inputs)}.'
+                )
+            chosen[name] = inputs[source]
+        sources = {source for source, _ in self.views.values()}
+        ready = {n: x for n, x in inputs.items() if n not in sources}
+        return ready | chosen
+
+    def _exchange(self, views: dict[str, Tensor]) -> ShufflePlan:
+        """Replace views by what this process is to encode of all processes."""
+        seed, step, _ = self._address
+        image = next(iter(views.values()))
+        plan = shuffle_plan(len(image), seed, step, image.device)
+        for name in self.exchanged_views:
+            views[name] = shuffle(views[name], plan)
+        return plan
+
+    def _operate(self, name: str, x: Tensor) -> Tensor:
+        if name not in self.views:
+            return x
+        _, ops = self.views[name]
+        x = x.float()
         draws = generator(*self._address, name, device=x.device)
         for op in ops:
             x = op(x, draws)

@@ -1,0 +1,31 @@
+# AdamW with fp16, 40 epochs of warm-up, cosine, all per iteration; decay on
+# all parameters. lr is that for batch 256, scaled to the effective batch when
+# the run starts. The warm-up starts at a ten-thousandth: mmengine's LinearLR
+# cannot start at 0.
+optim_wrapper = dict(
+    type='ContrastOptimWrapper',
+    dtype='float16',
+    optimizer=dict(
+        type='AdamW', lr=1.5e-4, betas=(0.9, 0.999), weight_decay=0.1
+    ),
+)
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-4,
+        begin=0,
+        end=40,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=260,
+        begin=40,
+        end=300,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300)
+auto_scale_lr = dict(base_batch_size=256, enable=True)

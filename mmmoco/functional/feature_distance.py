@@ -1,0 +1,43 @@
+"""How far a student's features are from a teacher's."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DISTANCES = ('cosine', 'smooth_l1')
+
+
+def check_distance(kind: str) -> None:
+    """Refuse an unknown distance.
+
+    Args:
+        kind: ``'cosine'`` or ``'smooth_l1'``.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if kind not in DISTANCES:
+        raise ValueError(
+            f'The distance {kind!r} is unknown; use one of '
+            f'{", ".join(DISTANCES)}.'
+        )
+
+
+def feature_distance(student: Tensor, teacher: Tensor, kind: str) -> Tensor:
+    """Return the mean distance of features, a float32 scalar.
+
+    ``'cosine'`` is 1 − cos: independent of the features' scale, so that the
+    terms of class and patch tokens weigh alike. ``'smooth_l1'`` also asks
+    for the teacher's norm, and is linear beyond 1, which tames the outliers
+    of large transformers.
+
+    Args:
+        student: …×C.
+        teacher: …×C, without gradient.
+        kind: ``'cosine'`` or ``'smooth_l1'``.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        student, teacher = student.float(), teacher.float()
+        if kind == 'smooth_l1':
+            return F.smooth_l1_loss(student, teacher)
+        return 1.0 - F.cosine_similarity(student, teacher, dim=-1).mean()

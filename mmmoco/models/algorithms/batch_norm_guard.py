@@ -1,0 +1,117 @@
+"""Whether BatchNorm could give the positive away, and what prevents it.
+
+Within one batch all features share their statistics. Where the positive key
+was normalised together with its query but the negatives were not, a network
+finds it without looking at the image (MoCo v1, section 3.3).
+"""
+
+import logging
+from collections.abc import Iterable
+
+from mmengine.logging import print_log
+from torch import nn
+
+_NO_GUARD = (
+    'none. On one process, plain BatchNorm lets the network find the positive '
+    'by the statistics of its batch instead of by the image; use '
+    "norm_cfg=dict(type='SplitBN', num_splits=8) in the backbone, or several "
+    'processes'
+)
+_SYNC_BN = (
+    'none. SyncBN normalises query and key with the same joint batch, so that '
+    'ShuffleBN has nothing to permute: the network can find the positive by '
+    "its statistics. MoCo v1 and v2 use norm_cfg=dict(type='BN')"
+)
+
+
+def choose_shuffle(key_path: Iterable[nn.Module], world: int) -> bool:
+    """Decide whether the key batch is permuted; log the guard.
+
+    Args:
+        key_path: The modules that encode the keys.
+        world: Number of processes.
+    """
+    plain, synchronised = _norms(key_path)
+    # SplitBN; parts are never imported here, only built.
+    splits = {getattr(n, 'num_splits', 1) for n in plain} - {1}
+    if not plain and not synchronised:
+        return _log(False, 'none needed, no BatchNorm on the key path')
+    if not plain:
+        return _log(False, _SYNC_BN, logging.WARNING)
+    if world > 1:
+        return _log(True, f'ShuffleBN over {world} processes')
+    if splits:
+        return _log(True, f'SplitBN in {splits} parts, permuted keys')
+    return _log(False, _NO_GUARD, logging.WARNING)
+
+
+def expect_joint_batch_norm(
+    key_path: Iterable[nn.Module], world: int, stored_negatives: bool
+) -> bool:
+    """Log what BatchNorm does in MoCo v3, which permutes no keys.
+
+    Args:
+        key_path: The modules that encode the keys.
+        world: Number of processes.
+        stored_negatives: The negatives come from earlier batches.
+
+    Returns:
+        False: nothing is permuted.
+    """
+    plain, synchronised = _norms(key_path)
+    splits = {getattr(n, 'num_splits', 1) for n in plain} - {1}
+    if not plain and not synchronised:
+        return _log(False, 'none needed, no BatchNorm on the key path')
+    if splits:
+        return _log(
+            False,
+            'none. MoCo v3 does not permute the keys that SplitBN needs '
+            f'permuted (num_splits {splits}): query and key share their '
+            'part. Use BN on one process, SyncBN on several',
+            logging.WARNING,
+        )
+    if stored_negatives:
+        return _log(
+            False,
+            'none. MoCo v3 does not permute its keys, and the keys in the '
+            'queue were normalised with other batches than the positive: '
+            'its statistics can give it away. Watch k-NN; a loss that falls '
+            'while k-NN falls is the sign',
+            logging.WARNING,
+        )
+    if plain and world > 1:
+        return _log(
+            False,
+            f'incomplete. Each of the {world} processes normalises its own '
+            'batch, and ShuffleBN is not part of MoCo v3; published with '
+            "statistics over all processes: norm_cfg=dict(type='SyncBN') "
+            '(GPUs only)',
+            logging.WARNING,
+        )
+    return _log(
+        False,
+        'one BatchNorm batch for positives and negatives, as published',
+    )
+
+
+def _norms(
+    modules: Iterable[nn.Module],
+) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Return the BatchNorm layers of each process, and the synchronised."""
+    layers: list[nn.Module] = [
+        layer
+        for module in modules
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    ]
+    plain = [n for n in layers if not isinstance(n, nn.SyncBatchNorm)]
+    return plain, [n for n in layers if isinstance(n, nn.SyncBatchNorm)]
+
+
+def _log(shuffles: bool, guard: str, level: int = logging.INFO) -> bool:
+    print_log(
+        f'Guard against the BatchNorm leak: {guard}.',
+        logger='current',
+        level=level,
+    )
+    return shuffles

@@ -1,0 +1,329 @@
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmmoco.functional import check_distance, feature_distance
+from mmmoco.registry import MODELS
+
+
+class Tokens(NamedTuple):
+    """What a vision transformer makes of N images.
+
+    Attributes:
+        cls: N×C, the class token.
+        patches: N×(h·w)×C, one token for each patch.
+    """
+
+    cls: Tensor
+    patches: Tensor
+
+
+@MODELS.register_module()
+class Distillation(BaseModel):
+    """A student learns the features of a frozen teacher, without labels.
+
+    Both are vision transformers and see the same view. The teacher's copy of
+    it is resized so that both cut it into the same grid: a student with
+    patches of 16 that sees 96 pixels, and a teacher with patches of 14, which
+    then sees 84, have 6×6 patches each. Position embeddings are interpolated
+    to the grid. The student's class token learns the teacher's class token,
+    its patch tokens the patch tokens at the same place; where the widths
+    differ, a linear adapter stands between.
+
+    There is no key encoder and no dictionary: the hooks that update them
+    have nothing to do here.
+
+    Args:
+        backbone: Config of the student, a vision transformer.
+        teacher: Config of the teacher; ``init_cfg=dict(type='Pretrained',
+            checkpoint=file or URL, prefix='backbone.')`` names its weights.
+            A file that lacks one of them is refused.
+        cls_weight: Weight of the class token's loss.
+        patch_weight: Weight of the patch tokens' loss.
+        cls_distance: ``'cosine'`` or ``'smooth_l1'``.
+        patch_distance: Likewise.
+        teacher_mean: What the teacher's pixels are normalised by, per
+            channel, in grey levels 0 … 255; as the student's if None.
+        teacher_std: Likewise.
+        data_preprocessor: Config of the preprocessor.
+        init_cfg: Initialisation, as everywhere in OpenMMLab.
+    """
+
+    #: Hooks without which training would be silently wrong: none.
+    needs: frozenset[str] = frozenset()
+
+    factor: Tensor | None
+    offset: Tensor | None
+
+    def __init__(
+        self,
+        backbone: dict[str, Any],
+        teacher: dict[str, Any],
+        cls_weight: float = 1.0,
+        patch_weight: float = 1.0,
+        cls_distance: str = 'cosine',
+        patch_distance: str = 'cosine',
+        teacher_mean: Sequence[float] | None = None,
+        teacher_std: Sequence[float] | None = None,
+        data_preprocessor: Any = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        if data_preprocessor is not None:
+            # In our registry, whatever the default scope is.
+            data_preprocessor = MODELS.build(data_preprocessor)
+        super().__init__(data_preprocessor, init_cfg)
+        if min(cls_weight, patch_weight) < 0 or cls_weight + patch_weight == 0:
+            raise ValueError(
+                f'cls_weight={cls_weight} and patch_weight={patch_weight} '
+                'must not be negative, and not both zero.'
+            )
+        check_distance(cls_distance)
+        check_distance(patch_distance)
+        self.weights = cls_weight, patch_weight
+        self.distances = cls_distance, patch_distance
+        self.patch_size = int(backbone.get('patch_size', 16))
+        self.teacher_patch_size = int(teacher.get('patch_size', 16))
+        self.backbone = MODELS.build({'out_type': 'raw', **backbone})
+        self.teacher = MODELS.build({'out_type': 'raw', **teacher})
+        self.teacher.requires_grad_(False)
+        self.teacher.eval()
+        width, goal = self.backbone.embed_dims, self.teacher.embed_dims
+        self.adapter: nn.Module = nn.Identity()
+        if width != goal:
+            self.adapter = nn.Linear(width, goal)
+        self._rescale(teacher_mean, teacher_std)
+
+    def _rescale(
+        self, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> None:
+        """Keep factor and offset from the student's pixels to the teacher's.
+
+        Raises:
+            ValueError: If only one of the two is given, or there is no
+                preprocessor that tells the student's.
+        """
+        self.register_buffer('factor', None, persistent=False)
+        self.register_buffer('offset', None, persistent=False)
+        if mean is None and std is None:
+            return
+        own = cast(Any, self.data_preprocessor)
+        if mean is None or std is None or not hasattr(own, 'mean'):
+            raise ValueError(
+                'teacher_mean and teacher_std go together, and beside a '
+                "data_preprocessor with the student's mean and std."
+            )
+        shape = (1, -1, 1, 1)
+        goal_std = torch.tensor(std).view(shape)
+        goal_mean = torch.tensor(mean).view(shape)
+        self.factor = own.std / goal_std
+        self.offset = (own.mean - goal_mean) / goal_std
+
+    # ------------------------------------------------ called by the hooks
+
+    def announce(self, hook: str) -> None:
+        """Nothing depends on a hook."""
+
+    def set_address(self, seed: int, step: int, rank: int) -> None:
+        """Say where in the run the next batch stands.
+
+        Args:
+            seed: Seed of the run, equal on all processes.
+            step: Training iteration (micro-batch).
+            rank: This process.
+        """
+        preprocessor = cast(Any, self.data_preprocessor)
+        if hasattr(preprocessor, 'set_address'):
+            preprocessor.set_address(seed, step, rank)
+
+    # ------------------------------------------------- teacher and student
+
+    def train(self, mode: bool = True) -> 'Distillation':
+        """Switch the student; the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise; see that the teacher's file held all its weights.
+
+        Raises:
+            ValueError: If it lacked some.
+        """
+        if (self.teacher.init_cfg or {}).get('type') == 'Pretrained':
+            if not self.teacher.is_init:
+                # What the file lacks would silently stay random.
+                for parameter in self.teacher.parameters():
+                    parameter.fill_(float('nan'))
+        else:
+            print_log(
+                'The teacher has random weights: nothing is learnt from it. '
+                "Name its file in model.teacher.init_cfg=dict(type='"
+                "Pretrained', checkpoint=…).",
+                logger='current',
+                level=logging.WARNING,
+            )
+        super().init_weights()
+        missing = [
+            name
+            for name, parameter in self.teacher.named_parameters()
+            if parameter.isnan().any()
+        ]
+        if missing:
+            raise ValueError(
+                f'{self.teacher.init_cfg["checkpoint"]!r} does not fit the '
+                f'teacher: {len(missing)} of its tensors are missing or have '
+                f'another shape, the first is {missing[0]!r}. Check '
+                'model.teacher and the prefix in its init_cfg.'
+            )
+
+    def teacher_view(self, x: Tensor) -> Tensor:
+        """Return the images as the teacher needs them.
+
+        Args:
+            x: N×C×H×W, as the student sees them.
+
+        Raises:
+            ValueError: If no side of the teacher's gives the student's grid.
+        """
+        own, goal = self.patch_size, self.teacher_patch_size
+        height, width = x.shape[-2:]
+        if height % own or width % own:
+            raise ValueError(
+                f"The student's images are {height}×{width}, no multiple of "
+                f'its patch size {own}: its grid would differ from that of '
+                f'the teacher, whose patches are {goal}. Choose sides that '
+                f'are multiples of {own}.'
+            )
+        size = [height // own * goal, width // own * goal]
+        if self.factor is not None and self.offset is not None:
+            x = x * self.factor + self.offset
+        if size == [height, width]:
+            return x
+        return F.interpolate(
+            x.float(), size, mode='bicubic', antialias=True
+        ).to(x.dtype)
+
+    def student_tokens(self, x: Tensor) -> Tokens:
+        """Return the student's tokens, in its own width."""
+        return _split(self.backbone(x), x, self.patch_size, 'backbone')
+
+    @torch.no_grad()
+    def teacher_tokens(self, x: Tensor) -> Tokens:
+        """Return the teacher's tokens of images as the student sees them."""
+        x = self.teacher_view(x)
+        return _split(self.teacher(x), x, self.teacher_patch_size, 'teacher')
+
+    def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
+        """Return features of images, N×C.
+
+        Args:
+            x: N×C×H×W, normalised.
+            stage: ``'backbone'``: the student's class token; ``'neck'``: the
+                same in the teacher's width, L2-normalised; ``'teacher'``:
+                the teacher's class token, to compare with.
+
+        Raises:
+            ValueError: If the stage is unknown.
+        """
+        if stage == 'teacher':
+            return self.teacher_tokens(x).cls
+        if stage not in ('backbone', 'neck'):
+            raise ValueError(
+                f"stage={stage!r} is unknown; use 'backbone', 'neck' or "
+                "'teacher'."
+            )
+        feature = self.student_tokens(x).cls
+        if stage == 'backbone':
+            return feature
+        return F.normalize(self.adapter(feature).float(), dim=1)
+
+    # -------------------------------------------------------------- loss
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor] | Tensor,
+        ids: Tensor | None = None,
+        mode: str = 'tensor',
+        **_: Any,
+    ) -> Any:
+        """Dispatch as OpenMMLab's models do.
+
+        Args:
+            inputs: Views by name, each N×C×H×W; or, for features, one
+                tensor.
+            ids: N sample ids, not used.
+            mode: ``'loss'`` for training, ``'tensor'`` for features.
+        """
+        if mode == 'loss':
+            assert isinstance(inputs, Mapping)
+            return self.loss(inputs, ids)
+        if mode != 'tensor':
+            raise ValueError(
+                f"mode={mode!r}: a pre-training model has 'loss' and "
+                "'tensor'; evaluate it with tools/knn.py."
+            )
+        if isinstance(inputs, Tensor):
+            return self.extract_feat(inputs)
+        name = 'image' if 'image' in inputs else next(iter(inputs))
+        return self.extract_feat(inputs[name])
+
+    def loss(
+        self, inputs: Mapping[str, Tensor], ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the losses of class and patch tokens, the mean over views.
+
+        Args:
+            inputs: Normalised views by name, each N×C×H×W.
+            ids: N sample ids, not used.
+        """
+        log: dict[str, Tensor] = {}
+        for x in inputs.values():
+            goal = self.teacher_tokens(x)
+            for name, value in self._compare(x, goal).items():
+                log[name] = log.get(name, 0.0) + value / len(inputs)
+        return log
+
+    def _compare(self, x: Tensor, goal: Tokens) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = {}
+        for name, token, target, weight, kind in zip(
+            Tokens._fields,
+            self.student_tokens(x),
+            goal,
+            self.weights,
+            self.distances,
+            strict=True,
+        ):
+            token = self.adapter(token)
+            if weight:
+                distance = feature_distance(token, target, kind)
+                result[f'loss_{name}'] = weight * distance
+            similarity = 1.0 - feature_distance(
+                token.detach(), target, 'cosine'
+            )
+            result[f'sim_{name}'] = similarity
+        return result
+
+
+def _split(outputs: Any, x: Tensor, patch_size: int, name: str) -> Tokens:
+    """Divide the raw output of a transformer into class and patch tokens.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    tokens = outputs if isinstance(outputs, Tensor) else outputs[-1]
+    patches = (x.shape[-2] // patch_size) * (x.shape[-1] // patch_size)
+    if tokens.dim() != 3 or tokens.shape[1] != 1 + patches:
+        raise ValueError(
+            f'model.{name} returned {tuple(tokens.shape)} for images of '
+            f'{x.shape[-2]}×{x.shape[-1]}; expected N×(1 + {patches})×C, '
+            f'the class token and one for each patch of {patch_size}×'
+            f"{patch_size}: use a vision transformer with out_type='raw' "
+            f'and patch_size={patch_size}.'
+        )
+    return Tokens(tokens[:, 0], tokens[:, 1:])

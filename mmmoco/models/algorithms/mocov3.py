@@ -1,0 +1,94 @@
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from mmengine.dist import get_world_size
+from torch import Tensor
+
+from mmmoco.functional import ShufflePlan
+from mmmoco.registry import MODELS
+
+from .base import MomentumContrast
+from .batch_norm_guard import expect_joint_batch_norm
+from .outputs import last_output, look_up_log
+
+
+@MODELS.register_module()
+class MoCoV3(MomentumContrast):
+    """MoCo v3 (algorithm 1 of its paper): symmetric, with a predictor.
+
+    The negatives of a query are the other images' keys of this step, of all
+    processes. With a :class:`Queue` as dictionary they are the stored keys
+    instead, and the queue receives the keys of ``view_2``; the positive of a
+    query is the key of the other view in any case.
+
+    The loss belongs to ``dict(type='InfoNCE', scale_by_2tau=True)``.
+
+    `MoCo v3 <https://arxiv.org/abs/2104.02057>`_.
+
+    Args:
+        predictor: Config of the predictor, which follows the projection on
+            the query side only.
+        dictionary: Config of the dictionary; its keys must come from the key
+            encoder.
+        m: Weight of the old key parameters at the start.
+        m_schedule: ``'cosine'`` (from m to 1) or ``'constant'``.
+        **kwargs: As for :class:`MomentumContrast`.
+    """
+
+    def __init__(
+        self,
+        *,
+        predictor: dict[str, Any],
+        dictionary: dict[str, Any] | None = None,
+        m: float = 0.99,
+        m_schedule: str = 'cosine',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            dictionary=dictionary or dict(type='InBatch'),
+            m=m,
+            m_schedule=m_schedule,
+            **kwargs,
+        )
+        if self.key_encoder is None:
+            raise ValueError(
+                f'MoCoV3 takes its keys from the key encoder, but dictionary='
+                f'{dictionary} does without: use InBatch or Queue.'
+            )
+        self.predictor = MODELS.build(predictor)
+
+    def encode_query(self, x: Tensor) -> Tensor:
+        """Return the predictions, N×C, L2-normalised."""
+        q = last_output(self.predictor((self.project(x),)))
+        return F.normalize(q.float(), dim=1)
+
+    def loss(
+        self,
+        inputs: Mapping[str, Tensor],
+        ids: Tensor,
+        shuffle: ShufflePlan | None = None,
+    ) -> dict[str, Tensor]:
+        """Look up each view among the keys of the other.
+
+        Args:
+            inputs: ``view_1`` and ``view_2``, each N×C×H×W. Each passes the
+                encoders as a batch of its own, BatchNorm included.
+            ids: N sample ids, −1 where unknown.
+            shuffle: Not used; nothing is exchanged.
+        """
+        q1 = self.encode_query(inputs['view_1'])  # N×C
+        q2 = self.encode_query(inputs['view_2'])
+        k1 = self.encode_key(inputs['view_1'])  # N×C, no gradient
+        k2 = self.encode_key(inputs['view_2'])
+        loss_12, stats_12 = self.contrast(q1, self.dictionary.lookup(k2, ids))
+        loss_21, stats_21 = self.contrast(q2, self.dictionary.lookup(k1, ids))
+        # Never both views: a queue would hold every image twice.
+        self.dictionary.stage(k2, ids, slot=self.step)
+        return {'loss': loss_12 + loss_21, **look_up_log(stats_12, stats_21)}
+
+    def choose_shuffle(self) -> bool:
+        """Permute nothing; log what BatchNorm does instead."""
+        return expect_joint_batch_norm(
+            self.key_path(), get_world_size(), self.dictionary.has_state
+        )

@@ -1,0 +1,45 @@
+"""Freezing the first convolution, and seeing that it happened."""
+
+import logging
+
+from mmengine.logging import print_log
+from torch import nn
+
+
+def freeze_first_conv(module: nn.Module, owner: str) -> nn.Module:
+    """Stop the gradient of the first convolution below ``module``.
+
+    MoCo v3 (section 4): a random, fixed patch projection keeps the training
+    of a ViT stable. To be called in ``__init__``: a distributed wrapper, made
+    before ``init_weights()``, must not wait for these gradients.
+
+    Args:
+        module: Where to look, in the order of registration.
+        owner: Name for the log.
+
+    Returns:
+        The frozen convolution.
+
+    Raises:
+        RuntimeError: If there is nothing to freeze.
+    """
+    convs = (
+        m for m in module.modules() if isinstance(m, nn.modules.conv._ConvNd)
+    )
+    conv = next(convs, None)
+    weights = [] if conv is None else list(conv.parameters())
+    if conv is None or not any(p.requires_grad for p in weights):
+        raise RuntimeError(
+            f'{owner}: stop_grad_conv1=True, but there is no trainable '
+            'convolution to freeze in '
+            f'{type(module).__name__}. Set stop_grad_conv1=False, or use a '
+            'backbone that begins with a convolution.'
+        )
+    conv.requires_grad_(False)
+    print_log(
+        f'{owner}: stop_grad_conv1 froze the first convolution, '
+        f'{sum(p.numel() for p in weights)} parameters.',
+        logger='current',
+        level=logging.INFO,
+    )
+    return conv
