@@ -17,7 +17,8 @@ class LiveBytes(TorchDispatchMode):
     Every storage counts once, however many tensors view it, so that what
     autograd keeps, what a caller still holds and what an operation needs for
     a moment are all in the sum, each as long as it lives. What a kernel
-    allocates and frees inside is not seen.
+    allocates and frees inside is not seen. What existed before is told by
+    :meth:`count`, else a view of it would be taken for new.
 
     Attributes:
         live: Bytes of the storages that are alive.
@@ -108,25 +109,28 @@ def materialise(model: nn.Module, device: str) -> None:
     """
     made: dict[int, Tensor] = {}
 
-    def like(tensor: Tensor) -> Tensor:
+    def real(tensor: Tensor) -> Tensor:
         if id(tensor) not in made:
-            made[id(tensor)] = torch.empty_strided(
+            fresh: Tensor = torch.empty_strided(
                 tensor.shape,
                 tensor.stride(),
                 dtype=tensor.dtype,
                 device=device,
             )
+            if isinstance(tensor, nn.Parameter):
+                fresh = nn.Parameter(fresh, tensor.requires_grad)
+            made[id(tensor)] = fresh
         return made[id(tensor)]
 
+    # All are kept until the end, so that no id is used again.
+    tensors = [*model.parameters(), *model.buffers()]
     for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.is_meta:
-                fresh = nn.Parameter(like(parameter), parameter.requires_grad)
-                made[id(parameter)] = made.get(id(parameter), fresh)
-                module._parameters[name] = fresh
-        for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.is_meta:
-                module._buffers[name] = like(buffer)
+        slots: tuple[dict[str, Any], ...] = module._parameters, module._buffers
+        for slot in slots:
+            for name, tensor in slot.items():
+                if tensor is not None and tensor.is_meta:
+                    slot[name] = real(tensor)
+    del tensors
     preprocessor = getattr(model, 'data_preprocessor', None)
     if preprocessor is not None:
         preprocessor._device = torch.device(device)

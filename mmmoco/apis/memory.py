@@ -118,7 +118,7 @@ def report(args: argparse.Namespace) -> None:
             raise UsageError(
                 f'--{name.replace("_", "-")} {value}: must be at least 1.'
             )
-    MMLogger.get_instance('mmmoco', log_level='ERROR')
+    MMLogger.get_instance('estimate_memory', log_level='ERROR')
     cfg = load_config(args.config, args.cfg_options)
     check_config(cfg)
     use_precision(cfg, amp=False, fast=False)

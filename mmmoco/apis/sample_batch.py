@@ -62,25 +62,36 @@ def _scope(cfg: Config) -> str:
     return scope
 
 
-def _synthetic(cfg: Config, n: int) -> list[Any]:
-    """Send images of noise through the data set's pipeline.
+def synthetic_dataset(cfg: Config, n: int, folder: Path) -> dict[str, Any]:
+    """Write images of noise; return the config of a data set of them.
 
-    They stand in a folder, so that the decoding is part of it.
+    They stand in files, so that decoding is part of the pipeline.
+
+    Args:
+        cfg: Config whose data set's pipeline is used.
+        n: Number of images.
+        folder: Where they are written; made if missing.
     """
-    settings = cfg.train_dataloader.dataset.to_dict()
+    folder.mkdir(parents=True, exist_ok=True)
     draws = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        for i in range(n):
-            noise = draws.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-            Image.fromarray(noise).save(Path(folder) / f'{i:06}.png')
-        with DefaultScope.overwrite_default_scope(_scope(cfg)):
-            dataset = DATASETS.build(
-                dict(
-                    type='mmmoco.ImageFolderDataset',
-                    data_root=folder,
-                    pipeline=settings.get('pipeline', ()),
-                )
-            )
+    for i in range(n):
+        noise = draws.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f'{i:06}.png')
+    settings = cfg.train_dataloader.dataset.to_dict()
+    return {
+        'type': 'mmmoco.ImageFolderDataset',
+        'data_root': str(folder),
+        'pipeline': settings.get('pipeline', ()),
+    }
+
+
+def _synthetic(cfg: Config, n: int) -> list[Any]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DefaultScope.overwrite_default_scope(_scope(cfg)),
+    ):
+        settings = synthetic_dataset(cfg, n, Path(folder))
+        dataset = DATASETS.build(settings)
         return [dataset[i] for i in range(n)]
 
 

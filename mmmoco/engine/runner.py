@@ -7,6 +7,8 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import RUNNERS
 
+from .hooks.guard_hook import check_loader
+
 
 @RUNNERS.register_module()
 class ContrastRunner(Runner):
@@ -32,6 +34,17 @@ class ContrastRunner(Runner):
         if self._resuming:
             checkpoint_io.require_resumable(checkpoint, filename)
         return checkpoint
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the loop.
+
+        Raises:
+            ValueError: If an epoch would have no iteration, which the
+                schedules cannot be built for.
+        """
+        built = super().build_train_loop(loop)
+        check_loader(built.dataloader, self.world_size)
+        return built
 
     def scale_lr(
         self,

@@ -1,8 +1,10 @@
 import logging
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import HOOKS
@@ -22,27 +24,48 @@ class GuardHook(Hook):
         """Check.
 
         Raises:
-            ValueError: If an epoch would have no iteration, or a batch
-                cannot be split.
+            ValueError: If a batch cannot be split.
         """
         loader = runner.train_dataloader
-        batch = loader.batch_size
-        check_splits(bare_model(runner), batch)
-        try:
-            samples = len(loader.dataset)
-        except TypeError:
-            return  # A stream; its length is unknown.
+        check_splits(bare_model(runner), loader.batch_size)
         accumulation = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        infinite = getattr(loader.sampler, 'infinite', False)
-        warning = check_samples(
-            samples,
-            batch,
-            runner.world_size,
-            accumulation,
-            drop_last=loader.drop_last and not infinite,
-        )
+        warning = check_loader(loader, runner.world_size, accumulation)
         if warning:
             runner.logger.log(logging.WARNING, warning)
+
+
+def check_loader(
+    loader: DataLoader[Any], processes: int, accumulation: int = 1
+) -> str | None:
+    """Hold a loader's data set against the batch, if both are known.
+
+    The runner asks too, before it builds the schedules.
+
+    Args:
+        loader: Of the training.
+        processes: Of the run.
+        accumulation: Micro-batches of one optimizer step.
+
+    Returns:
+        A warning for the log, or None.
+
+    Raises:
+        ValueError: If an epoch would have no iteration.
+    """
+    if loader.batch_size is None:
+        return None  # A batch sampler of its own.
+    try:
+        samples = len(loader.dataset)  # type: ignore[arg-type]
+    except TypeError:
+        return None  # A stream; its length is unknown.
+    infinite = getattr(loader.sampler, 'infinite', False)
+    return check_samples(
+        samples,
+        loader.batch_size,
+        processes,
+        accumulation,
+        drop_last=loader.drop_last and not infinite,
+    )
 
 
 def check_samples(
