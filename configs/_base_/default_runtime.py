@@ -8,6 +8,7 @@ custom_hooks = [
     dict(type='MonitorHook'),
 ]
 default_hooks = dict(
+    guard=dict(type='GuardHook'),
     runtime_info=dict(type='RuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),

@@ -4,7 +4,10 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import RUNNERS
+
+from .hooks.guard_hook import check_loader
 
 
 @RUNNERS.register_module()
@@ -31,6 +34,17 @@ class ContrastRunner(Runner):
         if self._resuming:
             checkpoint_io.require_resumable(checkpoint, filename)
         return checkpoint
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the loop.
+
+        Raises:
+            ValueError: If an epoch would have no iteration, which the
+                schedules cannot be built for.
+        """
+        built = super().build_train_loop(loop)
+        check_loader(built.dataloader, self.world_size)
+        return built
 
     def scale_lr(
         self,
@@ -84,6 +98,29 @@ class ContrastRunner(Runner):
         self.logger.info(
             f'{text}; lr {lr} for {base} scaled to '
             f'{self._learning_rates(optim_wrapper)}.'
+        )
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the networks of our models, not their whole step.
+
+        The step draws by its own number and steps the optimizer: compiled,
+        it would be compiled again in every iteration. Compiling in place
+        keeps names, hooks and checkpoints as they are.
+        """
+        options = self.cfg.get('compile')
+        model = bare_model(self)
+        if not options or not hasattr(model, 'set_address'):
+            super()._maybe_compile(target)
+            return
+        options = {} if options is True else dict(options)
+        names = []
+        for name, part in model.named_children():
+            if any(True for _ in part.parameters()):
+                part.compile(**options)
+                names.append(name)
+        self.logger.info(
+            f'torch.compile for {", ".join(names)}: the first iterations, '
+            'and the first evaluation, take minutes.'
         )
 
     @staticmethod

@@ -1,5 +1,6 @@
 from .addressed_randomness_hook import AddressedRandomnessHook
 from .checkpoint_hook import ContrastCheckpointHook
+from .guard_hook import GuardHook
 from .knn_hook import KNNHook
 from .monitor_hook import MonitorHook
 from .update_hooks import DictionaryUpdateHook, KeyEncoderUpdateHook
@@ -8,6 +9,7 @@ __all__ = [
     'AddressedRandomnessHook',
     'ContrastCheckpointHook',
     'DictionaryUpdateHook',
+    'GuardHook',
     'KNNHook',
     'KeyEncoderUpdateHook',
     'MonitorHook',

@@ -1,0 +1,106 @@
+"""One batch as a config's loader would give it, with or without its data."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from PIL import Image
+from torch.utils.data import Dataset, default_collate
+
+from mmmoco.registry import DATASETS
+
+#: Side of the synthetic images; the views are cut from them.
+SIDE = 256
+
+
+class Samples(NamedTuple):
+    """Where the samples of a batch come from.
+
+    Attributes:
+        dataset: The config's data set; None if its data is missing.
+        missing: Why it is missing, else an empty string.
+    """
+
+    dataset: Dataset[Any] | None
+    missing: str
+
+
+def open_dataset(cfg: Config) -> Samples:
+    """Build the training data set, or say why it cannot be."""
+    try:
+        with DefaultScope.overwrite_default_scope(_scope(cfg)):
+            return Samples(DATASETS.build(cfg.train_dataloader.dataset), '')
+    except FileNotFoundError as error:
+        return Samples(None, str(error))
+
+
+def draw(cfg: Config, samples: Samples, n: int) -> dict[str, Any]:
+    """Return ``{'inputs': {view: uint8 N×C×H×W}, 'ids': N, …}``.
+
+    From the data set, else from synthetic images through its pipeline.
+
+    Args:
+        cfg: Config with ``train_dataloader``.
+        samples: From :func:`open_dataset`.
+        n: Batch size.
+    """
+    dataset: Any = samples.dataset
+    if dataset is None:
+        drawn = _synthetic(cfg, n)
+    else:
+        drawn = [dataset[i % len(dataset)] for i in range(n)]
+    batch: dict[str, Any] = default_collate(drawn)
+    return batch
+
+
+def _scope(cfg: Config) -> str:
+    scope: str = cfg.get('default_scope', 'mmmoco')
+    return scope
+
+
+def synthetic_dataset(cfg: Config, n: int, folder: Path) -> dict[str, Any]:
+    """Write images of noise; return the config of a data set of them.
+
+    They stand in files, so that decoding is part of the pipeline.
+
+    Args:
+        cfg: Config whose data set's pipeline is used.
+        n: Number of images.
+        folder: Where they are written; made if missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    draws = np.random.default_rng(0)
+    for i in range(n):
+        noise = draws.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f'{i:06}.png')
+    settings = cfg.train_dataloader.dataset.to_dict()
+    return {
+        'type': 'mmmoco.ImageFolderDataset',
+        'data_root': str(folder),
+        'pipeline': settings.get('pipeline', ()),
+    }
+
+
+def _synthetic(cfg: Config, n: int) -> list[Any]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DefaultScope.overwrite_default_scope(_scope(cfg)),
+    ):
+        settings = synthetic_dataset(cfg, n, Path(folder))
+        dataset = DATASETS.build(settings)
+        return [dataset[i] for i in range(n)]
+
+
+def like(
+    sample: dict[str, Any], n: int, device: str = 'cpu'
+) -> dict[str, Any]:
+    """Return a batch of ``n`` with the shapes of a sample, zeros inside."""
+    views = {
+        name: torch.zeros(n, *x.shape[1:], dtype=x.dtype, device=device)
+        for name, x in sample['inputs'].items()
+    }
+    return {'inputs': views, 'ids': torch.zeros(n, dtype=torch.long)}

@@ -1,0 +1,131 @@
+import logging
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmmoco.engine.unwrap import bare_model
+from mmmoco.registry import HOOKS
+
+
+@HOOKS.register_module()
+class GuardHook(Hook):
+    """Hold the data set and SplitBN against the batch, before training.
+
+    What concerns the dictionary, the key encoder and the learning rate is
+    checked where those belong: by their hooks and by the runner.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Check.
+
+        Raises:
+            ValueError: If a batch cannot be split.
+        """
+        loader = runner.train_dataloader
+        check_splits(bare_model(runner), loader.batch_size)
+        accumulation = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        warning = check_loader(loader, runner.world_size, accumulation)
+        if warning:
+            runner.logger.log(logging.WARNING, warning)
+
+
+def check_loader(
+    loader: DataLoader[Any], processes: int, accumulation: int = 1
+) -> str | None:
+    """Hold a loader's data set against the batch, if both are known.
+
+    The runner asks too, before it builds the schedules.
+
+    Args:
+        loader: Of the training.
+        processes: Of the run.
+        accumulation: Micro-batches of one optimizer step.
+
+    Returns:
+        A warning for the log, or None.
+
+    Raises:
+        ValueError: If an epoch would have no iteration.
+    """
+    if loader.batch_size is None:
+        return None  # A batch sampler of its own.
+    try:
+        samples = len(loader.dataset)  # type: ignore[arg-type]
+    except TypeError:
+        return None  # A stream; its length is unknown.
+    infinite = getattr(loader.sampler, 'infinite', False)
+    return check_samples(
+        samples,
+        loader.batch_size,
+        processes,
+        accumulation,
+        drop_last=loader.drop_last and not infinite,
+    )
+
+
+def check_samples(
+    samples: int,
+    batch: int,
+    processes: int,
+    accumulation: int,
+    drop_last: bool,
+) -> str | None:
+    """Hold the length of the data set against the effective batch.
+
+    Args:
+        samples: Length of the data set.
+        batch: Per process.
+        processes: Of the run.
+        accumulation: Micro-batches of one optimizer step.
+        drop_last: Whether an incomplete batch is left out.
+
+    Returns:
+        A warning for the log, or None.
+
+    Raises:
+        ValueError: If an epoch would have no iteration.
+    """
+    share = -(-samples // processes)
+    if drop_last and share < batch:
+        raise ValueError(
+            f'The data set has {samples} images, {share} for each of '
+            f'{processes} process(es), less than one batch of {batch}: with '
+            'drop_last an epoch has no iteration. Lower '
+            f'train_dataloader.batch_size to at most {share}, or add images.'
+        )
+    effective = batch * processes * accumulation
+    if samples < effective:
+        return (
+            f'The data set has {samples} images, less than one effective '
+            f'batch of {effective} ({batch} per process x {processes} '
+            f'processes x {accumulation} accumulation): images occur '
+            'repeatedly in one optimizer step, and are then counted as '
+            'negatives of themselves.'
+        )
+    return None
+
+
+def check_splits(model: nn.Module, batch: int) -> None:
+    """See that every SplitBN can split a batch.
+
+    Args:
+        model: Any module.
+        batch: Per process.
+
+    Raises:
+        ValueError: Naming both numbers.
+    """
+    for name, module in model.named_modules():
+        splits = getattr(module, 'num_splits', 1)
+        if batch % splits:
+            raise ValueError(
+                f'{name} is a SplitBN with num_splits={splits}, which does '
+                f'not divide the batch of {batch} per process. Set '
+                'train_dataloader.batch_size to a multiple of '
+                f'{splits}, or num_splits to a divisor of {batch}.'
+            )
