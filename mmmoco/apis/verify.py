@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
@@ -213,11 +214,12 @@ def _step(
             runner.train()
             seconds = time.perf_counter() - start
         loader = runner.train_dataloader
+        dtype = tiny.optim_wrapper.get('dtype', 'float32')
     needs = ', '.join(sorted(model.needs)) or 'none'
     yield Check('hooks', f'needed: {needs}; all there')
     yield Check(
         'one step',
-        f'batch {batch}, loss {probe.loss:.4f}, {seconds:.1f} s',
+        f'batch {batch}, {dtype}, loss {probe.loss:.4f}, {seconds:.1f} s',
         OK if math.isfinite(probe.loss) and probe.stepped else ERROR,
     )
     yield _gradients(probe, bool(cfg.get('find_unused_parameters')))
@@ -286,6 +288,9 @@ def _cut(
             sample_batch.synthetic_dataset(cfg, batch, images)
         )
     tiny.optim_wrapper.pop('accumulative_counts', None)
+    if 'dtype' in tiny.optim_wrapper and not torch.cuda.is_available():
+        # Many CPUs only emulate bfloat16, and take minutes for it.
+        tiny.optim_wrapper.dtype = 'float32'
     tiny.work_dir = str(folder / 'run')
     tiny.experiment_name = f'verify_{time.time_ns()}'
     tiny.log_level = 'ERROR'

@@ -42,7 +42,7 @@ def test_a_sound_config_passes(capsys):
     verdicts = {line.split()[0] for line in out.splitlines()[2:] if line}
     assert verdicts == {'ok'}
     for words in (
-        'batch 8, loss',
+        'batch 8, float32, loss',
         'reach all 16 tensors',
         'updated 1 time(s), by its hook',
         '8 entries written by 8 images',
@@ -99,6 +99,14 @@ def test_what_is_wrong_is_named(options, name, words):
     found = rows(verify_config(cfg))
     assert found[name].verdict == 'ERROR'
     assert all(word in found[name].value for word in words), found[name]
+
+
+def test_a_schedule_of_m_is_tried_at_its_start():
+    cfg = small()
+    cfg.model.m_schedule = 'cosine'
+    found = rows(verify_config(cfg))
+    assert '0.99 at the start, 1 at the end' in found['m'].value
+    assert found['key encoder'].value == 'updated 1 time(s), by its hook'
 
 
 def test_unused_parameters_are_listed():

@@ -53,6 +53,9 @@ class ProbeHook(Hook):
         )
         if self._before.get('key encoder'):
             model.update_key_encoder = self._counted(model.update_key_encoder)
+            # The only step is also the last one, where a schedule has m = 1.
+            first = model.momentum_at(0.0)
+            model.momentum_at = lambda progress: first
 
     def _counted(self, update: Callable[..., None]) -> Callable[..., None]:
         def counted(*args: Any, **kwargs: Any) -> None:
