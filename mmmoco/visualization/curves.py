@@ -42,7 +42,7 @@ def plot_curves(
             label=f'{name}: {value:.1f} %',
         )
     right.set(title='k-NN accuracy', xlabel=x_labels[1], ylabel='top-1 (%)')
-    right.legend(loc='center right')
+    right.legend(loc='lower right', bbox_to_anchor=(1.0, 0.1))
     for axis in (left, right):
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
