@@ -127,7 +127,8 @@ def test_effective_batch_against_the_learning_rate():
     check = rows(verify_config(cfg, processes=2))['effective batch']
     assert check.verdict == 'warning'
     assert '64 = 16 x 2 processes x 2 accumulation' in check.value
-    assert 'lr 0.06 is meant for 16' in check.value
+    lr = cfg.optim_wrapper.optimizer.lr
+    assert f'lr {lr:g} is meant for 16' in check.value
 
 
 def test_exit_code_and_line_of_a_failed_check(capsys):

@@ -1,12 +1,19 @@
 # Scenes of handwritten digits, drawn when the run starts: no file is needed.
 # No digit of the training split stands in the validation split.
+scenes = dict(
+    type='DigitScenes',
+    channels=1,
+    background=(30.0, 150.0),
+    contrast=(60.0, 105.0),
+    noise=(2.0, 6.0),
+)
 train_dataloader = dict(
     batch_size=128,
     num_workers=0,
     drop_last=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='AddressedSampler', shuffle=True),
-    dataset=dict(type='DigitScenes', split='train', channels=1),
+    dataset=dict(split='train', **scenes),
 )
 knn = dict(
     k=20,
@@ -17,13 +24,13 @@ knn = dict(
         num_workers=0,
         collate_fn=dict(type='default_collate'),
         sampler=dict(type='AddressedSampler', shuffle=False),
-        dataset=dict(type='DigitScenes', split='train', channels=1),
+        dataset=dict(split='train', **scenes),
     ),
     query=dict(
         batch_size=512,
         num_workers=0,
         collate_fn=dict(type='default_collate'),
         sampler=dict(type='AddressedSampler', shuffle=False),
-        dataset=dict(type='DigitScenes', split='val', channels=1),
+        dataset=dict(split='val', **scenes),
     ),
 )
