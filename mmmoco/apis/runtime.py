@@ -213,19 +213,21 @@ def fit_workers(cfg: Config) -> None:
     cores = max(1, len(os.sched_getaffinity(0)) // processes)
     knn = cfg.get('knn') or ConfigDict()
     loaders = [cfg.get(f'{x}_dataloader') for x in ('train', 'val', 'test')]
+    most = 0
     for loader in [*loaders, knn.get('bank'), knn.get('query')]:
         if not loader:
             continue
         wanted = loader.get('num_workers', 0)
+        most = max(most, wanted)
         loader.num_workers = min(wanted, cores)
-        if loader.num_workers < wanted:
-            print_log(
-                f'{loader.num_workers} data workers instead of {wanted}: '
-                'this process has no more cores.',
-                logger='current',
-            )
         if loader.num_workers == 0:
             loader.persistent_workers = False
+    if most > cores:
+        print_log(
+            f'{cores} data workers instead of {most}: this process has no '
+            'more cores.',
+            logger='current',
+        )
 
 
 def build_runner(cfg: Config) -> Runner:
