@@ -10,66 +10,15 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 
-from mmmoco.engine.features import Features, extract_features
+from mmmoco.engine.features import Features
+from mmmoco.engine.knn_protocol import KNNProtocol
 from mmmoco.engine.results import append_result
-from mmmoco.evaluation import knn_accuracy
 
 from . import cli
 from .config import load_config
 from .model import get_model
 from .runtime import fit_workers
-
-
-def evaluate_knn(
-    cfg: Config,
-    checkpoint: str,
-    ks: Sequence[int] = (),
-    temperature: float | None = None,
-    features: str | None = None,
-) -> dict[int, dict[str, float]]:
-    """Classify the query set of a config by a checkpoint's features.
-
-    Args:
-        cfg: Config with ``knn = dict(bank=…, query=…, k=…, …)``.
-        checkpoint: File to evaluate.
-        ks: Numbers of neighbours; default: the config's.
-        temperature: τ of the votes; default: the config's.
-        features: ``'backbone'`` or ``'neck'``; default: the config's.
-
-    Returns:
-        For each k, ``top1`` and ``top5`` in percent.
-
-    Raises:
-        KeyError: If the config has no ``knn``.
-        ValueError: If a k exceeds the bank.
-    """
-    if 'knn' not in cfg:
-        raise KeyError(
-            'The config has no knn=dict(bank=…, query=…): see '
-            'configs/_base_/datasets/image_folder.py.'
-        )
-    protocol = cfg.knn
-    ks = list(ks) or [protocol.get('k', 20)]
-    temperature = temperature or protocol.get('temperature', 0.07)
-    stage = features or protocol.get('features', 'backbone')
-    init_default_scope(cfg.get('default_scope', 'mmmoco'))
-    fit_workers(cfg)
-    protocol = cfg.knn
-    loaders = [
-        Runner.build_dataloader(dict(protocol[name]), seed=0)
-        for name in ('bank', 'query')
-    ]
-    size = len(loaders[0].dataset)
-    if max(ks) > size:
-        raise ValueError(f'--k {max(ks)}: the bank holds only {size} samples.')
-    model: Any = get_model(cfg, checkpoint).to(get_device())
-    bank, query = (extract_features(model, ld, stage) for ld in loaders)
-    return {
-        k: knn_accuracy(*bank, *query, k=k, temperature=temperature).metrics
-        for k in ks
-    }
 
 
 def raw_pixel_features(loader: Any, device: str = 'cpu') -> Features:
@@ -122,16 +71,30 @@ def report_knn(
     """Evaluate, print the figures, and append them to ``results.jsonl``.
 
     Args:
-        cfg: As for :func:`evaluate_knn`, like the next four.
-        checkpoint: See there.
-        ks: See there.
-        temperature: See there.
-        features: See there.
+        cfg: Config with ``knn = dict(bank=…, query=…, k=…, …)``.
+        checkpoint: File to evaluate.
+        ks: Numbers of neighbours; default: the config's.
+        temperature: τ of the votes; default: the config's.
+        features: ``'backbone'`` or ``'neck'``; default: the config's.
         work_dir: Where ``results.jsonl`` is; default: beside the checkpoint.
+
+    Raises:
+        KeyError: If the config has no ``knn``.
+        ValueError: If the protocol is incomplete or does not fit.
     """
     logger = MMLogger.get_instance('mmmoco', log_level='INFO')
-    results = evaluate_knn(cfg, checkpoint, ks, temperature, features)
-    for k, metrics in results.items():
+    if 'knn' not in cfg:
+        raise KeyError(
+            'The config has no knn=dict(bank=…, query=…): see '
+            'configs/_base_/datasets/image_folder.py.'
+        )
+    init_default_scope(cfg.get('default_scope', 'mmmoco'))
+    fit_workers(cfg)
+    given = {'temperature': temperature, 'features': features}
+    settings = {**cfg.knn, **{k: v for k, v in given.items() if v}}
+    protocol = KNNProtocol.build(settings, seed=0, ks=ks)
+    model = get_model(cfg, checkpoint).to(get_device())
+    for k, metrics in protocol.evaluate(model).items():
         logger.info(
             f'k-NN, k={k}: top-1 {metrics["top1"]:.2f} %, '
             f'top-5 {metrics["top5"]:.2f} %'
@@ -139,11 +102,7 @@ def report_knn(
         append_result(
             work_dir or str(Path(checkpoint).parent),
             task='knn',
-            protocol={
-                'k': k,
-                'temperature': temperature or cfg.knn.temperature,
-                'features': features or cfg.knn.features,
-            },
+            protocol=protocol.describe(k),
             metrics=metrics,
             cfg=cfg,
             checkpoint=checkpoint,

@@ -98,10 +98,12 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
         return
     on_cpu = not torch.cuda.is_available()
     kind = wrapper.get('type', 'OptimWrapper').split('.')[-1]
-    if amp or fast:
+    needs_gpu = kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
+    if amp or fast or (on_cpu and needs_gpu):
         wrapper.type = 'mmmoco.ContrastOptimWrapper'
         wrapper.dtype = 'bfloat16'
         wrapper.pop('loss_scale', None)
+    if amp or fast:
         if on_cpu and not torch.cpu._is_avx512_bf16_supported():
             print_log(
                 'This CPU has no bfloat16 units: mixed precision will be '
@@ -109,12 +111,7 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
                 logger='current',
                 level=logging.WARNING,
             )
-    elif on_cpu and (
-        kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
-    ):
-        wrapper.type = 'mmmoco.ContrastOptimWrapper'
-        wrapper.dtype = 'bfloat16'
-        wrapper.pop('loss_scale', None)
+    elif on_cpu and needs_gpu:
         print_log(
             'The config asks for float16, which needs a GPU: using bfloat16.',
             logger='current',

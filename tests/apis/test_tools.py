@@ -137,6 +137,28 @@ def test_train_resume_knn_and_test(tmp_path, capsys):
     assert meta['iter'] == 8
 
 
+def test_knn_with_the_defaults_of_the_protocol(tmp_path):
+    """k, temperature and features may be left out of the config."""
+    path = tmp_path / 'weights.pth'
+    model = mmmoco.get_model('demo/mocov2_digits')
+    torch.save({'state_dict': model.state_dict()}, path)
+    config = tmp_path / 'mine.py'
+    config.write_text(
+        "_base_ = 'mmmoco::demo/mocov2_digits.py'\n"
+        'bank = dict(**_base_.knn.bank)\n'
+        'knn = dict(_delete_=True, bank=bank, query=_base_.knn.query)\n'
+    )
+    assert call(knn.main, config, path) == 0
+    result = json.loads((tmp_path / 'results.jsonl').read_text())
+    assert result['protocol'] == {
+        'k': 20,
+        'temperature': 0.07,
+        'features': 'backbone',
+        'bank': 4311,
+        'queries': 1080,
+    }
+
+
 def test_fast_turns_the_speed_settings_on(tmp_path):
     args = train.parser().parse_args(
         ['mocov2_r50_8xb32', '--fast', '--max-iters', '10']

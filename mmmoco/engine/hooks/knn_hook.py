@@ -2,12 +2,10 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
 
-from mmmoco.engine.features import extract_features
+from mmmoco.engine.knn_protocol import KNNProtocol
 from mmmoco.engine.results import append_result
 from mmmoco.engine.unwrap import bare_model
-from mmmoco.evaluation import knn_accuracy
 from mmmoco.registry import HOOKS
 
 
@@ -36,8 +34,7 @@ class KNNHook(Hook):
         self, interval: int = 1, initial: bool = False, **protocol: Any
     ) -> None:
         self.interval, self.initial = interval, initial
-        self.protocol = protocol
-        self._loaders: tuple[DataLoader[Any], ...] = ()
+        self.settings = protocol
 
     def before_train(self, runner: Runner) -> None:
         """Build the loaders, so that a bad path is found at once.
@@ -45,28 +42,8 @@ class KNNHook(Hook):
         Raises:
             ValueError: If the protocol is incomplete or does not fit.
         """
-        protocol = {**runner.cfg.get('knn', {}), **self.protocol}
-        if not {'bank', 'query'} <= protocol.keys():
-            raise ValueError(
-                'KNNHook needs knn=dict(bank=data loader, query=data loader) '
-                'in the config: see configs/_base_/datasets/digits.py.'
-            )
-        self.k: int = protocol.get('k', 20)
-        self.temperature: float = protocol.get('temperature', 0.07)
-        self.features: str = protocol.get('features', 'backbone')
-        if self.features not in ('backbone', 'neck'):
-            raise ValueError(
-                f"knn.features={self.features!r}: use 'backbone' or 'neck'."
-            )
-        self._loaders = tuple(
-            Runner.build_dataloader(dict(protocol[name]), seed=runner.seed)
-            for name in ('bank', 'query')
-        )
-        size = len(self._loaders[0].dataset)  # type: ignore[arg-type]
-        if self.k > size:
-            raise ValueError(
-                f'knn.k={self.k}: the bank holds only {size} samples.'
-            )
+        settings = {**runner.cfg.get('knn', {}), **self.settings}
+        self.protocol = KNNProtocol.build(settings, runner.seed)
         if self.initial and runner.iter == 0:
             self.evaluate(runner, done=0)
 
@@ -101,21 +78,16 @@ class KNNHook(Hook):
             runner: The runner.
             done: Epochs (or iterations) trained.
         """
-        model = bare_model(runner)
-        bank, query = (
-            extract_features(model, loader, self.features)
-            for loader in self._loaders
-        )
-        metrics = knn_accuracy(
-            *bank, *query, k=self.k, temperature=self.temperature
-        ).metrics
+        ((k, metrics),) = self.protocol.evaluate(bare_model(runner)).items()
+        described = self.protocol.describe(k)
         iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
         unit = 'iterations' if iterations else 'epochs'
         runner.logger.info(
             f'k-NN after {done} {unit}: top-1 {metrics["top1"]:.2f} %, top-5 '
-            f'{metrics["top5"]:.2f} % (k={self.k}, temperature='
-            f'{self.temperature:g}, {self.features} features, '
-            f'{len(bank.labels)} in the bank, {len(query.labels)} queries)'
+            f'{metrics["top5"]:.2f} % (k={k}, temperature='
+            f'{described["temperature"]:g}, {described["features"]} '
+            f'features, {described["bank"]} in the bank, '
+            f'{described["queries"]} queries)'
         )
         runner.visualizer.add_scalars(
             {f'knn/{name}': value for name, value in metrics.items()},
@@ -124,13 +96,7 @@ class KNNHook(Hook):
         append_result(
             runner.work_dir,
             task='knn',
-            protocol={
-                'k': self.k,
-                'temperature': self.temperature,
-                'features': self.features,
-                'bank': len(bank.labels),
-                'queries': len(query.labels),
-            },
+            protocol=described,
             metrics=metrics,
             cfg=runner.cfg,
             epoch=runner.epoch if iterations else done,
