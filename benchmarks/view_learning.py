@@ -181,7 +181,27 @@ def main() -> None:
     parser.add_argument('--bank', type=int, default=5000)
     parser.add_argument('--queries', type=int, default=5000)
     parser.add_argument('--json', help='also write the figures there')
+    parser.add_argument(
+        '--merge',
+        nargs='+',
+        metavar='JSON',
+        help='train nothing; put runs with different seeds together',
+    )
     args = parser.parse_args()
+    if args.merge:
+        parts = [json.loads(Path(file).read_text()) for file in args.merge]
+        args.seeds = [seed for part in parts for seed in part['seeds']]
+        for name in ('iters', 'bank', 'queries'):
+            (value,) = {part[name] for part in parts}
+            setattr(args, name, value)
+        report(
+            {
+                kind: [x for part in parts for x in part['top1'][kind]]
+                for kind in KINDS
+            },
+            args,
+        )
+        return
     torch.set_num_threads(1)
     init_default_scope('mmmoco')
     top1: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -209,7 +229,7 @@ def report(top1: dict[str, list[float]], args: argparse.Namespace) -> None:
     checks = {
         kind: compare(top1['reference'], figures)
         for kind, figures in top1.items()
-        if kind != 'reference'
+        if kind != 'reference' and len(figures) > 1
     }
     print(
         f'\nk-NN top-1 after {args.iters} steps, {len(args.seeds)} seeds, '
@@ -228,6 +248,8 @@ def report(top1: dict[str, list[float]], args: argparse.Namespace) -> None:
     if args.json:
         content = {
             'iters': args.iters,
+            'bank': args.bank,
+            'queries': args.queries,
             'seeds': args.seeds,
             'top1': top1,
             'checks': checks,
