@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import socket
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +38,9 @@ class UnreadableDataError(ValueError):
         last = text.strip().splitlines()[-1]
         super().__init__(last.removeprefix(f'{_FULL_NAME}: '))
 
+
+#: How PIL calls bytes that it cannot identify.
+_MEMORY = re.compile(r' <_io\.BytesIO object at \w+>')
 
 _FULL_NAME = f'{__name__}.UnreadableDataError'
 
@@ -96,4 +100,5 @@ def reason_of(error: BaseException | str) -> str:
         return error
     cause = error.__cause__ or error
     text = getattr(cause, 'strerror', None) or str(cause)
+    text = _MEMORY.sub('', text)
     return ' '.join(text.split()) or type(cause).__name__
