@@ -2,6 +2,10 @@
 # bad files counted and listed.
 default_scope = 'mmmoco'
 
+# Where flips, colours and blur are done: by the workers, or for whole batches
+# on the device that trains.
+device_views = False
+
 custom_hooks = [
     dict(type='AddressedRandomnessHook'),
     dict(type='KeyEncoderUpdateHook'),
