@@ -278,9 +278,7 @@ def test_shuffle_buffer_yields_everything_once_within_its_reach():
     assert sorted(items) == list(range(200))
     assert max(v - i for i, v in enumerate(items)) < 20
     assert items != sorted(items)
-    assert list(shuffled(range(5), 1, np.random.default_rng(0))) == [
-        *range(5)
-    ]
+    assert list(shuffled(range(5), 1, np.random.default_rng(0))) == [*range(5)]
 
 
 # --------------------------------------------------------- foreign and bad
