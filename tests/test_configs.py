@@ -761,6 +761,19 @@ def test_unknown_names_suggest_known_ones():
         load_config('mocov2_r50_8xb32', {'modle.m': 0.9})
 
 
+def test_the_type_of_the_data_can_be_changed_on_the_command_line():
+    options = {
+        'train_dataloader.dataset.type': 'TarShards',
+        'train_dataloader.dataset.data_root': '/shards',
+    }
+    dataset = load_config('mocov2_r50_8xb32', options).train_dataloader.dataset
+    assert set(dataset) == {'type', 'data_root', 'pipeline'}
+    # What is given stays, to be refused when it is built.
+    options['train_dataloader.dataset.data_prefix'] = 'x'
+    dataset = load_config('mocov2_r50_8xb32', options).train_dataloader.dataset
+    assert dataset.data_prefix == 'x'
+
+
 def test_the_checkout_and_the_package_show_the_same_configs():
     root = config_root()
     assert (root / '_base_' / 'default_runtime.py').is_file()
