@@ -31,19 +31,27 @@ REQUIRES = [
 ]
 DET = [*OPENMMLAB, 'onedl-mmdetection>=3.5.1', 'pycocotools']
 SEG = [*OPENMMLAB, 'onedl-mmsegmentation>=1.4.2']
+HF = ['datasets']
+# imagecodecs: most GeoTIFFs are compressed.
+SATELLITE = ['imagecodecs', 'tifffile']
+WEBDATASET = ['webdataset']
 OPTIONAL = [
+    *HF,
+    *SATELLITE,
+    *WEBDATASET,
     'faiss-cpu',
     'kornia',
     'safetensors',
-    'tifffile',
     'timm',
-    'webdataset',
 ]
 TEST = ['mypy', 'pytest', 'pytest-timeout', 'ruff', 'tensorboard']
 EXTRAS = {
     'mminstall': OPENMMLAB,
     'det': DET,
     'seg': SEG,
+    'hf': HF,
+    'satellite': SATELLITE,
+    'webdataset': WEBDATASET,
     'optional': OPTIONAL,
     'test': TEST,
     'all': sorted({*DET, *SEG, *OPTIONAL, 'tensorboard'}),

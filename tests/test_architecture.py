@@ -47,7 +47,17 @@ LAYERS = {
     'mmmoco.models': {'mmmoco.models'},
     'mmmoco': {'mmmoco.version', 'mmmoco.apis'},
 }
-OPTIONAL = ('mmdet', 'mmseg', 'faiss', 'kornia', 'webdataset', 'timm')
+OPTIONAL = (
+    'mmdet',
+    'mmseg',
+    'faiss',
+    'kornia',
+    'webdataset',
+    'braceexpand',
+    'datasets',
+    'tifffile',
+    'timm',
+)
 BANNED = {'utils', 'misc', 'helpers', 'common'}
 
 

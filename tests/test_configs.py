@@ -65,6 +65,9 @@ PARAMETERS = {
     'mocov3_vit-conv-b_64xb64_300e': v3(conv_vit(768), 768, 3),
     # At 96 pixels there are 6×6 positions in place of 14×14.
     'mocov3_vit-s_1xb256_cifar10-96px': 84_266_752 - 2 * (196 - 36) * 384,
+    # Ten more channels in a projection of 16×16 pixels, in both encoders.
+    'mocov3_vit-s_4xb64_sentinel2-13band': 84_266_752 + 20 * 256 * 384,
+    'mocov2_r50_8xb32_satellite': 55_933_312,
     # ResNet-18 without its last layer, 3×3 kernels in the first.
     'mocov2_r18_1xb512_cifar10': 2 * (11_168_832 + 512 * 128 + 128),
 }
@@ -537,6 +540,7 @@ DICTIONARIES = {
     'InBatch': {},
 }
 SMALL_BATCH = 16
+SENTINEL_2 = [f'B{i}' for i in range(1, 13)] + ['B8A']
 
 
 def cut(cfg, folder):
@@ -567,6 +571,10 @@ def cut(cfg, folder):
         dataset.data_prefix = ''
         for view in dataset.pipeline[1].views.values():
             view[0].size = 32
+    elif dataset.type == 'SeasonalPlaces':
+        dataset.data_root, dataset.data_prefix = str(folder / 'places'), ''
+        for view in dataset.pipeline[0].views.values():
+            view[0].size = 32
     else:
         dataset.num_scenes = SMALL_BATCH
 
@@ -578,6 +586,14 @@ def images(tmp_path_factory):
     for i in range(SMALL_BATCH):
         pixels = draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f'{i:02}.png')
+        # Sentinel-2: a folder for each date, a file for each band.
+        for date in ('spring', 'autumn'):
+            place = folder / f'places/{i:02}/{date}'
+            place.mkdir(parents=True)
+            for band in SENTINEL_2:
+                side = 40 if band in ('B2', 'B3', 'B4', 'B8') else 20
+                raw = draws.integers(0, 4000, (side, side), dtype=np.uint16)
+                np.save(place / f'{band}.npy', raw)
     return folder
 
 
@@ -647,7 +663,8 @@ def test_sync_bn_turns_into_layers_that_take_what_they_get(name, images):
     model = MODELS.build(cfg.model)
     kinds = {type(m).__name__ for m in model.modules()}
     assert 'SyncBatchNorm' not in kinds
-    model.encode_query(torch.randn(4, 3, 32, 32))
+    channels = len(cfg.model.data_preprocessor.mean)
+    model.encode_query(torch.randn(4, channels, 32, 32))
 
 
 def test_weight_decay_covers_every_trainable_parameter(small_config):
@@ -736,6 +753,19 @@ def test_unknown_names_suggest_known_ones():
         resolve_config('nowhere::x.py')
     with pytest.raises(KeyError, match='modle'):
         load_config('mocov2_r50_8xb32', {'modle.m': 0.9})
+
+
+def test_the_type_of_the_data_can_be_changed_on_the_command_line():
+    options = {
+        'train_dataloader.dataset.type': 'TarShards',
+        'train_dataloader.dataset.data_root': '/shards',
+    }
+    dataset = load_config('mocov2_r50_8xb32', options).train_dataloader.dataset
+    assert set(dataset) == {'type', 'data_root', 'pipeline'}
+    # What is given stays, to be refused when it is built.
+    options['train_dataloader.dataset.data_prefix'] = 'x'
+    dataset = load_config('mocov2_r50_8xb32', options).train_dataloader.dataset
+    assert dataset.data_prefix == 'x'
 
 
 def test_the_checkout_and_the_package_show_the_same_configs():

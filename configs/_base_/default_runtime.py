@@ -1,4 +1,5 @@
-# What every pre-training run has: the two update hooks, logging, checkpoints.
+# What every pre-training run has: the two update hooks, logging, checkpoints,
+# bad files counted and listed.
 default_scope = 'mmmoco'
 
 # Where flips, colours and blur are done: by the workers, or for whole batches
@@ -10,6 +11,7 @@ custom_hooks = [
     dict(type='KeyEncoderUpdateHook'),
     dict(type='DictionaryUpdateHook'),
     dict(type='MonitorHook'),
+    dict(type='BadFilesHook'),
 ]
 default_hooks = dict(
     guard=dict(type='GuardHook'),

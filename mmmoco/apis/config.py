@@ -1,5 +1,6 @@
 """Finding and reading configs, ours and those of the other libraries."""
 
+import inspect
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 import mmmoco
+from mmmoco.registry import DATASETS
 
 from .device_views import move_views
 
@@ -114,6 +116,9 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         for key in options:
             _check_option(cfg, key)
         cfg.merge_from_dict(options)
+        for key in options:
+            if key.endswith('dataset.type'):
+                _drop_arguments(cfg, key.removesuffix('.type'), options)
     move_views(cfg)
     return cfg
 
@@ -127,6 +132,27 @@ def _check_option(cfg: Config, key: str) -> None:
             f'--cfg-options {key}: the config has no {first!r}. It has '
             f'{", ".join(sorted(k for k in node if not k.startswith("_")))}.'
         )
+
+
+def _drop_arguments(cfg: Config, place: str, options: dict[str, Any]) -> None:
+    """Drop what the config gave to the data set that an option replaces.
+
+    The pipeline and what the new one also takes stay, so that the type can
+    be changed on the command line.
+    """
+    node: Any = cfg
+    for part in place.split('.'):
+        node = node[part]
+    kind = DATASETS.get(node['type'])
+    if kind is None:
+        return
+    parameters = inspect.signature(kind).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = {'type', *(p.name for p in parameters)}
+    for name in [n for n in node if n not in known]:
+        if f'{place}.{name}' not in options:
+            del node[name]
 
 
 def enable_package_bases() -> None:

@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from torch.utils.data import Dataset, default_collate
 
+from mmmoco.datasets import SampleAddress
 from mmmoco.registry import DATASETS
 
 #: Side of the synthetic images; the views are cut from them.
@@ -52,7 +53,11 @@ def draw(cfg: Config, samples: Samples, n: int) -> dict[str, Any]:
     if dataset is None:
         drawn = _synthetic(cfg, n)
     else:
-        drawn = [dataset[i % len(dataset)] for i in range(n)]
+        addressed = hasattr(dataset, 'bad_files')
+        drawn = [
+            dataset[SampleAddress(i, epoch=0, seed=0) if addressed else i]
+            for i in (j % len(dataset) for j in range(n))
+        ]
     batch: dict[str, Any] = default_collate(drawn)
     return batch
 

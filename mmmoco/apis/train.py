@@ -95,7 +95,7 @@ def prepare(args: argparse.Namespace) -> Config:
     name = resolve_config(args.config).stem
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
     if args.seed is not None:
-        cfg.setdefault('randomness', {})['seed'] = args.seed
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(

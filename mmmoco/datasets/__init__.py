@@ -1,13 +1,29 @@
 from . import transforms
 from .addressed import AddressedDataset, AddressedSampler, SampleAddress
+from .bad_files import BadFile, BadFileLog, UnreadableDataError
+from .cifar import CIFAR
 from .digit_scenes import DigitScenes
+from .hugging_face import HFDataset, HFStream
 from .image_folder import ImageFolderDataset
+from .seasonal_places import SeasonalPlaces
+from .shard_stream import Record, ShardStream
+from .tar_shards import TarShards
 
 __all__ = [
+    'CIFAR',
     'AddressedDataset',
     'AddressedSampler',
+    'BadFile',
+    'BadFileLog',
     'DigitScenes',
+    'HFDataset',
+    'HFStream',
     'ImageFolderDataset',
+    'Record',
     'SampleAddress',
+    'SeasonalPlaces',
+    'ShardStream',
+    'TarShards',
+    'UnreadableDataError',
     'transforms',
 ]

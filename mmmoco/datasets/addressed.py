@@ -15,9 +15,14 @@ import torch
 from mmengine.dist import get_dist_info
 from torch.utils.data import Dataset, Sampler
 
-from mmmoco.functional import generator, seed_global_generators
+from mmmoco.functional import (
+    derive_seed,
+    generator,
+    seed_global_generators,
+)
 from mmmoco.registry import DATA_SAMPLERS
 
+from .bad_files import MAX_ATTEMPTS, BadFileLog, UnreadableDataError, reason_of
 from .transforms.pipeline import build_pipeline
 
 
@@ -38,12 +43,21 @@ class SampleAddress(NamedTuple):
 class AddressedDataset(Dataset[dict[str, Any]]):
     """A data set whose random transforms depend on the address alone.
 
+    A sample that cannot be read (the pipeline raises an OSError, or returns
+    None) is replaced by another one, drawn from (seed, epoch, index,
+    attempt); ``'bad'`` of the result says how many were tried in vain, and
+    ``'ids'`` which one it is in the end. Only a bare index raises.
+
     Args:
         pipeline: Configs of transforms, applied in order.
+
+    Attributes:
+        bad_files: Where bad files are noted.
     """
 
     def __init__(self, pipeline: Sequence[dict[str, Any]] = ()) -> None:
         self.pipeline = build_pipeline(pipeline)
+        self.bad_files = BadFileLog()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -52,13 +66,68 @@ class AddressedDataset(Dataset[dict[str, Any]]):
     def sample(self, index: int) -> dict[str, Any]:
         """Return what the first transform receives."""
 
+    def name_of(self, index: int) -> str:
+        """Return what a sample is called in messages, such as its path."""
+        return f'sample {index}'
+
     def __getitem__(self, item: int | SampleAddress) -> dict[str, Any]:
-        """Return a transformed sample; a bare index has epoch 0, seed 0."""
+        """Return a transformed sample.
+
+        Args:
+            item: An address; or a bare index, which has epoch 0 and seed 0
+                and is not replaced.
+
+        Raises:
+            OSError: If the sample of a bare index cannot be read.
+            UnreadableDataError: If no replacement can be read either.
+        """
         if not isinstance(item, SampleAddress):
-            item = SampleAddress(int(item), epoch=0, seed=0)
-        seed_global_generators(item.seed, item.epoch, item.index, 'view')
-        result: dict[str, Any] = self.pipeline(self.sample(item.index))
-        return result
+            address = SampleAddress(int(item), epoch=0, seed=0)
+            return self._make(address, address.index, attempt=0)
+        index = item.index
+        for attempt in range(MAX_ATTEMPTS):
+            if attempt:
+                index = self._replacement(item, attempt)
+            try:
+                return self._make(item, index, attempt)
+            except OSError as error:
+                bad, reason = self.name_of(index), reason_of(error)
+                self.bad_files.note(bad, error)
+        raise UnreadableDataError(
+            f'{MAX_ATTEMPTS} samples in a row could not be read; the last '
+            f'one was {bad!r}: {reason}'
+        )
+
+    def _replacement(self, address: SampleAddress, attempt: int) -> int:
+        index, epoch, seed = address
+        return derive_seed(seed, epoch, index, attempt, 'replacement') % len(
+            self
+        )
+
+    def _make(
+        self, address: SampleAddress, index: int, attempt: int
+    ) -> dict[str, Any]:
+        """Run the pipeline; a replacement gets draws of its own."""
+        purpose = ('view', attempt) if attempt else ('view',)
+        seed_global_generators(
+            address.seed, address.epoch, address.index, *purpose
+        )
+        return transformed(self.pipeline, self.sample(index), attempt)
+
+
+def transformed(
+    pipeline: Any, sample: dict[str, Any], attempt: int
+) -> dict[str, Any]:
+    """Return a sample after its pipeline, with ``'bad'``.
+
+    Raises:
+        OSError: If a transform gives the sample up by returning None.
+    """
+    result: dict[str, Any] | None = pipeline(sample)
+    if result is None:
+        raise OSError('a transform returned None')
+    result['bad'] = attempt
+    return result
 
 
 @DATA_SAMPLERS.register_module()
@@ -67,6 +136,8 @@ class AddressedSampler(Sampler[SampleAddress]):
 
     All processes get equally many samples: the last ones are repeated from
     the beginning of the permutation, so that no process waits for another.
+    A :class:`ShardStream` orders its samples by itself; its addresses are
+    the positions in the stream of this process.
 
     Args:
         dataset: The data set.
@@ -89,6 +160,7 @@ class AddressedSampler(Sampler[SampleAddress]):
         self.infinite = infinite
         self.epoch = 0
         self.rank, self.world_size = get_dist_info()
+        self._skipped = 0
 
     def __len__(self) -> int:
         """Samples of one epoch on this process."""
@@ -98,13 +170,34 @@ class AddressedSampler(Sampler[SampleAddress]):
         """Choose the permutation; called by mmengine before each epoch."""
         self.epoch = epoch
 
+    def skip(self, samples: int) -> None:
+        """Begin the next iteration later; nothing is loaded for it.
+
+        Args:
+            samples: Number of this process's samples to pass over.
+        """
+        self._skipped = samples
+
     def __iter__(self) -> Iterator[SampleAddress]:
-        epochs: Iterator[int] = iter([self.epoch])
+        start, self._skipped = self._skipped, 0
+        if getattr(self.dataset, 'is_stream', False):
+            yield from self._positions(start)
+            return
+        epoch = self.epoch
         if self.infinite:
-            epochs = itertools.count(self.epoch)
-        for epoch in epochs:
-            for index in self._indices(epoch):
+            epoch, start = epoch + start // len(self), start % len(self)
+        while True:
+            for index in self._indices(epoch)[start:]:
                 yield SampleAddress(index, epoch, self.seed)
+            if not self.infinite:
+                return
+            epoch, start = epoch + 1, 0
+
+    def _positions(self, start: int) -> Iterator[SampleAddress]:
+        """Addresses in a stream: without an end, or by epoch."""
+        stop = None if self.infinite else len(self)
+        for position in itertools.islice(itertools.count(), start, stop):
+            yield SampleAddress(position, self.epoch, self.seed)
 
     def _indices(self, epoch: int) -> list[int]:
         n = len(self.dataset)

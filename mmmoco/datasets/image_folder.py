@@ -152,3 +152,7 @@ class ImageFolderDataset(AddressedDataset):
         if self.labels is not None:
             result['gt_label'] = self.labels[index]
         return result
+
+    def name_of(self, index: int) -> str:
+        """Return the path of an image."""
+        return self.paths[index]

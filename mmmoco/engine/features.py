@@ -1,10 +1,12 @@
 """Features of a data set, by a model, over all processes."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmmoco.functional import gather
@@ -41,6 +43,7 @@ def extract_features(
     training = model.training
     model.eval()
     values, labels, ids = [], [], []
+    bad = 0
     try:
         for raw in loader:
             batch = model.data_preprocessor(raw, False)
@@ -54,11 +57,20 @@ def extract_features(
             values.append(model.extract_feat(x, stage).float())
             labels.append(batch['labels'])
             ids.append(batch['ids'])
+            bad += int((torch.as_tensor(batch.get('bad', 0)) > 0).sum())
     finally:
         model.train(training)
     joined = [torch.cat(parts) for parts in (values, labels, ids)]
     if get_world_size() > 1:
         joined = [gather(part) for part in joined]
+    if bad:
+        print_log(
+            f'{bad} samples could not be read; they are left out of the '
+            'evaluation.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    # A replacement of a bad sample has the id of another one, and is dropped.
     return _in_order(*joined)
 
 

@@ -1,3 +1,10 @@
+from .bands import (
+    BandBlur,
+    BandBrightnessContrast,
+    BandGray,
+    LoadBands,
+    ScaleBands,
+)
 from .fast_views import (
     FastColorJitter,
     FastFlip,
@@ -9,9 +16,14 @@ from .fast_views import (
 )
 from .loading import LoadRGB, ToPIL, decode_rgb
 from .pipeline import build_pipeline
+from .satellite import DiscreteRotation, GaussianNoise, SeasonalViews
 from .views import PackImage, Views
 
 __all__ = [
+    'BandBlur',
+    'BandBrightnessContrast',
+    'BandGray',
+    'DiscreteRotation',
     'FastColorJitter',
     'FastFlip',
     'FastGaussianBlur',
@@ -19,8 +31,12 @@ __all__ = [
     'FastRandomResizedCrop',
     'FastSolarize',
     'FastView',
+    'GaussianNoise',
+    'LoadBands',
     'LoadRGB',
     'PackImage',
+    'ScaleBands',
+    'SeasonalViews',
     'ToPIL',
     'Views',
     'build_pipeline',

@@ -76,9 +76,30 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image.convert('RGB'))
 
 
+def _from_array(image: Image.Image | NDArray[Any]) -> NDArray[np.uint8]:
+    """Return H×W×3 of an image that needs no decoding.
+
+    Raises:
+        OSError: If it is no uint8 image of 1, 3 or 4 channels.
+    """
+    if isinstance(image, Image.Image):
+        return _to_rgb(image)
+    array = image[..., None] if image.ndim == 2 else image
+    if array.dtype != np.uint8 or array.shape[2:] not in ((1,), (3,), (4,)):
+        raise OSError(
+            f'an array of {image.dtype}, shape {image.shape}, is no RGB image'
+        )
+    if array.shape[2] == 1:
+        return np.repeat(array, 3, axis=2)
+    return np.ascontiguousarray(array[..., :3])
+
+
 @TRANSFORMS.register_module()
 class LoadRGB(BaseTransform):
     """Decode ``img_path`` to ``img``, uint8 H×W×3, by :func:`decode_rgb`.
+
+    Sources without files give the content as ``img_bytes`` (``img_path`` is
+    then a name only), or ``img`` itself.
 
     Args:
         max_pixels: Larger images are refused before they are decoded.
@@ -93,9 +114,14 @@ class LoadRGB(BaseTransform):
         Raises:
             OSError: If it cannot be read or decoded, naming it.
         """
+        if 'img' in results:
+            results['img'] = _from_array(results['img'])
+            return results
         path = results['img_path']
-        with open(path, 'rb') as file:
-            data = file.read()
+        data = results.get('img_bytes')
+        if data is None:
+            with open(path, 'rb') as file:
+                data = file.read()
         results['img'] = decode_rgb(data, str(path), self.max_pixels)
         return results
 

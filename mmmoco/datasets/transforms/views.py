@@ -40,15 +40,21 @@ class Views(BaseTransform):
 
     def transform(self, results: Results) -> Results:
         """Make every view of ``img``."""
+        return self.pack([results['img']] * len(self.views), results)
+
+    def pack(self, images: Sequence[Any], results: Results) -> Results:
+        """Make the views from one image each."""
         inputs, drawn = {}, {}
-        for name, pipeline in self.views.items():
-            view = {'img': results['img']}
+        for image, (name, pipeline) in zip(
+            images, self.views.items(), strict=True
+        ):
+            view: Results = {'img': image}
             if self.record:
                 drawn[name] = view['drawn'] = []
             inputs[name] = to_tensor(pipeline(view)['img'])
         packed = {'inputs': inputs, 'ids': results['sample_idx']}
         if self.record:
-            packed |= {'original': results['img'], 'drawn': drawn}
+            packed |= {'original': images[0], 'drawn': drawn}
         return packed
 
 
@@ -68,8 +74,13 @@ class PackImage(BaseTransform):
 
 
 def to_tensor(image: Image.Image | np.ndarray[Any, Any]) -> Tensor:
-    """Return a PIL image or an array H×W[×C] as a tensor C×H×W."""
+    """Return a PIL image or an array H×W[×C] as a tensor C×H×W.
+
+    The type stays, except that uint16 becomes int32: NCCL cannot send it.
+    """
     array = np.array(image) if isinstance(image, Image.Image) else image
     if array.ndim == 2:
         array = array[..., None]
+    if array.dtype == np.uint16:
+        array = array.astype(np.int32)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()

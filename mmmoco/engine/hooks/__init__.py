@@ -1,4 +1,5 @@
 from .addressed_randomness_hook import AddressedRandomnessHook
+from .bad_files_hook import BadFilesHook
 from .checkpoint_hook import ContrastCheckpointHook
 from .guard_hook import GuardHook
 from .knn_hook import KNNHook
@@ -7,6 +8,7 @@ from .update_hooks import DictionaryUpdateHook, KeyEncoderUpdateHook
 
 __all__ = [
     'AddressedRandomnessHook',
+    'BadFilesHook',
     'ContrastCheckpointHook',
     'DictionaryUpdateHook',
     'GuardHook',

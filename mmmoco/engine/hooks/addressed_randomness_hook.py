@@ -2,7 +2,7 @@ from typing import Any
 
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.functional import seed_global_generators
@@ -19,6 +19,23 @@ class AddressedRandomnessHook(Hook):
     """
 
     priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Continue within the epoch, if a run stopped there.
+
+        mmengine would begin the epoch again; its iteration-based loop skips
+        by itself.
+        """
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            return
+        loader = runner.train_dataloader
+        done = runner.iter - runner.epoch * len(loader)
+        if done > 0 and hasattr(loader.sampler, 'skip'):
+            loader.sampler.skip(done * loader.batch_size)
+            runner.logger.info(
+                f'Continuing epoch {runner.epoch + 1} after {done} of '
+                f'{len(loader)} batches.'
+            )
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None

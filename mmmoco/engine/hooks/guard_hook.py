@@ -54,6 +54,7 @@ def check_loader(
     """
     if loader.batch_size is None:
         return None  # A batch sampler of its own.
+    check_shards(loader, processes)
     try:
         samples = len(loader.dataset)  # type: ignore[arg-type]
     except TypeError:
@@ -66,6 +67,43 @@ def check_loader(
         accumulation,
         drop_last=loader.drop_last and not infinite,
     )
+
+
+def check_shards(loader: DataLoader[Any], processes: int) -> None:
+    """See that every lane of a stream has a shard, and whole batches.
+
+    Args:
+        loader: Of the training.
+        processes: Of the run.
+
+    Raises:
+        ValueError: Naming the numbers.
+    """
+    dataset: Any = loader.dataset
+    if not getattr(dataset, 'is_stream', False):
+        return
+    lanes = dataset.lanes or max(1, loader.num_workers)
+    if dataset.num_shards < processes * lanes:
+        most = dataset.num_shards // processes
+        mend = (
+            f'Lower train_dataloader.num_workers (or dataset.lanes) to at '
+            f'most {most}'
+            if most
+            else f'Use at most {dataset.num_shards} processes'
+        )
+        raise ValueError(
+            f'The data set has {dataset.num_shards} shards, less than '
+            f'{processes * lanes} = {processes} process(es) x {lanes} '
+            'workers (lanes): some would have nothing to read. '
+            f'{mend}, or write more shards (tools/make_shards.py '
+            '--samples-per-shard).'
+        )
+    infinite = getattr(loader.sampler, 'infinite', False)
+    if not (loader.drop_last or infinite):
+        raise ValueError(
+            f'{type(dataset).__name__} needs train_dataloader.drop_last='
+            'True: its order is counted in whole batches.'
+        )
 
 
 def check_samples(

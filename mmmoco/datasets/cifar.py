@@ -1,0 +1,202 @@
+"""CIFAR-10 and CIFAR-100 from the archives of their authors."""
+
+import io
+import pickle
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmoco.registry import DATASETS
+
+from .addressed import AddressedDataset
+
+_FILES: dict[int, dict[str, tuple[str, ...]]] = {
+    10: {
+        'train': tuple(f'data_batch_{i}' for i in range(1, 6)),
+        'test': ('test_batch',),
+    },
+    100: {'train': ('train',), 'test': ('test',)},
+}
+_NAMES = {
+    10: ('batches.meta', b'label_names', b'labels'),
+    100: ('meta', b'fine_label_names', b'fine_labels'),
+}
+_SIDE = 32
+#: No file of the archives is as large.
+_MOST_BYTES = 400 * 2**20
+
+
+@DATASETS.register_module()
+class CIFAR(AddressedDataset):
+    """CIFAR-10 or CIFAR-100 as the authors pack them for python.
+
+    The batches are pickles. They are read by an unpickler that builds numpy
+    arrays and plain values and nothing else, from the archive in memory.
+
+    Args:
+        data_root: ``cifar-10-python.tar.gz``, ``cifar-100-python.tar.gz``,
+            the folder that such an archive was unpacked to, or a folder that
+            holds one of these.
+        split: ``'train'`` or ``'test'``.
+        pipeline: Configs of transforms; the first gets an array H×W×C in
+            ``img``.
+
+    Raises:
+        FileNotFoundError: If the batches are not there.
+        ValueError: If they are not what they should be.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'train',
+        pipeline: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(pipeline)
+        if split not in ('train', 'test'):
+            raise ValueError(f"CIFAR: split={split!r}: use 'train' or 'test'.")
+        place = Path(data_root).expanduser()
+        classes: tuple[str, ...] = ()
+        batches, labels = [], []
+        for kind, files in _FILES.items():
+            meta, names_key, labels_key = _NAMES[kind]
+            found = dict(_read(place, (meta, *files[split])))
+            if meta not in found:
+                continue
+            missing = [name for name in files[split] if name not in found]
+            if missing:
+                raise FileNotFoundError(
+                    f'{data_root!r} holds {meta!r} of CIFAR-{kind}, but not '
+                    f'{", ".join(missing)}.'
+                )
+            classes = tuple(name.decode() for name in found[meta][names_key])
+            for name in files[split]:
+                batches.append(_images(found[name], name))
+                labels += found[name][labels_key]
+            break
+        else:
+            raise FileNotFoundError(
+                f'{data_root!r} is neither cifar-10-python.tar.gz nor '
+                'cifar-100-python.tar.gz, nor a folder with one of them or '
+                'with what they contain.'
+            )
+        self.images = np.concatenate(batches)  # N×32×32×3
+        self.labels: list[int] = [int(label) for label in labels]
+        self.classes = classes
+        if len(self.labels) != len(self.images):
+            raise ValueError(
+                f'{data_root!r}: {len(self.images)} images, but '
+                f'{len(self.labels)} labels.'
+            )
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Names of the classes."""
+        return {'classes': self.classes}
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def sample(self, index: int) -> dict[str, Any]:
+        """Return image, position and class."""
+        return {
+            'img': self.images[index].copy(),
+            'sample_idx': index,
+            'gt_label': self.labels[index],
+        }
+
+
+def _read(
+    place: Path, wanted: Sequence[str]
+) -> Iterator[tuple[str, dict[bytes, Any]]]:
+    """Yield the wanted batches of an archive or a folder."""
+    if place.is_dir():
+        inner = [p for p in place.glob('cifar-10*-*') if p.is_dir()]
+        for folder in (place, *sorted(inner)):
+            if all((folder / name).is_file() for name in wanted):
+                for name in wanted:
+                    yield name, load_batch((folder / name).read_bytes(), name)
+                return
+        for archive in sorted(place.glob('cifar-10*-python.tar.gz')):
+            yield from _read(archive, wanted)
+    elif place.is_file():
+        try:
+            with tarfile.open(place, 'r:*') as tar:
+                for member in tar:
+                    name = PurePosixPath(member.name).name
+                    if not member.isfile() or name not in wanted:
+                        continue
+                    if member.size > _MOST_BYTES:
+                        raise ValueError(
+                            f'{name!r} in {str(place)!r} has '
+                            f'{member.size} bytes: this is not CIFAR.'
+                        )
+                    stream = tar.extractfile(member)
+                    assert stream is not None  # It is a regular file.
+                    yield name, load_batch(stream.read(), name)
+        except tarfile.TarError as error:
+            raise ValueError(f'{str(place)!r}: {error}') from error
+
+
+def _images(batch: dict[bytes, Any], name: str) -> npt.NDArray[np.uint8]:
+    data = batch.get(b'data')
+    if (
+        not isinstance(data, np.ndarray)
+        or data.dtype != np.uint8
+        or data.ndim != 2
+        or data.shape[1] != 3 * _SIDE**2
+    ):
+        raise ValueError(f'{name!r} holds no images of CIFAR.')
+    return data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+
+
+#: What the pickle of an array calls; its module has moved in numpy.
+_RECONSTRUCT = np.zeros(1).__reduce__()[0]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds numpy arrays and plain values."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return one of four names; numpy has moved them."""
+        if module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+            if name == '_reconstruct':
+                return _RECONSTRUCT
+        elif module == 'numpy' and name in ('ndarray', 'dtype'):
+            return getattr(np, name)
+        elif (module, name) == ('_codecs', 'encode'):
+            return _encode
+        raise pickle.UnpicklingError(
+            f'it asks for {module}.{name}, which is no part of CIFAR'
+        )
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How python 3 pickles bytes for python 2."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'encoding {encoding!r}')
+    return text.encode('latin1')
+
+
+def load_batch(data: bytes, name: str) -> dict[bytes, Any]:
+    """Return the dictionary of a batch, whose text is bytes.
+
+    Args:
+        data: A pickle.
+        name: For the message.
+
+    Raises:
+        ValueError: If it holds anything but plain values and arrays.
+    """
+    try:
+        batch = _Unpickler(io.BytesIO(data), encoding='bytes').load()
+    except Exception as error:  # A damaged pickle raises almost anything.
+        raise ValueError(f'{name!r} cannot be read: {error}') from error
+    if not isinstance(batch, dict):
+        raise ValueError(f'{name!r} holds a {type(batch).__name__}.')
+    return batch

@@ -1,0 +1,230 @@
+"""Data sets of Hugging Face's ``datasets``, in memory or as a stream."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmmoco.functional import derive_seed
+from mmmoco.registry import DATASETS
+
+from .addressed import AddressedDataset
+from .shard_stream import Record, ShardStream
+
+
+@DATASETS.register_module()
+class HFDataset(AddressedDataset):
+    """A map-style data set of ``datasets`` (extra ``hf``).
+
+    Args:
+        data_root: A folder of ``save_to_disk``; or the first argument of
+            ``load_dataset``: a builder (``'imagefolder'``, ``'parquet'``) or
+            the name of a data set on the hub.
+        split: Which split, for example ``'train'``.
+        image_key: Column of the images.
+        label_key: Column of the classes; None: without labels.
+        options: Further arguments of ``load_dataset``, for example
+            ``dict(data_files='*.parquet')`` or ``dict(data_dir=…)``.
+        pipeline: Configs of transforms.
+
+    Raises:
+        ImportError: If ``datasets`` is missing.
+        ValueError: If a column does not exist.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'train',
+        image_key: str = 'image',
+        label_key: str | None = None,
+        options: dict[str, Any] | None = None,
+        pipeline: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(pipeline)
+        data = _load(data_root, split, options, streaming=False)
+        _check_columns(data.column_names, data_root, image_key, label_key)
+        self.image_key, self.label_key = image_key, label_key
+        self.data_root = data_root
+        feature = data.features.get(label_key) if label_key else None
+        self.classes = tuple(getattr(feature, 'names', None) or ())
+        self.data = _undecoded(data, image_key)
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Names of the classes, if they are known."""
+        return {'classes': self.classes}
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.data)
+
+    def name_of(self, index: int) -> str:
+        """Return data set and row."""
+        return f'{self.data_root}[{index}]'
+
+    def sample(self, index: int) -> dict[str, Any]:
+        """Return image, position and, with ``label_key``, class."""
+        row = self.data[index]
+        return _to_sample(
+            row, index, self.name_of(index), self.image_key, self.label_key
+        )
+
+
+@DATASETS.register_module()
+class HFStream(ShardStream):
+    """A streamed data set of ``datasets`` (extra ``hf``).
+
+    Its shards (usually its files) are dealt to processes and lanes as tar
+    shards are; what is passed over on a resume is read, but not decoded.
+
+    Args:
+        data_root: As for :class:`HFDataset`.
+        epoch_size: Samples of one epoch, over all processes.
+        split: Which split, for example ``'train'``.
+        image_key: Column of the images.
+        label_key: Column of the classes; None: without labels.
+        options: Further arguments of ``load_dataset``.
+        lanes: As for :class:`ShardStream`.
+        buffer_size: As for :class:`ShardStream`.
+        pipeline: Configs of transforms.
+
+    Raises:
+        ImportError: If ``datasets`` is missing.
+        ValueError: If a column does not exist.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        epoch_size: int,
+        split: str = 'train',
+        image_key: str = 'image',
+        label_key: str | None = None,
+        options: dict[str, Any] | None = None,
+        lanes: int | None = None,
+        buffer_size: int = 1000,
+        pipeline: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        data = _load(data_root, split, options, streaming=True)
+        # None: known only after the first row.
+        names = data.column_names or list(next(iter(data)))
+        _check_columns(names, data_root, image_key, label_key)
+        self.image_key, self.label_key = image_key, label_key
+        self.data_root = data_root
+        self.data = _undecoded(data, image_key)
+        super().__init__(
+            self.data.num_shards, epoch_size, lanes, buffer_size, pipeline
+        )
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Nothing is known of the classes."""
+        return {'classes': ()}
+
+    def shard_name(self, shard: int) -> str:
+        """Return data set and number of the shard."""
+        return f'{self.data_root}, shard {shard}'
+
+    def read_shard(self, shard: int) -> Iterator[Record]:
+        """Go through a shard; images keep their id in every epoch."""
+        part = self.data.shard(num_shards=self.num_shards, index=shard)
+        for number, row in zip(itertools.count(), part, strict=False):
+            name = f'{self.shard_name(shard)}, row {number}'
+            identity = derive_seed(0, self.data_root, shard, number)
+            yield Record(
+                name,
+                partial(
+                    _to_sample,
+                    row,
+                    identity,
+                    name,
+                    self.image_key,
+                    self.label_key,
+                ),
+            )
+
+
+def _load(
+    data_root: str,
+    split: str,
+    options: dict[str, Any] | None,
+    streaming: bool,
+) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(
+            'This data set needs datasets: pip install "mmmoco[hf]".'
+        ) from error
+    folder = Path(data_root).expanduser()
+    stored = ('dataset_info.json', 'dataset_dict.json')
+    if any((folder / name).is_file() for name in stored):
+        data = datasets.load_from_disk(str(folder))
+        if isinstance(data, datasets.DatasetDict):
+            if split not in data:
+                raise ValueError(
+                    f'{data_root!r} has no split {split!r}, but '
+                    f'{", ".join(data)}.'
+                )
+            data = data[split]
+        if streaming:
+            files = max(1, len(data.cache_files))
+            data = data.to_iterable_dataset(num_shards=files)
+        return data
+    return datasets.load_dataset(
+        data_root, split=split, streaming=streaming, **(options or {})
+    )
+
+
+def _undecoded(data: Any, image_key: str) -> Any:
+    """Let our own loader decode, which knows what to do with bad files."""
+    import datasets
+
+    features = data.features
+    if features and isinstance(features.get(image_key), datasets.Image):
+        return data.cast_column(image_key, datasets.Image(decode=False))
+    return data
+
+
+def _check_columns(
+    names: Sequence[str], data_root: str, *wanted: str | None
+) -> None:
+    for name in wanted:
+        if name is not None and name not in names:
+            raise ValueError(
+                f'{data_root!r} has no column {name!r}, but '
+                f'{", ".join(names)}: set image_key and label_key.'
+            )
+
+
+def _to_sample(
+    row: dict[str, Any],
+    identity: int,
+    name: str,
+    image_key: str,
+    label_key: str | None,
+) -> dict[str, Any]:
+    """Return what the first transform receives.
+
+    Raises:
+        OSError: If the row holds no image.
+    """
+    image = row[image_key]
+    result: dict[str, Any] = {'img_path': name, 'sample_idx': identity}
+    if isinstance(image, dict) and image.get('bytes'):
+        result['img_bytes'] = image['bytes']
+    elif isinstance(image, dict) and image.get('path'):
+        result['img_path'] = image['path']
+    elif isinstance(image, bytes):
+        result['img_bytes'] = image
+    elif image is None or isinstance(image, dict):
+        raise OSError('the row holds no image')
+    else:
+        result['img'] = np.asarray(image)  # a PIL image, an array or lists
+    if label_key is not None:
+        result['gt_label'] = int(row[label_key])
+    return result

@@ -1,0 +1,105 @@
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+
+from mmmoco.registry import DATASETS
+
+from .addressed import AddressedDataset
+from .image_folder import EXTENSIONS
+
+
+@DATASETS.register_module()
+class SeasonalPlaces(AddressedDataset):
+    """Places that were photographed several times: a folder for each.
+
+    ``data_root/<place>/<acquisition>``, where an acquisition is a file, or a
+    folder with one file for each band (SSL4EO-S12). A sample is a place; with
+    :class:`SeasonalViews` its views show different acquisitions.
+
+    Args:
+        data_root: Folder of the places.
+        data_prefix: Sub-folder, for example ``'s2c'``.
+        min_acquisitions: Places with fewer are left out; the log says how
+            many.
+        extensions: Which files are images, in lower case.
+        pipeline: Configs of transforms.
+
+    Raises:
+        FileNotFoundError: If no place has enough acquisitions.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        data_prefix: str = '',
+        min_acquisitions: int = 2,
+        extensions: Sequence[str] = (*EXTENSIONS, '.npy'),
+        pipeline: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(pipeline)
+        self.extensions = tuple(e.lower() for e in extensions)
+        root = Path(data_root).expanduser() / data_prefix
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f'data_root {str(root)!r} does not exist or is no folder. Set '
+                'it to the folder with one folder for each place.'
+            )
+        with os.scandir(root) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+        found = [(name, self._acquisitions(root / name)) for name in names]
+        self.places = [
+            (str(root / name), files)
+            for name, files in found
+            if len(files) >= min_acquisitions
+        ]
+        if not self.places:
+            raise FileNotFoundError(
+                f'No folder in {str(root)!r} holds {min_acquisitions} or '
+                'more acquisitions: files that end with '
+                f'{", ".join(self.extensions)}, or folders of such files.'
+            )
+        if len(self.places) < len(names):
+            print_log(
+                f'{len(names) - len(self.places)} of {len(names)} places in '
+                f'{str(root)!r} have fewer than {min_acquisitions} '
+                'acquisitions and are left out.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def _acquisitions(self, place: Path) -> list[str]:
+        return sorted(
+            str(entry)
+            for entry in place.iterdir()
+            if self._is_image(entry)
+            or (entry.is_dir() and any(map(self._is_image, entry.iterdir())))
+        )
+
+    def _is_image(self, path: Path) -> bool:
+        # A broken link counts: reading it tells what is wrong.
+        return path.name.lower().endswith(self.extensions)
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """No classes."""
+        return {'classes': ()}
+
+    def __len__(self) -> int:
+        """Number of places."""
+        return len(self.places)
+
+    def name_of(self, index: int) -> str:
+        """Return the folder of a place."""
+        return self.places[index][0]
+
+    def sample(self, index: int) -> dict[str, Any]:
+        """Return acquisitions and position; the first one also alone."""
+        return {
+            'acquisitions': self.places[index][1],
+            'img_path': self.places[index][1][0],
+            'sample_idx': index,
+        }

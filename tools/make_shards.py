@@ -1,0 +1,6 @@
+"""Write images as tar shards: ``python tools/make_shards.py --help``."""
+
+from mmmoco.apis.shards import main
+
+if __name__ == '__main__':
+    main()
