@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--protocol', choices=('knn', 'linear'), default='knn')
     result.add_argument('--k', type=int, metavar='K')
     result.add_argument('--temperature', type=float)
-    add_settings(result)
+    add_settings(result, epochs='--probe-epochs')
     return result
 
 

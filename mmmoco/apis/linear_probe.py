@@ -43,8 +43,15 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every field of the settings."""
+def add_settings(
+    parser: argparse.ArgumentParser, epochs: str = '--epochs'
+) -> None:
+    """Add an option for every field of the settings.
+
+    Args:
+        parser: A tool's command line.
+        epochs: Option for the passes over the features.
+    """
     default = ProbeSettings()
     parser.add_argument(
         '--lrs', type=float, nargs='+', default=default.lrs, metavar='LR'
@@ -56,7 +63,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default=default.weight_decays,
         metavar='WD',
     )
-    parser.add_argument('--epochs', type=int, default=default.epochs)
+    parser.add_argument(
+        epochs, dest='probe_epochs', type=int, default=default.epochs
+    )
     parser.add_argument('--batch-size', type=int, default=default.batch_size)
     parser.add_argument(
         '--schedule', choices=('cosine', 'step'), default=default.schedule
@@ -77,7 +86,7 @@ def settings_of(args: argparse.Namespace) -> ProbeSettings:
     return ProbeSettings(
         lrs=tuple(args.lrs),
         weight_decays=tuple(args.weight_decays),
-        epochs=args.epochs,
+        epochs=args.probe_epochs,
         batch_size=args.batch_size,
         schedule=args.schedule,
         standardise=not args.raw,
