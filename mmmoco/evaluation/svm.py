@@ -15,6 +15,8 @@ from torch import Tensor
 
 from mmmoco.functional import generator
 
+from .classification import count_classes
+
 #: Images a class of the low-shot figures (VOC07).
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)
 COSTS = tuple(4.0**i for i in range(-6, 4))
@@ -63,8 +65,8 @@ def svm_map(
     Raises:
         ValueError: If no class can be evaluated.
     """
-    x, y = _arrays(*train)
-    x_test, y_test = _arrays(*test, classes=y.shape[1])
+    total = count_classes(train[1], test[1])
+    (x, y), (x_test, y_test) = (_arrays(*s, total) for s in (train, test))
     classes = [
         c
         for c in range(y.shape[1])
@@ -106,11 +108,9 @@ def svm_map(
     return SVMResult(100 * float(np.mean(whole)), low_shot)
 
 
-def _arrays(
-    x: Tensor, labels: Tensor, classes: int | None = None
-) -> tuple[Array, Array]:
+def _arrays(x: Tensor, labels: Tensor, classes: int) -> tuple[Array, Array]:
     if labels.dim() == 1:
-        labels = F.one_hot(labels.cpu(), classes or -1)
+        labels = F.one_hot(labels.cpu(), classes)
     unit = F.normalize(x.float(), dim=1).cpu()
     return unit.numpy(), labels.cpu().to(torch.int8).numpy()
 

@@ -14,5 +14,5 @@ def test_no_class_at_all():
 
 
 def test_unknown_class_names_the_image():
-    with pytest.raises(ValueError, match=r"a\.jpg.*class 3"):
+    with pytest.raises(ValueError, match=r'a\.jpg.*class 3'):
         MultiHot(3)({'gt_label': [3], 'img_path': 'a.jpg'})

@@ -4,14 +4,10 @@
 # Metric: 98.0 % top-1 (SSL4EO-S12, MoCo v2, 13 bands).
 _base_ = '../../../_base_/benchmarks/linear_r50.py'
 model = dict(head=dict(num_classes=10, topk=(1,)))
-data = dict(
-    _delete_=True, type='CustomDataset', data_root='data/eurosat'
-)
+data = dict(_delete_=True, type='CustomDataset', data_root='data/eurosat')
 train_dataloader = dict(
     batch_size=64,
-    dataset=dict(
-        ann_file='train.txt', pipeline=_base_.train_pipeline, **data
-    ),
+    dataset=dict(ann_file='train.txt', pipeline=_base_.train_pipeline, **data),
 )
 val_dataloader = dict(
     dataset=dict(ann_file='test.txt', pipeline=_base_.test_pipeline, **data)

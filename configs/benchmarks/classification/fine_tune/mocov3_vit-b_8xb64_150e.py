@@ -3,4 +3,3 @@
 # Time: not measured.
 # Metric: 83.0 % top-1 (mmpretrain, without the decay from layer to layer).
 _base_ = '../../../_base_/benchmarks/fine_tune_vit.py'
-

@@ -4,4 +4,3 @@
 # Metric: 81.4 % top-1 (published by the authors, other settings).
 _base_ = '../../../_base_/benchmarks/fine_tune_vit.py'
 model = dict(backbone=dict(arch='small'), head=dict(in_channels=384))
-
