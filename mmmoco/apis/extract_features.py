@@ -155,6 +155,7 @@ def _loader(args: argparse.Namespace, cfg: Config) -> Any:
                 data_root=args.images,
                 pipeline=[
                     dict(type='LoadRGB'),
+                    dict(type='ToPIL'),
                     dict(type='mmpretrain.torchvision/Resize', size=edge),
                     dict(
                         type='mmpretrain.torchvision/CenterCrop',

@@ -303,8 +303,8 @@ def small_options(root):
     for name in ('bank', 'query'):
         options[f'knn.{name}.dataset.data_root'] = root
         options[f'knn.{name}.num_workers'] = 0
-        options[f'knn.{name}.dataset.pipeline.1.size'] = 32
         options[f'knn.{name}.dataset.pipeline.2.size'] = 32
+        options[f'knn.{name}.dataset.pipeline.3.size'] = 32
     options['knn.k'] = 3
     return ['--cfg-options', *(f'{k}={v}' for k, v in options.items())]
 

@@ -2,6 +2,7 @@
 # mmpretrain's multi-label format; resize 256, centre crop 224.
 eval_pipeline = [
     dict(type='mmmoco.LoadRGB'),
+    dict(type='mmmoco.ToPIL'),
     dict(type='mmpretrain.torchvision/Resize', size=256),
     dict(type='mmpretrain.torchvision/CenterCrop', size=224),
     dict(type='mmmoco.MultiHot', num_classes=19),

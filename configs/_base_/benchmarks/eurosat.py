@@ -2,6 +2,7 @@
 # tools/make_label_subset.py (seed 42); resize 256, centre crop 224.
 eval_pipeline = [
     dict(type='LoadRGB'),
+    dict(type='ToPIL'),
     dict(type='mmpretrain.torchvision/Resize', size=256),
     dict(type='mmpretrain.torchvision/CenterCrop', size=224),
     dict(type='PackImage'),

@@ -2,6 +2,7 @@
 # resize 256, centre crop 224. Difficult objects do not count.
 eval_pipeline = [
     dict(type='mmmoco.LoadRGB'),
+    dict(type='mmmoco.ToPIL'),
     dict(type='mmpretrain.torchvision/Resize', size=256),
     dict(type='mmpretrain.torchvision/CenterCrop', size=224),
     dict(type='mmmoco.MultiHot', num_classes=20),

@@ -1,12 +1,30 @@
+from .fast_views import (
+    FastColorJitter,
+    FastFlip,
+    FastGaussianBlur,
+    FastGrayscale,
+    FastRandomResizedCrop,
+    FastSolarize,
+    FastView,
+)
+from .loading import LoadRGB, ToPIL, decode_rgb
 from .multi_hot import MultiHot
 from .pipeline import build_pipeline
-from .views import GaussianBlur, LoadRGB, PackImage, Views
+from .views import PackImage, Views
 
 __all__ = [
-    'GaussianBlur',
+    'FastColorJitter',
+    'FastFlip',
+    'FastGaussianBlur',
+    'FastGrayscale',
+    'FastRandomResizedCrop',
+    'FastSolarize',
+    'FastView',
     'LoadRGB',
     'MultiHot',
     'PackImage',
+    'ToPIL',
     'Views',
     'build_pipeline',
+    'decode_rgb',
 ]

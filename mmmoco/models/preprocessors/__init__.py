@@ -1,8 +1,29 @@
-from .batch_views import BatchBrightnessContrast, BatchRandomResizedCrop
+from .batch_photometric import (
+    BatchColorJitter,
+    BatchDiscreteRotation,
+    BatchFlip,
+    BatchGaussianBlur,
+    BatchGaussianNoise,
+    BatchGrayscale,
+    BatchSolarize,
+)
+from .batch_views import (
+    BatchBrightnessContrast,
+    BatchRandomResizedCrop,
+    BatchView,
+)
 from .view_augmentor import ViewAugmentor
 
 __all__ = [
     'BatchBrightnessContrast',
+    'BatchColorJitter',
+    'BatchDiscreteRotation',
+    'BatchFlip',
+    'BatchGaussianBlur',
+    'BatchGaussianNoise',
+    'BatchGrayscale',
     'BatchRandomResizedCrop',
+    'BatchSolarize',
+    'BatchView',
     'ViewAugmentor',
 ]
