@@ -209,9 +209,7 @@ def test_whole_view_on_the_device(photographs):
         orders.append([names.index(name) for name in order])
         factors.append([values[name] for name in names])
         sigmas.append(sigma)
-        theirs = official_at(
-            Image.fromarray(image), box, order, values, sigma
-        )
+        theirs = official_at(Image.fromarray(image), box, order, values, sigma)
         expected.append(np.asarray(theirs, np.float32))
     n = len(images)
     every = torch.ones(n, dtype=torch.bool)
