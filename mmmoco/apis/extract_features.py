@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,7 @@ def write(
     if out.suffix == '.npz':
         if paths:
             arrays = {**arrays, 'paths': np.array(paths)}
-        replace(out, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        replace(out, lambda file: _fill_npz(file, arrays))
         return
     try:
         from safetensors.numpy import save
@@ -240,6 +241,14 @@ def write(
         ) from error
     content = save(arrays, {'paths': json.dumps(list(paths))})
     replace(out, lambda file: file.write(content))
+
+
+def _fill_npz(file: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+    # numpy.savez wants a file that can be read, or a path.
+    with zipfile.ZipFile(file, 'w') as archive:
+        for name, array in arrays.items():
+            with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -96,7 +96,7 @@ def test_multi_label_columns_too():
 def test_agrees_with_tuned_logistic_regression():
     train, val = digits()
     settings = ProbeSettings(
-        lrs=(0.01, 0.03, 0.1), weight_decays=(0, 1e-3, 1e-2), epochs=15
+        lrs=(0.01, 0.03, 0.1), weight_decays=(0, 1e-3, 1e-2), batch_size=64
     )
     result = linear_probe(train, val, settings)
     x, y = (t.numpy() for t in train)
