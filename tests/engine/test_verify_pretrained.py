@@ -183,6 +183,7 @@ TINY_VIT = dict(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', ['linear', 'fine_tune'])
 def test_vit(case, folder, tmp_path, runner_of):
     import mmmoco.models  # noqa: F401
@@ -200,6 +201,7 @@ def test_vit(case, folder, tmp_path, runner_of):
         base = 'linear/mocov3_vit-s_8xb128_90e'
         backbone['frozen_stages'] = 2
     cfg = classifier(base, folder, tmp_path, backbone, width=24)
+    cfg.param_scheduler = []  # the run ends before the warm-up would
     runner = runner_of(cfg)
     runner.train()
     found = runner.model.state_dict()
@@ -232,5 +234,5 @@ def test_the_head_learns_faster_with_few_labels(
     runner = runner_of(cfg)
     runner.train()
     groups = runner.optim_wrapper.optimizer.param_groups
-    rates = {group['initial_lr'] for group in groups}
-    assert rates == {pytest.approx(0.01), pytest.approx(1.0)}
+    rates = sorted({round(group['initial_lr'], 6) for group in groups})
+    assert rates == [0.01, 1.0]
