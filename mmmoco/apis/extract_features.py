@@ -155,14 +155,14 @@ def _loader(args: argparse.Namespace, cfg: Config) -> Any:
                 type='mmmoco.ImageFolderDataset',
                 data_root=args.images,
                 pipeline=[
-                    dict(type='LoadRGB'),
-                    dict(type='ToPIL'),
+                    dict(type='mmmoco.LoadRGB'),
+                    dict(type='mmmoco.ToPIL'),
                     dict(type='mmpretrain.torchvision/Resize', size=edge),
                     dict(
                         type='mmpretrain.torchvision/CenterCrop',
                         size=args.size,
                     ),
-                    dict(type='PackImage'),
+                    dict(type='mmmoco.PackImage'),
                 ],
             ),
         )
