@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 from mmmoco.datasets import SampleAddress
 from mmmoco.datasets.transforms import Views
 from mmmoco.registry import DATASETS, MODELS
-from mmmoco.visualization import Picture, draw_views
+from mmmoco.visualization import ViewPicture, draw_views
 
 from . import cli
 from .config import load_config
@@ -106,7 +106,7 @@ def read_samples(
 
 def picture_rows(
     cfg: Config, samples: Sequence[dict[str, Any]], seed: int
-) -> list[list[Picture]]:
+) -> list[list[ViewPicture]]:
     """Finish the views as the data preprocessor does, and describe them."""
     in_workers = [sample.pop('drawn', {}) for sample in samples]
     originals = [sample.pop('original', None) for sample in samples]
@@ -124,11 +124,11 @@ def picture_rows(
         if original is None:
             # Nothing was cut by the workers: they sent the image itself.
             original = _channels_last(next(iter(sources.values()))[i])
-        row = [Picture(original, 'original', [_shape(original)])]
+        row = [ViewPicture(original, 'original', [_shape(original)])]
         for name, x in views.items():
             notes = list(map(_note, in_workers[i].get(name, [])))
             notes += _device_notes(augmentor.drawn.get(name, []), i, len(x))
-            row.append(Picture(_pixels(x[i], augmentor), name, notes))
+            row.append(ViewPicture(_pixels(x[i], augmentor), name, notes))
         rows.append(row)
     return rows
 

@@ -6,19 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 
 from mmmoco.engine.features import Features
-from mmmoco.engine.knn_protocol import KNNProtocol
 from mmmoco.engine.results import append_result
 
 from . import cli
 from .config import load_config
+from .evaluation import (
+    add_arguments,
+    log_figures,
+    open_protocol,
+    require_file,
+)
 from .model import get_model
-from .runtime import fit_workers
+from .runtime import init_processes
+from .train import LAUNCHERS
 
 
 def raw_pixel_features(loader: Any, device: str = 'cpu') -> Features:
@@ -45,18 +49,10 @@ def parser() -> argparse.ArgumentParser:
         'knn.bank.dataset.data_root=/data/imagenet '
         'knn.query.dataset.data_root=/data/imagenet',
     )
-    result.add_argument('config', help='path, name, or package::path')
-    result.add_argument('checkpoint', help='file of a pre-training run')
+    add_arguments(result)
     result.add_argument('--k', type=int, nargs='+', default=[], metavar='K')
     result.add_argument('--temperature', type=float)
-    result.add_argument('--features', choices=('backbone', 'neck'))
-    result.add_argument(
-        '--work-dir', help="where results.jsonl is (the checkpoint's folder)"
-    )
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
-    cli.add_debug(result)
+    result.add_argument('--launcher', choices=LAUNCHERS, default='none')
     return result
 
 
@@ -82,23 +78,10 @@ def report_knn(
         KeyError: If the config has no ``knn``.
         ValueError: If the protocol is incomplete or does not fit.
     """
-    logger = MMLogger.get_instance('mmmoco', log_level='INFO')
-    if 'knn' not in cfg:
-        raise KeyError(
-            'The config has no knn=dict(bank=…, query=…): see '
-            'configs/_base_/datasets/image_folder.py.'
-        )
-    init_default_scope(cfg.get('default_scope', 'mmmoco'))
-    fit_workers(cfg)
-    given = {'temperature': temperature, 'features': features}
-    settings = {**cfg.knn, **{k: v for k, v in given.items() if v}}
-    protocol = KNNProtocol.build(settings, seed=0, ks=ks)
+    protocol = open_protocol(cfg, ks, temperature, features)
     model = get_model(cfg, checkpoint).to(get_device())
     for k, metrics in protocol.evaluate(model).items():
-        logger.info(
-            f'k-NN, k={k}: top-1 {metrics["top1"]:.2f} %, '
-            f'top-5 {metrics["top5"]:.2f} %'
-        )
+        log_figures(f'k-NN, k={k}', metrics)
         append_result(
             work_dir or str(Path(checkpoint).parent),
             task='knn',
@@ -112,10 +95,8 @@ def report_knn(
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     cfg = load_config(args.config, args.cfg_options)
-    if not Path(args.checkpoint).is_file():
-        raise FileNotFoundError(
-            f'Checkpoint {args.checkpoint!r} does not exist.'
-        )
+    require_file(args.checkpoint)
+    init_processes(cfg, args.launcher, with_runner=False)
     report_knn(
         cfg,
         args.checkpoint,

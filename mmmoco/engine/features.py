@@ -1,11 +1,14 @@
 """Features of a data set, by a model, over all processes."""
 
 import logging
+import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -17,14 +20,28 @@ class Features(NamedTuple):
 
     Attributes:
         values: N×C, float32.
-        labels: N class indices.
+        labels: N class indices, or N×L with 1 where a class is present.
     """
 
     values: Tensor
     labels: Tensor
 
 
-@torch.no_grad()
+class Share(NamedTuple):
+    """The part of the features that this process made.
+
+    Attributes:
+        values: N_rank×C, float32.
+        positions: N_rank places in the order of the data set; every sample
+            belongs to one process.
+        labels: Of the whole data set, in its order.
+    """
+
+    values: Tensor
+    positions: Tensor
+    labels: Tensor
+
+
 def extract_features(
     model: Any, loader: Iterable[Mapping[str, Any]], stage: str = 'backbone'
 ) -> Features:
@@ -40,10 +57,59 @@ def extract_features(
     Raises:
         ValueError: If the data set has no labels.
     """
+    values, labels, ids = map(gather, _run(model, loader, stage, None))
+    first = _first(ids)
+    order = torch.arange(len(ids), device=ids.device)[first]
+    order = order[ids[first].argsort()]
+    return Features(values[order], labels[order])
+
+
+def extract_share(
+    model: Any,
+    loader: Any,
+    stage: str = 'backbone',
+    folder: str | None = None,
+) -> Share:
+    """Run a model over this process's share of a loader, and keep it here.
+
+    Args:
+        model: As for :func:`extract_features`.
+        loader: Likewise; a data loader.
+        stage: ``'backbone'`` or ``'neck'``.
+        folder: Keep the features in a file there, mapped into memory, which
+            vanishes with them; for banks that do not fit the memory.
+
+    Raises:
+        ValueError: If the data set has no labels.
+    """
+    values, labels, ids = _run(model, loader, stage, folder)
+    all_ids, all_labels = gather(ids), gather(labels)
+    first = _first(all_ids)
+    known, order = all_ids[first].sort()
+    mine = slice(get_rank() * len(ids), (get_rank() + 1) * len(ids))
+    kept = first[mine]
+    if not bool(kept.all()):
+        # What pads the last share stands at its end.
+        last = int(kept.nonzero().max()) + 1 if bool(kept.any()) else 0
+        if bool(kept[:last].all()):
+            values, ids = values[:last], ids[:last]
+        else:
+            values, ids = values[kept.to(values.device)], ids[kept]
+    return Share(
+        values, torch.searchsorted(known, ids), all_labels[first][order]
+    )
+
+
+@torch.no_grad()
+def _run(
+    model: Any, loader: Any, stage: str, folder: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values, labels and ids of this process's samples."""
     training = model.training
     model.eval()
     values, labels, ids = [], [], []
-    bad = 0
+    mapped: Tensor | None = None
+    done = bad = 0
     try:
         for raw in loader:
             batch = model.data_preprocessor(raw, False)
@@ -54,31 +120,47 @@ def extract_features(
                     '"path label" lines.'
                 )
             x = batch['inputs']['image']
-            values.append(model.extract_feat(x, stage).float())
+            part = model.extract_feat(x, stage).float()
             labels.append(batch['labels'])
             ids.append(batch['ids'])
             bad += int((torch.as_tensor(batch.get('bad', 0)) > 0).sum())
+            if folder is None:
+                values.append(part)
+                continue
+            if mapped is None:
+                mapped = _map(folder, len(loader.sampler), part.shape[1])
+            mapped[done : done + len(part)] = part.cpu()
+            done += len(part)
     finally:
         model.train(training)
-    joined = [torch.cat(parts) for parts in (values, labels, ids)]
-    if get_world_size() > 1:
-        joined = [gather(part) for part in joined]
     if bad:
+        # Each carries the id of its replacement, and counts as a repeat.
         print_log(
             f'{bad} samples could not be read; they are left out of the '
             'evaluation.',
             logger='current',
             level=logging.WARNING,
         )
-    # A replacement of a bad sample has the id of another one, and is dropped.
-    return _in_order(*joined)
+    joined = torch.cat(values) if mapped is None else mapped[:done]
+    return joined, torch.cat(labels), torch.cat(ids)
 
 
-def _in_order(values: Tensor, labels: Tensor, ids: Tensor) -> Features:
-    """Sort by sample, and drop the ones that padded the last share."""
-    order = ids.argsort(stable=True)
-    ids = ids[order]
-    first = torch.ones_like(ids, dtype=torch.bool)
-    first[1:] = ids[1:] != ids[:-1]
-    order = order[first]
-    return Features(values[order], labels[order])
+def _map(folder: str, rows: int, columns: int) -> Tensor:
+    os.makedirs(folder, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix='.features', dir=folder)
+    os.close(handle)
+    array = np.memmap(name, np.float32, 'w+', shape=(rows, columns))
+    os.unlink(name)  # The mapping keeps the storage until it is gone.
+    return torch.from_numpy(array)
+
+
+def _first(ids: Tensor) -> Tensor:
+    """Mark the first occurrence of every id; repeats padded a share."""
+    if get_world_size() == 1 and len(ids) == len(ids.unique()):
+        return torch.ones_like(ids, dtype=torch.bool)
+    ranked, order = ids.sort(stable=True)
+    new = torch.ones_like(ids, dtype=torch.bool)
+    new[1:] = ranked[1:] != ranked[:-1]
+    first = torch.empty_like(new)
+    first[order] = new
+    return first

@@ -7,8 +7,13 @@ from typing import Any
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmmoco.engine.features import extract_features
-from mmmoco.evaluation import knn_accuracy
+from mmmoco.engine.features import (
+    Features,
+    extract_features,
+    extract_share,
+)
+from mmmoco.evaluation import Metrics, knn_metrics
+from mmmoco.functional import nearest_in_shards
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class KNNProtocol:
         ks: Numbers of neighbours.
         temperature: τ of the votes.
         features: ``'backbone'`` (pooled) or ``'neck'`` (projection).
+        backend: Of the search: ``'auto'``, ``'torch'`` or ``'faiss'``.
+        memory_map: Folder for the features of the bank; None: in memory.
     """
 
     bank: DataLoader[Any]
@@ -28,6 +35,8 @@ class KNNProtocol:
     ks: tuple[int, ...]
     temperature: float
     features: str
+    backend: str = 'auto'
+    memory_map: str | None = None
 
     @classmethod
     def build(
@@ -40,8 +49,9 @@ class KNNProtocol:
 
         Args:
             settings: ``dict(bank=data loader, query=data loader, k=20,
-                temperature=0.07, features='backbone')``; the last three may
-                be left out.
+                temperature=0.07, features='backbone', backend='auto',
+                memory_map=None)``; all but the loaders may be left out; ``k``
+                may be several numbers.
             seed: Seed of the samplers.
             ks: Replaces ``k``.
 
@@ -62,27 +72,50 @@ class KNNProtocol:
             Runner.build_dataloader(dict(settings[name]), seed=seed)
             for name in ('bank', 'query')
         )
-        chosen = tuple(ks) or (settings.get('k', 20),)
+        k = settings.get('k', 20)
+        chosen = tuple(ks) or ((k,) if isinstance(k, int) else tuple(k))
+        if min(chosen) < 1:
+            raise ValueError(f'knn.k={min(chosen)}: must be at least 1.')
         size = len(bank.dataset)
         if max(chosen) > size:
             raise ValueError(
                 f'knn.k={max(chosen)}: the bank holds only {size} samples.'
             )
-        temperature = settings.get('temperature', 0.07)
-        return cls(bank, query, chosen, temperature, features)
+        return cls(
+            bank,
+            query,
+            chosen,
+            settings.get('temperature', 0.07),
+            features,
+            settings.get('backend', 'auto'),
+            settings.get('memory_map'),
+        )
 
-    def evaluate(self, model: Any) -> dict[int, dict[str, float]]:
-        """Return ``top1`` and ``top5`` in percent for each k."""
+    def evaluate(self, model: Any) -> dict[int, Metrics]:
+        """Return the figures in percent for each k, of one search.
+
+        Every process keeps its share of the bank and searches in it.
+        """
+        bank = extract_share(model, self.bank, self.features, self.memory_map)
+        query = extract_features(model, self.query, self.features)
+        found = nearest_in_shards(
+            bank.values,
+            bank.positions,
+            query.values,
+            max(self.ks),
+            backend=self.backend,
+        )
+        return knn_metrics(
+            found, bank.labels, query.labels, self.ks, self.temperature
+        )
+
+    def extract(self, model: Any) -> tuple[Features, Features]:
+        """Return the whole features of bank and queries."""
         bank, query = (
             extract_features(model, loader, self.features)
             for loader in (self.bank, self.query)
         )
-        return {
-            k: knn_accuracy(
-                *bank, *query, k=k, temperature=self.temperature
-            ).metrics
-            for k in self.ks
-        }
+        return bank, query
 
     def describe(self, k: int) -> dict[str, Any]:
         """Return the protocol of one figure, for ``results.jsonl``."""

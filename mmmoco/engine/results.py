@@ -41,6 +41,7 @@ def append_result(
         'task': task,
         'protocol': protocol,
         'checkpoint': checkpoint,
+        'checkpoint_hash': file_hash(checkpoint) if checkpoint else None,
         'epoch': epoch,
         'metrics': metrics,
         'published': published,
@@ -52,6 +53,35 @@ def append_result(
     os.makedirs(work_dir, exist_ok=True)
     with open(os.path.join(work_dir, 'results.jsonl'), 'a') as file:
         file.write(json.dumps(line) + '\n')
+
+
+def read_results(work_dir: str) -> list[dict[str, Any]]:
+    """Return the evaluations in ``work_dir``, oldest first.
+
+    Raises:
+        ValueError: If a line is no result, naming it.
+    """
+    path = os.path.join(work_dir, 'results.jsonl')
+    if not os.path.isfile(path):
+        return []
+    results = []
+    with open(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                results.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f'{path!r}, line {number}: {error}. Remove that line.'
+                ) from None
+    return results
+
+
+def file_hash(path: str) -> str:
+    """Return a short hash of a file's content."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
 
 
 def config_hash(cfg: Config) -> str:

@@ -1,8 +1,11 @@
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from mmmoco.functional import weighted_knn
+from mmmoco.functional import Neighbours, nearest, vote
+
+from .classification import Metrics, classification_metrics, count_classes
 
 
 class KNNResult(NamedTuple):
@@ -14,7 +17,7 @@ class KNNResult(NamedTuple):
         predictions: N class indices.
     """
 
-    metrics: dict[str, float]
+    metrics: Metrics
     neighbours: Tensor
     predictions: Tensor
 
@@ -37,17 +40,36 @@ def knn_accuracy(
         k: Neighbours that vote, at most M (published: 20 or 200).
         temperature: τ of the votes (published: 0.07 or 0.1).
     """
-    classes = int(max(bank_labels.max(), labels.max())) + 1
-    votes, neighbours = weighted_knn(
-        bank, bank_labels, queries, classes, k, temperature
-    )
-    ranked = votes.topk(min(5, classes), dim=1).indices
-    hits = ranked == labels[:, None]
+    found = nearest(bank, queries, k)
+    classes = count_classes(bank_labels, labels)
+    votes = vote(found, bank_labels, classes, temperature)
     return KNNResult(
-        metrics={
-            'top1': 100.0 * hits[:, 0].float().mean().item(),
-            'top5': 100.0 * hits.any(1).float().mean().item(),
-        },
-        neighbours=neighbours,
-        predictions=ranked[:, 0],
+        metrics=classification_metrics(votes, labels),
+        neighbours=found.indices,
+        predictions=votes.argmax(1),
     )
+
+
+def knn_metrics(
+    neighbours: Neighbours,
+    bank_labels: Tensor,
+    labels: Tensor,
+    ks: Sequence[int],
+    temperature: float = 0.07,
+) -> dict[int, Metrics]:
+    """Return the figures of several k from one search.
+
+    Args:
+        neighbours: Of the N queries, at least max(ks) each.
+        bank_labels: M class indices, or M×L with 1 where a class is present.
+        labels: Of the queries, likewise.
+        ks: Numbers of neighbours that vote.
+        temperature: τ of the votes.
+    """
+    classes = count_classes(bank_labels, labels)
+    result = {}
+    for k in ks:
+        voters = Neighbours(*(part[:, :k] for part in neighbours))
+        votes = vote(voters, bank_labels.clamp(min=0), classes, temperature)
+        result[k] = classification_metrics(votes, labels)
+    return result

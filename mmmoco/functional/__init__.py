@@ -3,13 +3,14 @@
 from .feature_distance import check_distance, feature_distance
 from .gather import gather, gather_with_grad
 from .info_nce import Candidates, Stats, info_nce
-from .knn import weighted_knn
+from .knn import Neighbours, nearest, nearest_in_shards, vote, weighted_knn
 from .momentum import check_momentum, ema_, momentum_at
 from .randomness import derive_seed, generator, seed_global_generators
 from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
 
 __all__ = [
     'Candidates',
+    'Neighbours',
     'ShufflePlan',
     'Stats',
     'check_distance',
@@ -22,9 +23,12 @@ __all__ = [
     'generator',
     'info_nce',
     'momentum_at',
+    'nearest',
+    'nearest_in_shards',
     'seed_global_generators',
     'shuffle',
     'shuffle_plan',
     'unshuffle',
+    'vote',
     'weighted_knn',
 ]

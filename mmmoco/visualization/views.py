@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 SIDE = 2.0
 
 
-class Picture(NamedTuple):
+class ViewPicture(NamedTuple):
     """One cell of the grid.
 
     Attributes:
@@ -30,7 +30,7 @@ class Picture(NamedTuple):
 
 def draw_views(
     path: str | Path,
-    rows: Sequence[Sequence[Picture]],
+    rows: Sequence[Sequence[ViewPicture]],
     bands: Sequence[int] = (0, 1, 2),
 ) -> None:
     """Draw a grid to a PNG: a row for each sample, its original first.

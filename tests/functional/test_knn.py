@@ -1,25 +1,44 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
-from mmmoco.evaluation import knn_accuracy
-from mmmoco.functional import weighted_knn
+from mmmoco.evaluation import knn_accuracy, knn_metrics
+from mmmoco.functional import nearest, vote, weighted_knn
+
+BACKENDS = ('torch', 'faiss')
 
 
-def test_neighbours_equal_those_of_scikit_learn():
+def random_features(m=300, n=50, c=16):
     draws = torch.Generator().manual_seed(0)
-    bank = torch.randn(300, 16, generator=draws)
-    queries = torch.randn(50, 16, generator=draws)
-    labels = torch.randint(0, 7, (300,), generator=draws)
-    votes, nearest = weighted_knn(bank, labels, queries, 7, k=9, chunk=16)
+    return (
+        torch.randn(m, c, generator=draws),
+        torch.randn(n, c, generator=draws),
+        torch.randint(0, 7, (m,), generator=draws),
+    )
 
-    unit = bank.numpy() / np.linalg.norm(bank.numpy(), axis=1, keepdims=True)
-    asked = queries.numpy()
-    asked = asked / np.linalg.norm(asked, axis=1, keepdims=True)
-    theirs = NearestNeighbors(n_neighbors=9, algorithm='brute').fit(unit)
-    distance, expected = theirs.kneighbors(asked)
-    np.testing.assert_array_equal(nearest.numpy(), expected)
+
+def of_sklearn(bank, queries, k):
+    """Distances and neighbours of unit vectors."""
+    unit, asked = (
+        x / np.linalg.norm(x, axis=1, keepdims=True)
+        for x in (bank.numpy().astype(float), queries.numpy().astype(float))
+    )
+    theirs = NearestNeighbors(n_neighbors=k, algorithm='brute').fit(unit)
+    return theirs.kneighbors(asked)
+
+
+def test_neighbours_and_votes_equal_those_of_scikit_learn():
+    bank, queries, labels = random_features()
+    votes, found = weighted_knn(bank, labels, queries, 7, k=9)
+    distance, expected = of_sklearn(bank, queries, 9)
+    np.testing.assert_array_equal(found.numpy(), expected)
 
     # Unit vectors: similarity = 1 − distance² / 2.
     weight = np.exp((1 - distance**2 / 2) / 0.07)
@@ -32,6 +51,78 @@ def test_neighbours_equal_those_of_scikit_learn():
         votes / votes.sum(1, keepdim=True),
         table / table.sum(1, keepdims=True),
         rtol=1e-3,
+    )
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize(('rows', 'query_rows'), [(64, 7), (300, 50), (1, 1)])
+def test_chunks_change_nothing(backend, rows, query_rows):
+    bank, queries, _ = random_features()
+    found = nearest(
+        bank, queries, 20, backend=backend, rows=rows, query_rows=query_rows
+    )
+    distance, expected = of_sklearn(bank, queries, 20)
+    np.testing.assert_array_equal(found.indices.numpy(), expected)
+    np.testing.assert_allclose(
+        found.similarity, 1 - distance**2 / 2, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_real_features(backend):
+    """Pixels of scanned digits: skewed, correlated, with near ties."""
+    x = torch.from_numpy(load_digits().data)
+    bank, queries = x[:1500], x[1500:]
+    found = nearest(bank, queries, 200, backend=backend, rows=400)
+    distance, expected = of_sklearn(bank, queries, 200)
+    np.testing.assert_allclose(
+        found.similarity, 1 - distance**2 / 2, atol=2e-6
+    )
+    # Neighbours may only differ where two are equally near.
+    unequal = found.indices.numpy() != expected
+    gap = np.abs(np.diff(distance, axis=1))
+    near = np.zeros_like(unequal)
+    near[:, 1:] |= gap < 1e-5
+    near[:, :-1] |= gap < 1e-5
+    assert not (unequal & ~near).any()
+
+
+def test_several_k_of_one_search():
+    bank, queries, labels = random_features()
+    truth = torch.randint(0, 7, (50,), generator=torch.Generator())
+    found = nearest(bank, queries, 100)
+    metrics = knn_metrics(found, labels, truth, (10, 20, 100))
+    for k in (10, 20, 100):
+        alone = knn_accuracy(bank, labels, queries, truth, k=k).metrics
+        assert metrics[k] == pytest.approx(alone)
+    assert len({m['top5'] for m in metrics.values()}) > 1
+
+
+def test_half_features_accumulate_in_float32():
+    """Sums of 4096 products, which half precision could not hold."""
+    draws = torch.Generator().manual_seed(1)
+    bank = torch.randn(200, 4096, generator=draws).half() + 1
+    queries = torch.randn(30, 4096, generator=draws).half() + 1
+    for backend in BACKENDS:
+        found = nearest(bank, queries, 10, backend=backend)
+        assert found.similarity.dtype == torch.float32
+        distance, expected = of_sklearn(bank, queries, 10)
+        np.testing.assert_array_equal(found.indices.numpy(), expected)
+        np.testing.assert_allclose(
+            found.similarity, 1 - distance**2 / 2, atol=1e-6
+        )
+
+
+def test_multi_label_votes_are_weighted_shares():
+    bank = torch.eye(3)
+    labels = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    query = torch.tensor([[1.0, 0.5, 0.0]])
+    found = nearest(bank, query, 2)
+    near, far = found.similarity[0].tolist()
+    weight = np.exp((far - near) / 0.5)
+    expected = [1 / (1 + weight), 1.0, 0.0]
+    np.testing.assert_allclose(
+        vote(found, labels, 3, 0.5)[0], expected, rtol=1e-5
     )
 
 
@@ -56,8 +147,74 @@ def test_no_overflow_at_a_small_temperature():
     assert votes.argmax(1).tolist() == [0, 1, 2, 3]
 
 
-def test_bad_k_names_the_range():
+def test_bad_input_names_values():
+    eye, labels = torch.eye(4), torch.arange(4)
     with pytest.raises(ValueError, match='between 1 and 4'):
-        weighted_knn(torch.eye(4), torch.arange(4), torch.eye(4), 4, k=5)
+        weighted_knn(eye, labels, eye, 4, k=5)
     with pytest.raises(ValueError, match='labels'):
-        weighted_knn(torch.eye(4), torch.arange(3), torch.eye(4), 4, k=1)
+        weighted_knn(eye, labels[:3], eye, 4, k=1)
+    with pytest.raises(ValueError, match='4 numbers, the queries of 3'):
+        nearest(eye, eye[:, :3], 1)
+    with pytest.raises(ValueError, match="'annoy'"):
+        nearest(eye, eye, 1, backend='annoy')
+
+
+MAPPED = """
+import resource, sys, ctypes
+import numpy as np, torch
+from mmmoco.functional import nearest
+path, rows = sys.argv[1], int(sys.argv[2])
+bank = torch.from_numpy(np.memmap(path, np.float32, 'r+', shape=(rows, 256)))
+torch.manual_seed(0)
+queries = bank[:: rows // 40][:40].clone()
+nearest(bank[:64], queries, 1, backend='torch')
+def private():
+    # Pages of the file can be dropped at any time; these cannot.
+    rows = open('/proc/self/status').read().splitlines()
+    return int(next(r for r in rows if r.startswith('RssAnon')).split()[1])
+import threading, time
+peak, stop = [private()], threading.Event()
+start = peak[0]
+def watch():
+    while not stop.is_set():
+        peak.append(private()); time.sleep(0.001)
+thread = threading.Thread(target=watch); thread.start()
+found = nearest(bank, queries, 3, backend='torch', rows=2048)
+stop.set(); thread.join()
+expected = torch.arange(0, rows, rows // 40)[:40]
+assert torch.equal(found.indices[:, 0], expected), found.indices[:5]
+print((max(peak) - start) / 1024)
+"""
+
+
+def test_memory_mapped_bank_is_not_copied(tmp_path):
+    """256 MiB on disk; the peak beside it is a few chunks of 2 MiB."""
+    rows = 2**18
+    path = tmp_path / 'bank.npy'
+    bank = np.memmap(path, np.float32, 'w+', shape=(rows, 256))
+    draws = np.random.default_rng(0)
+    for start in range(0, rows, 2**15):
+        block = draws.standard_normal((2**15, 256), dtype=np.float32)
+        bank[start : start + 2**15] = block
+    bank.flush()
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, '-c', MAPPED, str(path), str(rows)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': root},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    grown = float(done.stdout.split()[-1])
+    assert 0 < grown < 32, grown
+
+
+def test_memory_mapped_bank_is_not_changed(tmp_path):
+    bank, queries, _ = random_features()
+    path = tmp_path / 'bank.npy'
+    np.save(path, bank.numpy())
+    mapped = torch.from_numpy(np.load(path, mmap_mode='r+'))
+    found = nearest(mapped, queries, 5, rows=32)
+    assert torch.equal(found.indices, nearest(bank, queries, 5).indices)
+    np.testing.assert_array_equal(np.load(path), bank.numpy())

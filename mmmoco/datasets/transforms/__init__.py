@@ -15,6 +15,7 @@ from .fast_views import (
     FastView,
 )
 from .loading import LoadRGB, ToPIL, decode_rgb
+from .multi_hot import MultiHot
 from .pipeline import build_pipeline
 from .satellite import DiscreteRotation, GaussianNoise, SeasonalViews
 from .views import PackImage, Views
@@ -34,6 +35,7 @@ __all__ = [
     'GaussianNoise',
     'LoadBands',
     'LoadRGB',
+    'MultiHot',
     'PackImage',
     'ScaleBands',
     'SeasonalViews',

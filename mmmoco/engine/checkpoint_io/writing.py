@@ -23,7 +23,7 @@ def write(checkpoint: dict[str, Any], path: PathLike) -> None:
         OSError: It could not be written, for instance because the disk is
             full (``errno`` says which). What was there before stays.
     """
-    _replace(path, lambda file: torch.save(checkpoint, file))
+    replace(path, lambda file: torch.save(checkpoint, file))
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -32,7 +32,7 @@ def write_text(path: PathLike, text: str) -> None:
     Raises:
         OSError: It could not be written. What was there before stays.
     """
-    _replace(path, lambda file: file.write(text.encode()))
+    replace(path, lambda file: file.write(text.encode()))
 
 
 def remove_leftovers(folder: PathLike) -> list[Path]:
@@ -54,7 +54,12 @@ def remove_leftovers(folder: PathLike) -> list[Path]:
     return removed
 
 
-def _replace(path: PathLike, fill: Callable[[IO[bytes]], object]) -> None:
+def replace(path: PathLike, fill: Callable[[IO[bytes]], object]) -> None:
+    """Let ``fill`` write a file, atomically and durably.
+
+    Raises:
+        OSError: It could not be written. What was there before stays.
+    """
     target = Path(os.path.realpath(Path(path).expanduser()))
     unfinished = target.with_name(f'.{target.name}~{_HOST}~{os.getpid()}.tmp')
     recorder: _Recorder | None = None
@@ -88,6 +93,8 @@ class _Recorder:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.flush = file.flush
+        self.seek, self.tell = file.seek, file.tell
+        self.seekable = file.seekable
         self.failure: OSError | None = None
 
     def write(self, data: bytes) -> int:

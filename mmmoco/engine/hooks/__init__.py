@@ -5,6 +5,7 @@ from .guard_hook import GuardHook
 from .knn_hook import KNNHook
 from .monitor_hook import MonitorHook
 from .update_hooks import DictionaryUpdateHook, KeyEncoderUpdateHook
+from .verify_pretrained_hook import VerifyPretrainedHook
 
 __all__ = [
     'AddressedRandomnessHook',
@@ -15,4 +16,5 @@ __all__ = [
     'KNNHook',
     'KeyEncoderUpdateHook',
     'MonitorHook',
+    'VerifyPretrainedHook',
 ]

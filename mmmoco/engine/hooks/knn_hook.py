@@ -8,6 +8,8 @@ from mmmoco.engine.results import append_result
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import HOOKS
 
+NAMES = {'top1': 'top-1', 'top5': 'top-5'}
+
 
 @HOOKS.register_module()
 class KNNHook(Hook):
@@ -15,7 +17,7 @@ class KNNHook(Hook):
 
     The figures go to the log, to ``scalars.json`` and the other backends of
     the visualizer (as ``knn/top1`` and ``knn/top5``, percent), and to
-    ``results.jsonl``.
+    ``results.jsonl``. With several k, the others' scalars end in ``_k200``.
 
     The protocol is the config's ``knn = dict(bank=data loader of the
     labelled features, query=data loader of what is classified, k=20,
@@ -78,28 +80,34 @@ class KNNHook(Hook):
             runner: The runner.
             done: Epochs (or iterations) trained.
         """
-        ((k, metrics),) = self.protocol.evaluate(bare_model(runner)).items()
-        described = self.protocol.describe(k)
+        results = self.protocol.evaluate(bare_model(runner))
         iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
         unit = 'iterations' if iterations else 'epochs'
-        runner.logger.info(
-            f'k-NN after {done} {unit}: top-1 {metrics["top1"]:.2f} %, top-5 '
-            f'{metrics["top5"]:.2f} % (k={k}, temperature='
-            f'{described["temperature"]:g}, {described["features"]} '
-            f'features, {described["bank"]} in the bank, '
-            f'{described["queries"]} queries)'
-        )
-        runner.visualizer.add_scalars(
-            {f'knn/{name}': value for name, value in metrics.items()},
-            step=done,
-        )
-        append_result(
-            runner.work_dir,
-            task='knn',
-            protocol=described,
-            metrics=metrics,
-            cfg=runner.cfg,
-            epoch=runner.epoch if iterations else done,
-            seed=runner.seed,
-        )
-        return metrics
+        for k, metrics in results.items():
+            described = self.protocol.describe(k)
+            figures = ', '.join(
+                f'{NAMES.get(name, name)} {value:.2f} %'
+                for name, value in metrics.items()
+            )
+            runner.logger.info(
+                f'k-NN after {done} {unit}: {figures} (k={k}, temperature='
+                f'{described["temperature"]:g}, {described["features"]} '
+                f'features, {described["bank"]} in the bank, '
+                f'{described["queries"]} queries)'
+            )
+            # The first k is the one that is watched.
+            suffix = '' if k == self.protocol.ks[0] else f'_k{k}'
+            runner.visualizer.add_scalars(
+                {f'knn/{name}{suffix}': x for name, x in metrics.items()},
+                step=done,
+            )
+            append_result(
+                runner.work_dir,
+                task='knn',
+                protocol=described,
+                metrics=metrics,
+                cfg=runner.cfg,
+                epoch=runner.epoch if iterations else done,
+                seed=runner.seed,
+            )
+        return results[self.protocol.ks[0]]

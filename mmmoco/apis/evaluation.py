@@ -1,0 +1,91 @@
+"""What every evaluation of features shares: from a config to loaders."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger, print_log
+from mmengine.registry import init_default_scope
+
+from mmmoco.engine import checkpoint_io
+from mmmoco.engine.knn_protocol import KNNProtocol
+
+from . import cli
+from .runtime import fit_workers
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser, checkpoint: bool = True
+) -> None:
+    """Add the arguments that all these tools have.
+
+    Args:
+        parser: A tool's command line.
+        checkpoint: Whether it takes one checkpoint.
+    """
+    parser.add_argument('config', help='path, name, or package::path')
+    if checkpoint:
+        parser.add_argument('checkpoint', help='file of a pre-training run')
+    parser.add_argument('--features', choices=('backbone', 'neck'))
+    parser.add_argument(
+        '--work-dir', help="where results.jsonl is (the checkpoint's folder)"
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
+    )
+    cli.add_debug(parser)
+
+
+def require_file(checkpoint: str) -> None:
+    """Raise FileNotFoundError if a checkpoint does not exist."""
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'Checkpoint {checkpoint!r} does not exist.')
+
+
+def open_protocol(
+    cfg: Config,
+    ks: Sequence[int] = (),
+    temperature: float | None = None,
+    features: str | None = None,
+) -> KNNProtocol:
+    """Build the loaders of ``knn = dict(bank=…, query=…)``.
+
+    Args:
+        cfg: Config with ``knn``.
+        ks: Numbers of neighbours; default: the config's.
+        temperature: τ of the votes; default: the config's.
+        features: ``'backbone'`` or ``'neck'``; default: the config's.
+
+    Raises:
+        KeyError: If the config has no ``knn``.
+        ValueError: If the protocol is incomplete or does not fit.
+    """
+    if 'knn' not in cfg:
+        raise KeyError(
+            'The config has no knn=dict(bank=…, query=…): see '
+            'configs/_base_/datasets/image_folder.py.'
+        )
+    checkpoint_io.install()
+    init_default_scope(cfg.get('default_scope', 'mmmoco'))
+    fit_workers(cfg)
+    given = {'temperature': temperature, 'features': features}
+    chosen = {k: v for k, v in given.items() if v is not None}
+    return KNNProtocol.build({**cfg.knn, **chosen}, seed=0, ks=ks)
+
+
+def log_figures(title: str, metrics: dict[str, float]) -> None:
+    """Log figures in percent in one line."""
+    words = {'top1': 'top-1', 'top5': 'top-5'}
+    figures = ', '.join(
+        f'{words.get(name, name)} {value:.2f} %'
+        for name, value in metrics.items()
+    )
+    print_log(f'{title}: {figures}', tool_logger())
+
+
+def tool_logger() -> MMLogger:
+    """Return the logger of the tools, which shows what they found."""
+    if MMLogger.check_instance_created('mmmoco'):
+        return MMLogger.get_instance('mmmoco')
+    return MMLogger.get_instance('mmmoco', log_level='INFO')

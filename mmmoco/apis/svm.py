@@ -1,0 +1,75 @@
+"""Low-shot linear SVM on features: the job behind ``tools/svm.py``."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.device import get_device
+
+from mmmoco.engine.results import append_result
+from mmmoco.evaluation import svm_map
+from mmmoco.evaluation.svm import SHOTS
+
+from . import cli
+from .config import load_config
+from .evaluation import (
+    add_arguments,
+    log_figures,
+    open_protocol,
+    require_file,
+)
+from .model import get_model
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/svm.py``."""
+    result = argparse.ArgumentParser(
+        prog='svm.py',
+        description='Linear SVM a class on frozen features, with the whole '
+        'training split (knn.bank) and with a few images a class; mAP on '
+        'knn.query.',
+        epilog='Example: python tools/svm.py '
+        'configs/benchmarks/classification/voc07/features_mocov2_r50.py '
+        'epoch_200.pth',
+    )
+    add_arguments(result)
+    result.add_argument(
+        '--shots', type=int, nargs='*', default=SHOTS, metavar='K'
+    )
+    result.add_argument('--draws', type=int, default=5)
+    result.add_argument('--seed', type=int, default=0)
+    return result
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Evaluate as the command line says."""
+    cfg = load_config(args.config, args.cfg_options)
+    require_file(args.checkpoint)
+    protocol = open_protocol(cfg, features=args.features)
+    model = get_model(cfg, args.checkpoint).to(get_device())
+    bank, query = protocol.extract(model)
+    found = svm_map(bank, query, args.shots, args.draws, seed=args.seed)
+    metrics = {'mAP': found.whole}
+    for k, (mean, spread) in found.low_shot.items():
+        metrics |= {f'mAP_{k}_shot': mean, f'mAP_{k}_shot_std': spread}
+    log_figures('SVM', metrics)
+    append_result(
+        args.work_dir or str(Path(args.checkpoint).parent),
+        task='svm',
+        protocol={
+            'features': protocol.features,
+            'draws': args.draws,
+            'bank': len(bank.values),
+            'queries': len(query.values),
+        },
+        metrics=metrics,
+        cfg=cfg,
+        checkpoint=args.checkpoint,
+        seed=args.seed,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``tools/svm.py``."""
+    args = parser().parse_args(argv)
+    cli.run(lambda: evaluate(args), 'svm.py', args.debug)

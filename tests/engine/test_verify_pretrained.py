@@ -1,0 +1,238 @@
+"""Loading into downstream models, and frozen backbones."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmmoco.apis import get_model, load_config
+from mmmoco.engine.checkpoint_io import CheckpointError
+
+BACKBONE = dict(
+    type='mmmoco.PlainConvNet', channels=(4, 8), strides=(1, 2), in_channels=3
+)
+PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=16),
+    dict(type='PackInputs'),
+]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Eight images each of two classes."""
+    root = tmp_path_factory.mktemp('images')
+    draws = np.random.default_rng(0)
+    for name in ('a', 'b'):
+        (root / name).mkdir()
+        for i in range(8):
+            pixels = draws.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f'{i}.png')
+    return root
+
+
+@pytest.fixture
+def weights(tmp_path, small_config):
+    """A pre-training checkpoint with BatchNorm statistics of its own."""
+    cfg = small_config()
+    cfg.model.backbone = dict(copy.deepcopy(BACKBONE), out_indices=(1,))
+    cfg.model.data_preprocessor.mean = (127.5,) * 3
+    cfg.model.data_preprocessor.std = (64.0,) * 3
+    model = get_model(cfg)
+    for name, buffer in model.named_buffers():
+        if 'running' in name:
+            buffer.uniform_(0.5, 2)
+    path = tmp_path / 'pretrained.pth'
+    torch.save({'state_dict': model.state_dict()}, path)
+    return path
+
+
+def classifier(base, folder, tmp_path, backbone, width=8):
+    """A shipped config on small images, with a small backbone."""
+    cfg = load_config(f'benchmarks/classification/{base}')
+    data = dict(type='CustomDataset', data_root=str(folder), pipeline=PIPELINE)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        cfg[name].dataset = dict(copy.deepcopy(data))
+        cfg[name].num_workers = 0
+        cfg[name].persistent_workers = False
+        cfg[name].batch_size = 8
+    cfg.model.backbone = backbone
+    cfg.model.head.num_classes = 2
+    cfg.model.head.in_channels = width
+    cfg.val_evaluator = cfg.test_evaluator = dict(type='Accuracy', topk=(1,))
+    cfg.data_preprocessor.num_classes = 2
+    cfg.train_cfg.max_epochs = 2
+    cfg.visualizer = dict(type='Visualizer')
+    cfg.work_dir = str(tmp_path / 'run')
+    return cfg
+
+
+def pretrained(path, **changes):
+    init = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    return dict(
+        copy.deepcopy(BACKBONE), out_indices=(1,), init_cfg=init, **changes
+    )
+
+
+def test_not_one_number_of_a_frozen_backbone_moves(
+    folder, tmp_path, weights, runner_of
+):
+    backbone = pretrained(weights, frozen_stages=1)
+    cfg = classifier(
+        'linear/mocov2_r50_8xb32_100e', folder, tmp_path, backbone
+    )
+    assert cfg.optim_wrapper.optimizer.lr == 30
+    runner = runner_of(cfg)
+    runner.train()
+    expected = torch.load(weights)['state_dict']
+    state = runner.model.state_dict()
+    names = [n for n in state if n.startswith('backbone.')]
+    assert sum('running' in n for n in names) == 4
+    for name in names:
+        assert torch.equal(state[name], expected[name]), name
+    assert runner.model.head.fc.bias.abs().max() > 0  # it starts at 0
+
+
+def test_an_unfrozen_backbone_does_move(folder, tmp_path, weights, runner_of):
+    """The test above can fail: parameters and statistics."""
+    cfg = classifier(
+        'fine_tune/mocov2_r50_8xb32_30e',
+        folder,
+        tmp_path,
+        pretrained(weights),
+    )
+    runner = runner_of(cfg)
+    runner.train()
+    expected = torch.load(weights)['state_dict']
+    state = runner.model.state_dict()
+    for name in ('stages.0.conv.weight', 'stages.1.bn.running_mean'):
+        full = f'backbone.{name}'
+        assert not torch.equal(state[full], expected[full])
+
+
+def test_partly_loaded_weights_stop_the_run(
+    folder, tmp_path, weights, runner_of
+):
+    backbone = pretrained(weights)
+    backbone.update(channels=(4, 6, 8), strides=(1, 2, 1), out_indices=(2,))
+    cfg = classifier(
+        'linear/mocov2_r50_8xb32_100e', folder, tmp_path, backbone
+    )
+    with pytest.raises(CheckpointError) as caught:
+        runner_of(cfg).train()
+    text = str(caught.value)
+    assert 'missing in the file: stages.2.conv.weight' in text
+    assert 'of another shape: stages.1.conv.weight' in text
+
+
+def test_weights_below_another_prefix_are_found_out(
+    folder, tmp_path, weights, runner_of
+):
+    """Our own encoder's keys would be left out without a word."""
+    state = torch.load(weights)['state_dict']
+    state['backbone.extra'] = torch.zeros(1)
+    state['backbone.stages.0.bn.running_var'] += 0  # others are as they were
+    torch.save({'state_dict': state}, weights)
+    cfg = classifier(
+        'linear/mocov2_r50_8xb32_100e', folder, tmp_path, pretrained(weights)
+    )
+    with pytest.raises(CheckpointError, match='unknown to the model: extra'):
+        runner_of(cfg).train()
+    cfg.custom_hooks[0].allow_unexpected = ['extra']
+    runner_of(cfg).train()
+
+
+def test_other_values_are_found_out(folder, tmp_path, weights, runner_of):
+    cfg = classifier(
+        'linear/mocov2_r50_8xb32_100e', folder, tmp_path, pretrained(weights)
+    )
+    runner = runner_of(cfg)
+    (hook,) = [
+        h for h in runner.hooks if type(h).__name__ == 'VerifyPretrainedHook'
+    ]
+    backbone = runner.model.backbone
+    backbone.init_weights()
+    init = cfg.model.backbone.init_cfg
+    assert hook.verify('backbone', backbone, init) == 12
+    backbone.stages[1].bn.running_var[3] += 1e-3
+    with pytest.raises(CheckpointError, match=r'other values: stages\.1\.bn'):
+        hook.verify('backbone', backbone, init)
+
+
+def test_no_file_is_an_error_before_the_run(folder, tmp_path, runner_of):
+    cfg = classifier(
+        'linear/mocov2_r50_8xb32_100e', folder, tmp_path, pretrained('')
+    )
+    with pytest.raises(ValueError, match='init_cfg.checkpoint is empty'):
+        runner_of(cfg).train()
+    cfg.model.backbone.pop('init_cfg')
+    with pytest.raises(ValueError, match='no module'):
+        runner_of(cfg).train()
+
+
+TINY_VIT = dict(
+    type='mmmoco.MoCoV3ViT',
+    arch=dict(
+        embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48
+    ),
+    img_size=16,
+    patch_size=8,
+    stop_grad_conv1=False,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', ['linear', 'fine_tune'])
+def test_vit(case, folder, tmp_path, runner_of):
+    import mmmoco.models  # noqa: F401
+    from mmmoco.registry import MODELS
+
+    source = MODELS.build(copy.deepcopy(TINY_VIT))
+    source.init_weights()
+    path = tmp_path / 'vit.pth'
+    state = {f'backbone.{k}': v for k, v in source.state_dict().items()}
+    torch.save({'state_dict': state}, path)
+    init = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    backbone = dict(copy.deepcopy(TINY_VIT), init_cfg=init)
+    base = 'fine_tune/mocov3_vit-s_8xb64_150e'
+    if case == 'linear':
+        base = 'linear/mocov3_vit-s_8xb128_90e'
+        backbone['frozen_stages'] = 2
+    cfg = classifier(base, folder, tmp_path, backbone, width=24)
+    cfg.param_scheduler = []  # the run ends before the warm-up would
+    runner = runner_of(cfg)
+    runner.train()
+    found = runner.model.state_dict()
+    moved = {n for n, v in state.items() if not torch.equal(v, found[n])}
+    if case == 'linear':
+        assert not moved
+        return
+    assert moved == state.keys() - {'backbone.pos_embed'}
+    scale = {
+        group['param_name']: group['lr_scale']
+        for group in runner.optim_wrapper.optimizer.param_groups
+    }
+    # Embedding, two blocks, head: a factor 0.75 from each to the next.
+    assert scale['head.fc.weight'] == 1
+    assert scale['backbone.layers.1.ffn.layers.1.weight'] == 0.75
+    assert scale['backbone.layers.0.ffn.layers.1.weight'] == 0.75**2
+    assert scale['backbone.patch_embed.projection.weight'] == 0.75**3
+    assert scale['backbone.cls_token'] == 0.75**3
+
+
+def test_the_head_learns_faster_with_few_labels(
+    folder, tmp_path, weights, runner_of
+):
+    cfg = classifier(
+        'semi_supervised/mocov2_r50_4xb64_1pct',
+        folder,
+        tmp_path,
+        pretrained(weights),
+    )
+    runner = runner_of(cfg)
+    runner.train()
+    groups = runner.optim_wrapper.optimizer.param_groups
+    rates = sorted({round(group['initial_lr'], 6) for group in groups})
+    assert rates == [0.01, 1.0]
