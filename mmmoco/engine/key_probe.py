@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 #: How the algorithms call the images that are encoded as keys.

@@ -21,6 +21,8 @@ COLOURS = 10
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 42
 
+DASHES = ' stroke-dasharray="5 4"'
+
 #: Points drawn of one line; of more, the extremes of every stretch.
 RESOLUTION = 400
 
@@ -124,7 +126,7 @@ def line_chart(
     up = Axis.over(ys, HEIGHT - BOTTOM, TOP, log, margin=0.05)
     parts = _frame(across, up, x_label, y_label)
     for line, points in zip(lines, thinned, strict=True):
-        dash = ' stroke-dasharray="5 4"' if line.dashed else ''
+        dash = DASHES if line.dashed else ''
         for piece in _pieces(points, up.log):
             place = ' '.join(f'{across(x):.1f},{up(y):.1f}' for x, y in piece)
             parts.append(
@@ -242,10 +244,9 @@ def _figure(
 ) -> str:
     label = escape(f'{title}. {summary}', quote=True)
     keys = ''.join(
-        f'<li><svg viewBox="0 0 22 8" aria-hidden="true"><line x1="0" x2="22" '
+        '<li><svg viewBox="0 0 22 8" aria-hidden="true"><line x1="0" x2="22" '
         f'y1="4" y2="4" stroke="{_colour(colour)}" stroke-width="3"'
-        f'{" stroke-dasharray='5 4'" if dashed else ""}/></svg>'
-        f'{escape(name)}</li>'
+        f'{DASHES if dashed else ""}/></svg>{escape(name)}</li>'
         for name, colour, dashed in legend
     )
     shown = f'<ul class="legend">{keys}</ul>' if len(legend) > 1 else ''

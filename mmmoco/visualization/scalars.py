@@ -2,6 +2,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 Points = Sequence[tuple[float, float]]
 Series = dict[str, list[tuple[float, float]]]
@@ -9,8 +10,6 @@ Series = dict[str, list[tuple[float, float]]]
 
 def read_scalars(path: str | Path) -> Series:
     """Read ``scalars.json`` as mmengine's LocalVisBackend writes it.
-
-    A last line that is cut off, as a killed run leaves it, does not count.
 
     Args:
         path: One JSON object a line, each with a ``step``.
@@ -22,8 +21,30 @@ def read_scalars(path: str | Path) -> Series:
         ValueError: If a line is no JSON object, naming it.
     """
     series: Series = {}
+    for number, record in enumerate(read_json_lines(path), 1):
+        step = record.get('step', number)
+        if not is_number(step) or not math.isfinite(step):
+            raise ValueError(f'{str(path)!r}: step={step!r} is no number')
+        for name, value in record.items():
+            if name != 'step' and is_number(value):
+                series.setdefault(name, []).append((float(step), float(value)))
+    return series
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """Read a file with one JSON object a line.
+
+    A last line that is cut off, as a killed run leaves it, does not count.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If a line is no JSON object, naming it.
+    """
     text = Path(path).read_text(encoding='utf-8', errors='replace')
     lines = text.splitlines()
+    records = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -37,15 +58,8 @@ def read_scalars(path: str | Path) -> Series:
             raise ValueError(
                 f'{str(path)!r}, line {number}: {error}'
             ) from None
-        step = record.get('step', number)
-        if not is_number(step) or not math.isfinite(step):
-            raise ValueError(
-                f'{str(path)!r}, line {number}: step={step!r} is no number'
-            )
-        for name, value in record.items():
-            if name != 'step' and is_number(value):
-                series.setdefault(name, []).append((float(step), float(value)))
-    return series
+        records.append(record)
+    return records
 
 
 def is_number(value: object) -> bool:
