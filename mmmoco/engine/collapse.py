@@ -32,14 +32,12 @@ class Health:
 class CollapseWatch:
     """Decides from a series of measurements whether to raise the alarm.
 
-    The figures were set by runs of the digits demo, which docs/monitoring.md
-    shows: a healthy one stays above twice the limits from its first
-    iteration on.
+    The limits were set by measured runs, which docs/monitoring.md shows.
 
     Args:
         min_spread: Below it the features are nearly one vector.
         min_rank: Likewise for the effective rank, as a share of the highest
-            possible one.
+            possible one; a rank below 2 is too low in any case.
         patience: Checks in a row that must fail. What is not finite counts
             at once.
         grace: Iterations at the start of a run that do not count, since an
@@ -47,7 +45,7 @@ class CollapseWatch:
             images.
     """
 
-    min_spread: float = 0.3
+    min_spread: float = 0.15
     min_rank: float = 0.05
     patience: int = 3
     grace: int = 100
@@ -95,7 +93,7 @@ class CollapseWatch:
         return None
 
     def _collapsed(self, health: Health) -> str | None:
-        limit = self.min_rank * health.full_rank
+        limit = max(2.0, self.min_rank * health.full_rank)
         if health.spread < self.min_spread:
             found = (
                 f'the standard deviation of the features is '

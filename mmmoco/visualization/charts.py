@@ -84,20 +84,14 @@ class Axis:
 
     def ticks(self, count: int) -> list[float]:
         """Return round values within the scale."""
-        values = MaxNLocator(count, integer=self.log).tick_values(
-            self.low, self.high
-        )
-        inside = [float(v) for v in values if self.low <= v <= self.high]
-        if not self.log:
-            return inside
-        if len(inside) < 2:
-            values = MaxNLocator(count).tick_values(
-                10**self.low, 10**self.high
-            )
-            return [
-                float(v) for v in values if 10**self.low <= v <= 10**self.high
-            ]
-        return [10**v for v in inside]
+        low, high = self.low, self.high
+        if self.log:
+            powers = range(math.ceil(low), math.floor(high) + 1)
+            if len(powers) > 1:
+                return [10.0**power for power in powers]
+            low, high = 10**low, 10**high  # Less than two powers of ten.
+        values = MaxNLocator(count).tick_values(low, high)
+        return [float(v) for v in values if low <= v <= high]
 
 
 def line_chart(
