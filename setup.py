@@ -39,6 +39,8 @@ OPTIONAL = [
     'timm',
     'webdataset',
 ]
+# Only the full set-up runs the tests in a browser.
+BROWSER = ['playwright']
 TEST = ['mypy', 'pytest', 'pytest-timeout', 'ruff', 'tensorboard']
 EXTRAS = {
     'mminstall': OPENMMLAB,
@@ -46,6 +48,7 @@ EXTRAS = {
     'seg': SEG,
     'optional': OPTIONAL,
     'test': TEST,
+    'browser': BROWSER,
     'all': sorted({*DET, *SEG, *OPTIONAL, 'tensorboard'}),
 }
 

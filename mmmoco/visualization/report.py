@@ -231,78 +231,105 @@ def _key_figures(run: RunRecord) -> list[tuple[str, str, bool]]:
 def _charts(
     title: str, charts: Iterable[Chart], runs: Sequence[RunRecord]
 ) -> Section:
-    drawn = [_chart(chart, runs) for chart in charts]
-    return title, _grid([chart for chart in drawn if chart])
+    drawn = [figure for chart in charts for figure in _chart(chart, runs)]
+    return title, _grid(drawn)
 
 
-def _chart(chart: Chart, runs: Sequence[RunRecord]) -> str:
-    lines = []
+def _chart(chart: Chart, runs: Sequence[RunRecord]) -> list[str]:
+    """One figure for each unit that the runs count in."""
+    lines: dict[str, list[Line]] = {}
     for r, run in enumerate(runs):
+        unit = chart.x_label if 'epoch' in run.scalars else 'iteration'
         for s, (scalar, label) in enumerate(chart.scalars.items()):
             points: Points = run.scalars.get(scalar, [])
             if not _finite(points):
                 continue
-            if len(runs) == 1:
-                lines.append(Line(label, points, colour=s))
-                continue
-            name = (
-                f'{run.name}: {label}'
-                if len(chart.scalars) > 1
-                else (run.name)
-            )
-            lines.append(Line(name, points, colour=r, dashed=s > 0))
-    if not lines:
-        return ''
-    x_label = chart.x_label
-    if not any('epoch' in run.scalars for run in runs):
-        x_label = 'iteration'
-    return line_chart(chart.title, x_label, chart.y_label, lines, chart.log)
+            line = Line(label, points, colour=s)
+            if len(runs) > 1:
+                several = len(chart.scalars) > 1
+                name = f'{run.name}: {label}' if several else run.name
+                line = Line(name, points, colour=r, dashed=s > 0)
+            lines.setdefault(unit, []).append(line)
+    return [
+        line_chart(chart.title, unit, chart.y_label, drawn, chart.log)
+        for unit, drawn in lines.items()
+    ]
 
 
 def _evaluations(runs: Sequence[RunRecord]) -> Section:
     """Our figures beside those of the authors, clearly told apart."""
-    rows = []
+    newest, earlier = [], []
     for i, run in enumerate(runs):
-        for result in run.results:
-            metrics = _mapping(result.get('metrics'))
-            published = _mapping(result.get('published'))
-            source = ', '.join(
-                f'{name}: {value}'
-                for name, value in published.items()
-                if name not in metrics
-            )
-            cells = [
-                str(result.get('task') or ''),
-                _protocol(result.get('protocol')),
-                _origin(result),
-                _figures(metrics),
-                _figures({n: v for n, v in published.items() if n in metrics}),
-                source,
-                str(result.get('seed') if 'seed' in result else ''),
-                str(result.get('time') or '').replace('T', ' '),
-            ]
+        last = {_kind(result): n for n, result in enumerate(run.results)}
+        for n, result in enumerate(run.results):
+            # Of what was evaluated again and again in training, the last.
+            group = newest if n == last[_kind(result)] else earlier
             place = _swatch(i) + escape(run.name) if len(runs) > 1 else None
-            rows.append(_row(cells, place))
-    if not rows:
+            group.append(_row(_cells(result), place))
+    if not newest:
         return '', ''
-    names = ['task', 'protocol', 'checkpoint', 'ours (%)', 'published (%)']
-    names += ['source of published', 'seed', 'time']
-    if len(runs) > 1:
-        names.insert(0, 'run')
-    head = ''.join(f'<th scope="col">{name}</th>' for name in names)
     note = (
         '<p class="hint">“Ours” was measured by this code; “published” is '
         'what the authors of the method report for the same protocol, and '
         'is empty where they report none.</p>'
     )
-    return 'Evaluations', (
-        f'{note}<div class="wide"><table class="results"><thead><tr>{head}'
-        f'</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    hidden = ''
+    if earlier:
+        count = f'{len(earlier)} earlier evaluations in training'
+        hidden = (
+            f'<details><summary>{count}</summary>'
+            f'{_results_table(earlier, len(runs) > 1)}</details>'
+        )
+    table = _results_table(newest, len(runs) > 1)
+    return 'Evaluations', note + table + hidden
+
+
+def _results_table(rows: Sequence[str], name_runs: bool) -> str:
+    names = ['task', 'protocol', 'checkpoint', 'ours (%)', 'published (%)']
+    names += ['source of published', 'seed', 'time']
+    if name_runs:
+        names.insert(0, 'run')
+    head = ''.join(f'<th scope="col">{name}</th>' for name in names)
+    return (
+        f'<div class="wide"><table class="results"><thead><tr>{head}</tr>'
+        f'</thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
 
+def _kind(result: Mapping[str, Any]) -> str:
+    """What two evaluations of a model in training have in common."""
+    if result.get('checkpoint'):
+        return str(id(result))
+    return f'{result.get("task")} {_protocol(result.get("protocol"))}'
+
+
+def _cells(result: Mapping[str, Any]) -> list[str]:
+    metrics = _mapping(result.get('metrics'))
+    published = _mapping(result.get('published'))
+    source = ', '.join(
+        str(value) if name == 'source' else f'{name}: {value}'
+        for name, value in published.items()
+        if name not in metrics
+    )
+    seed = result.get('seed')
+    return [
+        str(result.get('task') or ''),
+        _protocol(result.get('protocol')),
+        _origin(result),
+        _figures(metrics),
+        _figures({n: v for n, v in published.items() if n in metrics}),
+        source,
+        '' if seed is None else str(seed),
+        str(result.get('time') or '').replace('T', ' '),
+    ]
+
+
 def _row(cells: Sequence[str], run: str | None) -> str:
-    classes = {3: ' class="ours"', 4: ' class="published"'}
+    classes = {
+        1: ' class="protocol"',
+        3: ' class="ours"',
+        4: ' class="published"',
+    }
     shown = ''.join(
         f'<td{classes.get(i, "")}>{escape(cell) or "–"}</td>'
         for i, cell in enumerate(cells)
@@ -487,6 +514,8 @@ thead th { color: var(--muted); font-weight: 600; white-space: nowrap; }
 tbody th { width: 210px; color: var(--muted); font-weight: 500; }
 td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .results td { overflow-wrap: normal; }
+.results td.protocol { min-width: 230px; overflow-wrap: anywhere; }
+details .wide { margin-top: 10px; }
 td.ours { font-weight: 600; white-space: nowrap; }
 td.published { color: var(--muted); font-style: italic; white-space: nowrap; }
 tr.differs > * { background: var(--mark); }

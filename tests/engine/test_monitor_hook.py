@@ -98,9 +98,7 @@ def test_watching_changes_nothing(monitored, runner_of):
         assert torch.equal(value, states[1][name]), name
 
 
-def test_keys_are_compared_after_their_time_in_the_queue(
-    monitored, runner_of
-):
+def test_keys_are_compared_after_their_time_in_the_queue(monitored, runner_of):
     cfg = monitored(
         **{
             'train_cfg.max_epochs': 2,
@@ -202,8 +200,12 @@ def test_constant_features_warn_once_and_loudly(monitored, runner_of):
     # init_weights() would undo it.
     bare_model(runner).init_weights = lambda: None
     runner.train()
-    assert curve(runner, 'train/feature_std') == pytest.approx([0] * 8, abs=1e-5)
-    assert curve(runner, 'train/feature_rank') == pytest.approx([1] * 8, abs=1e-3)
+    assert curve(runner, 'train/feature_std') == pytest.approx(
+        [0] * 8, abs=1e-5
+    )
+    assert curve(runner, 'train/feature_rank') == pytest.approx(
+        [1] * 8, abs=1e-3
+    )
     assert curve(runner, 'train/alarms') == [0, 1, 2, 3, 4, 5, 6, 7]
     text = log_of(runner)
     assert text.count('COLLAPSE') == 2  # At the first and the sixth alarm.

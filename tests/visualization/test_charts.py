@@ -37,7 +37,9 @@ def test_gaps_and_logarithms():
     assert len(first) == len(second) == 2
     rise = [a[1] - b[1] for a, b in (first, second)]
     assert rise[0] == pytest.approx(rise[1], abs=0.2)
-    assert {'10', '100', '1000'} <= {t.text for t in parsed(chart).iter('text')}
+    assert {'10', '100', '1000'} <= {
+        t.text for t in parsed(chart).iter('text')
+    }
 
 
 def test_nothing_finite_and_nothing_moving():
@@ -88,4 +90,6 @@ def test_a_map_has_a_point_for_every_sample():
     assert circles[0].get('fill') != circles[1].get('fill')
     # By number, not by letter.
     assert [li.find('svg').tail for li in tree.iter('li')] == ['9', '10']
-    assert re.search('3 samples of 2 classes', tree.find('svg').get('aria-label'))
+    assert re.search(
+        '3 samples of 2 classes', tree.find('svg').get('aria-label')
+    )
