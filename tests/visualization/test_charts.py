@@ -1,5 +1,4 @@
 import math
-import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
