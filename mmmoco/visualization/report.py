@@ -204,6 +204,7 @@ def _tiles(runs: Sequence[RunRecord]) -> Section:
 def _key_figures(run: RunRecord) -> list[tuple[str, str, bool]]:
     figures = []
     series = run.scalars
+    unit = 'epoch' if 'epoch' in series else 'iteration'
     if series.get('knn/top1'):
         points = _finite(series['knn/top1'])
         if points:
@@ -212,7 +213,7 @@ def _key_figures(run: RunRecord) -> list[tuple[str, str, bool]]:
             )
             best = max(points, key=lambda p: p[1])
             figures.append(
-                (f'best, at {best[0]:g}', f'{best[1]:.1f} %', False)
+                (f'best, at {unit} {best[0]:g}', f'{best[1]:.1f} %', False)
             )
     if series.get('loss'):
         step, loss = series['loss'][-1]
@@ -320,7 +321,7 @@ def _cells(result: Mapping[str, Any]) -> list[str]:
         _figures({n: v for n, v in published.items() if n in metrics}),
         source,
         '' if seed is None else str(seed),
-        str(result.get('time') or '').replace('T', ' '),
+        str(result.get('time') or '').replace('T', ' ')[:16],
     ]
 
 
@@ -515,6 +516,7 @@ tbody th { width: 210px; color: var(--muted); font-weight: 500; }
 td { overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .results td { overflow-wrap: normal; }
 .results td.protocol { min-width: 230px; overflow-wrap: anywhere; }
+.results td:last-child { white-space: nowrap; }
 details .wide { margin-top: 10px; }
 td.ours { font-weight: 600; white-space: nowrap; }
 td.published { color: var(--muted); font-style: italic; white-space: nowrap; }

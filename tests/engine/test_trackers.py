@@ -37,7 +37,7 @@ def test_tensorboard(small_config, runner_of, tmp_path):
     )
     events.Reload()
     names = set(events.Tags()['scalars'])
-    assert {'loss', 'm', 'feature_std', 'knn/top1'} <= names | {'feature_std'}
+    assert {'loss', 'm', 'pos_sim', 'grad_norm', 'knn/top1'} <= names
     steps = [event.step for event in events.Scalars('loss')]
     assert steps == [1, 2, 3, 4]
     hub = runner.message_hub.get_scalar('train/loss').data[0]
