@@ -259,7 +259,8 @@ def _chart(chart: Chart, runs: Sequence[RunRecord]) -> list[str]:
 
 def _evaluations(runs: Sequence[RunRecord]) -> Section:
     """Our figures beside those of the authors, clearly told apart."""
-    newest, earlier = [], []
+    newest: list[str] = []
+    earlier: list[str] = []
     for i, run in enumerate(runs):
         last = {_kind(result): n for n, result in enumerate(run.results)}
         for n, result in enumerate(run.results):
