@@ -44,6 +44,8 @@ OPTIONAL = [
     'safetensors',
     'timm',
 ]
+# Only the full set-up runs the tests in a browser.
+BROWSER = ['playwright']
 TEST = ['mypy', 'pytest', 'pytest-timeout', 'ruff', 'tensorboard']
 EXTRAS = {
     'mminstall': OPENMMLAB,
@@ -54,6 +56,7 @@ EXTRAS = {
     'webdataset': WEBDATASET,
     'optional': OPTIONAL,
     'test': TEST,
+    'browser': BROWSER,
     'all': sorted({*DET, *SEG, *OPTIONAL, 'tensorboard'}),
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every check that this machine can: lint, format, types, then the whole
-# test suite, the slow, distributed and downstream tests included.
+# test suite, the slow, distributed, downstream and browser tests included.
 #
 #   bash tools/run_tests.sh [ARGUMENTS OF pytest]
 #
@@ -20,11 +20,11 @@ echo '== ruff'
 echo '== mypy'
 "$python" -m mypy
 
-# The GPU tests run where there is a GPU; no browser is set up.
-markers='not gpu and not browser'
+# The GPU tests run where there is a GPU.
+markers='not gpu'
 if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
 then
-  markers='not browser'
+  markers=''
 fi
 echo "== pytest -m '$markers'"
 exec "$python" -m pytest -m "$markers" --durations=15 "$@"

@@ -3,7 +3,8 @@
 #
 #   bash tools/setup.sh core     pre-training, evaluation, the fast tests
 #   bash tools/setup.sh full     core, then mmcv's compiled ops, mmdet, mmseg
-#                                and the optional libraries
+#                                and the optional libraries; a Chromium for
+#                                the tests of the report
 #   bash tools/setup.sh python   print the interpreter that they prepare
 #
 # Everything goes into .venv in the checkout, at the versions pinned in
@@ -20,6 +21,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 constraints="$root/requirements/constraints.txt"
 cache="${MMMOCO_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/mmmoco}"
 use_active="${MMMOCO_USE_ACTIVE:-0}"
+browser=/usr/bin/chromium
 heartbeat=
 unset PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE=1 PIP_USER=0 PIP_NO_INPUT=1
@@ -241,12 +243,13 @@ PYTHON
 ready() { # MODE EXTRAS
   local stamp="$prefix/.mmmoco-setup-$1"
   [[ -f $stamp && $(<"$stamp") == "$(fingerprint "$1")" ]] &&
+    { [[ $1 != full ]] || [[ -x $browser ]]; } &&
     check_metadata "$1" "$2" >/dev/null 2>&1
 }
 
 # What full sets up is enough for core.
 complete() { # MODE EXTRAS
-  if ready "$@" || { [[ $1 == core ]] && ready full 'all,test'; }; then
+  if ready "$@" || { [[ $1 == core ]] && ready full 'all,test,browser'; }; then
     say "setup: $1 is complete in $prefix"
   else
     return 1
@@ -510,6 +513,12 @@ single_opencv() {
     "$python" -c 'import cv2; print(cv2.__version__)'
 }
 
+# The tests open the report in the system's own Chromium: playwright would
+# download another one.
+need_browser() {
+  [[ -x $browser ]] || apt_install chromium
+}
+
 install_all() { # MODE EXTRAS
   local duration='1 to 3 minutes'
   rm -f "$prefix"/.mmmoco-setup-*
@@ -536,6 +545,7 @@ install_all() { # MODE EXTRAS
     check_imports
   if [[ $1 == full ]]; then
     step "Check mmcv's ops" 'a few seconds' "read $log." check_ops
+    need_browser
   fi
   step 'Check the versions' 'a second' \
     "remove $prefix and run this again." check_metadata "$1" "$2"
@@ -554,7 +564,7 @@ main() {
   fi
   case $mode in
     core) extras='mminstall,test' ;;
-    full) extras='all,test' ;;
+    full) extras='all,test,browser' ;;
     python) locate_environment && say "$python" && return ;;
     -h | --help) usage && return ;;
     *)

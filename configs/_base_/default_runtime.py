@@ -34,5 +34,7 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='Visualizer', vis_backends=vis_backends)
+# Trackers are added here; the first one writes scalars.json for the report.
+visualizer = dict(
+    type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]
+)

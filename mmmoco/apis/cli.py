@@ -10,6 +10,7 @@ from collections.abc import Callable
 from mmengine.logging import print_log
 
 from mmmoco.engine.checkpoint_io import CheckpointError
+from mmmoco.engine.collapse import CollapseError
 
 #: What bad input raises; anything else is a fault of ours and keeps its
 #: stack trace.
@@ -39,7 +40,12 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
     """
     try:
         tool()
-    except (*USER_ERRORS, CheckpointError, TypeError) as error:
+    except (
+        *USER_ERRORS,
+        CheckpointError,
+        CollapseError,
+        TypeError,
+    ) as error:
         # A TypeError is the user's where a config has an unknown argument.
         if debug or (
             isinstance(error, TypeError) and '__init__()' not in str(error)

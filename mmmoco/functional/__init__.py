@@ -1,6 +1,7 @@
 """Pure functions of tensors: no module, no state, no configuration."""
 
 from .feature_distance import check_distance, feature_distance
+from .feature_spread import effective_rank, feature_spread
 from .gather import gather, gather_with_grad
 from .info_nce import Candidates, Stats, info_nce
 from .knn import Neighbours, nearest, nearest_in_shards, vote, weighted_knn
@@ -16,8 +17,10 @@ __all__ = [
     'check_distance',
     'check_momentum',
     'derive_seed',
+    'effective_rank',
     'ema_',
     'feature_distance',
+    'feature_spread',
     'gather',
     'gather_with_grad',
     'generator',

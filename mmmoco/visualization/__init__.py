@@ -1,14 +1,28 @@
+from .charts import Line, line_chart, scatter_chart
 from .checkpoints import plot_checkpoints
 from .curves import plot_curves
+from .embedding import embed
 from .neighbours import draw_neighbours
-from .scalars import read_scalars
+from .report import FeatureMap, Picture, RunRecord, render_report
+from .scalars import Series, merge_scalars, read_json_lines, read_scalars
 from .views import ViewPicture, draw_views
 
 __all__ = [
+    'FeatureMap',
+    'Line',
+    'Picture',
+    'RunRecord',
+    'Series',
     'ViewPicture',
     'draw_neighbours',
     'draw_views',
+    'embed',
+    'line_chart',
+    'merge_scalars',
     'plot_checkpoints',
     'plot_curves',
+    'read_json_lines',
     'read_scalars',
+    'render_report',
+    'scatter_chart',
 ]

@@ -97,6 +97,8 @@ class MomentumContrast(BaseModel):
         self._announced: set[str] = set()
         self._shuffles: bool | None = None
         self.seed, self.step = 0, 0
+        #: N×C queries of the last training forward, for the monitors.
+        self.queries: Tensor | None = None
 
     # ------------------------------------------------ called by the hooks
 
@@ -182,7 +184,12 @@ class MomentumContrast(BaseModel):
 
     def encode_query(self, x: Tensor) -> Tensor:
         """Return the queries, N×C, L2-normalised."""
-        return F.normalize(self.project(x).float(), dim=1)
+        return self._noted(F.normalize(self.project(x).float(), dim=1))
+
+    def _noted(self, q: Tensor) -> Tensor:
+        if self.training:
+            self.queries = q.detach()
+        return q
 
     def encode_key(
         self, x: Tensor, exchanged: ShufflePlan | None = None
@@ -217,6 +224,29 @@ class MomentumContrast(BaseModel):
                 k = last_output(self.key_encoder(x))
             k = F.normalize(k.float(), dim=1)
             return k if exchanged is None else unshuffle(k, exchanged)
+
+    @torch.no_grad()
+    def probe_keys(self, x: Tensor) -> Tensor:
+        """Return the keys of a few images, N×C, and leave no trace.
+
+        BatchNorm takes the statistics of these images, as in training, and
+        its running ones stay as they are. Nothing is permuted.
+
+        Args:
+            x: N×C×H×W, normalised.
+
+        Raises:
+            RuntimeError: If there is no key encoder.
+        """
+        if self.key_encoder is None:
+            raise RuntimeError('There is no key encoder to probe.')
+        buffers = [(own, own.clone()) for own in self.key_encoder.buffers()]
+        try:
+            k = last_output(self.key_encoder(self._layout(x)))
+        finally:
+            for own, kept in buffers:
+                own.copy_(kept)
+        return F.normalize(k.float(), dim=1)
 
     def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
         """Return features of images, N×C.

@@ -58,6 +58,10 @@ class Distillation(BaseModel):
     #: Hooks without which training would be silently wrong: none.
     needs: frozenset[str] = frozenset()
 
+    #: N×C class tokens of the last training forward, in the teacher's
+    #: width, for the monitors.
+    queries: Tensor | None = None
+
     factor: Tensor | None
     offset: Tensor | None
 
@@ -300,6 +304,8 @@ class Distillation(BaseModel):
             strict=True,
         ):
             token = self.adapter(token)
+            if name == 'cls':
+                self.queries = token.detach()
             if weight:
                 distance = feature_distance(token, target, kind)
                 result[f'loss_{name}'] = weight * distance

@@ -61,7 +61,7 @@ class MoCoV3(MomentumContrast):
     def encode_query(self, x: Tensor) -> Tensor:
         """Return the predictions, N×C, L2-normalised."""
         q = last_output(self.predictor((self.project(x),)))
-        return F.normalize(q.float(), dim=1)
+        return self._noted(F.normalize(q.float(), dim=1))
 
     def loss(
         self,

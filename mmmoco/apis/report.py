@@ -1,0 +1,350 @@
+"""The report on one run or several: the job behind ``tools/report.py``.
+
+Reads what the runs left behind and runs nothing: configs are read as text.
+"""
+
+import argparse
+import ast
+import json
+import sys
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmmoco.engine import checkpoint_io
+from mmmoco.version import __version__
+from mmmoco.visualization import (
+    FeatureMap,
+    Picture,
+    RunRecord,
+    Series,
+    embed,
+    merge_scalars,
+    read_json_lines,
+    read_scalars,
+    render_report,
+)
+
+from . import cli
+
+#: Captions of the pictures that our tools save; others show their name.
+CAPTIONS = {
+    'views.png': 'Views of training images, as the network sees them',
+    'neighbours.png': 'Queries and their nearest neighbours (green: same '
+    'class)',
+    'features_map.png': 'Map of the features',
+}
+
+#: Pictures that show what the report draws itself.
+REDUNDANT = ('curves.png',)
+LARGEST_PICTURE = 8 * 2**20
+
+#: Samples drawn in a map of features.
+MAP_SAMPLES = 1500
+
+PNG = b'\x89PNG\r\n\x1a\n'
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/report.py``."""
+    result = argparse.ArgumentParser(
+        prog='report.py',
+        description='Write one HTML file about a run, or about several side '
+        'by side. It needs no network and no other file.',
+        epilog='Example: python tools/report.py work_dirs/mocov2_digits',
+    )
+    result.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
+    result.add_argument(
+        '--out', help='file to write (WORK_DIR/report.html of the first)'
+    )
+    result.add_argument(
+        '--map',
+        choices=('pca', 'tsne'),
+        default='pca',
+        help='how features.npz is drawn (%(default)s)',
+    )
+    cli.add_debug(result)
+    return result
+
+
+def write_report(
+    work_dirs: Sequence[str], out: str | None = None, method: str = 'pca'
+) -> str:
+    """Write the report.
+
+    Args:
+        work_dirs: Folders of runs.
+        out: File to write; default: ``report.html`` in the first folder.
+        method: How features are mapped, ``'pca'`` or ``'tsne'``.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist or holds no run.
+        ValueError: If a folder is given twice, or a file of it is broken.
+    """
+    folders = [Path(folder) for folder in work_dirs]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError('A work dir is given twice.')
+    names = _names(folders)
+    runs = [
+        read_run(folder, name, method)
+        for folder, name in zip(folders, names, strict=True)
+    ]
+    made = f'{time.strftime("%Y-%m-%d %H:%M")}, mmmoco {__version__}'
+    target = out or str(folders[0] / 'report.html')
+    parent = Path(target).resolve().parent
+    if not parent.is_dir():
+        raise FileNotFoundError(f'--out: {str(parent)!r} does not exist.')
+    checkpoint_io.write_text(target, render_report(runs, made))
+    return target
+
+
+def read_run(folder: Path, name: str, method: str = 'pca') -> RunRecord:
+    """Collect what a run left in its work dir.
+
+    Args:
+        folder: The work dir.
+        name: For the report.
+        method: How features are mapped.
+
+    Raises:
+        FileNotFoundError: If there is no folder, or no trace of a run in it.
+        ValueError: If one of the files is broken.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f'Work dir {str(folder)!r} does not exist.')
+    scalars = merge_scalars(
+        [
+            read_scalars(path)
+            for path in sorted(folder.glob('*/vis_data/scalars.json'))
+        ]
+    )
+    path = folder / 'results.jsonl'
+    results = read_json_lines(path) if path.is_file() else []
+    if not scalars and not results:
+        raise FileNotFoundError(
+            f'{str(folder)!r} holds neither */vis_data/scalars.json nor '
+            'results.jsonl: it is no work dir of a run, or nothing was '
+            'logged yet.'
+        )
+    config = _read_config(folder)
+    notes: list[str] = []
+    pictures = _read_pictures(folder, notes)
+    return RunRecord(
+        name=name,
+        scalars=scalars,
+        results=results,
+        summary=summarise(config, notes) if config else {},
+        config=config,
+        environment=_read_environment(folder),
+        pictures=pictures,
+        feature_map=_map_features(folder / 'features.npz', method, notes),
+        notes=[*notes, *_alarms(scalars)],
+    )
+
+
+def summarise(config: str, notes: list[str]) -> dict[str, str]:
+    """Return the settings of a config that matter most.
+
+    Args:
+        config: Text of a config as mmengine dumps it; it is not run.
+        notes: Receives a line if the text cannot be understood.
+    """
+    try:
+        cfg = literal_config(config)
+    except (SyntaxError, ValueError) as error:
+        notes.append(f'the config cannot be summed up: {error}')
+        return {}
+    wanted = {
+        'algorithm': 'model.type',
+        'backbone': 'model.backbone.type',
+        'depth or arch': 'model.backbone.depth model.backbone.arch',
+        'dictionary': 'model.dictionary.type',
+        'keys in the dictionary': 'model.dictionary.size',
+        'temperature': 'model.loss.temperature',
+        'm': 'model.m',
+        'schedule of m': 'model.m_schedule',
+        'optimizer': 'optim_wrapper.optimizer.type',
+        'learning rate': 'optim_wrapper.optimizer.lr',
+        'weight decay': 'optim_wrapper.optimizer.weight_decay',
+        'precision': 'optim_wrapper.dtype',
+        'accumulation': 'optim_wrapper.accumulative_counts',
+        'batch per GPU': 'train_dataloader.batch_size',
+        'data set': 'train_dataloader.dataset.type',
+        'epochs': 'train_cfg.max_epochs',
+        'iterations': 'train_cfg.max_iters',
+        'seed': 'randomness.seed',
+        'weights from': 'load_from',
+    }
+    found = {}
+    for name, keys in wanted.items():
+        values = [_look_up(cfg, key) for key in keys.split()]
+        known = [value for value in values if value is not None]
+        if known:
+            found[name] = str(known[0])
+    return found
+
+
+def literal_config(text: str) -> dict[str, Any]:
+    """Read a dumped config without running it.
+
+    Args:
+        text: Assignments of literals and ``dict(…)`` calls.
+
+    Raises:
+        SyntaxError: If it is no Python.
+        ValueError: If it holds anything else.
+    """
+    values = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            (target,) = node.targets
+            if isinstance(target, ast.Name):
+                values[target.id] = _literal(node.value)
+                continue
+        raise ValueError(f'line {node.lineno} is no plain assignment')
+    return values
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call):
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict':
+            raise ValueError(f'line {node.lineno} calls a function')
+        if node.args or any(word.arg is None for word in node.keywords):
+            raise ValueError(f'line {node.lineno} is no plain dict')
+        return {str(w.arg): _literal(w.value) for w in node.keywords}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        if any(key is None for key in node.keys):
+            raise ValueError(f'line {node.lineno} is no plain dict')
+        return {
+            ast.literal_eval(key): _literal(value)
+            for key, value in zip(node.keys, node.values, strict=True)
+            if key is not None
+        }
+    return ast.literal_eval(node)
+
+
+def _look_up(cfg: Any, key: str) -> Any:
+    for part in key.split('.'):
+        if not isinstance(cfg, Mapping):
+            return None
+        cfg = cfg.get(part)
+    return cfg
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last part of every path, or as many as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ['/'.join(p[-count:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _newest(folder: Path, pattern: str) -> Path | None:
+    return max(folder.glob(pattern), default=None)
+
+
+def _read_config(folder: Path) -> str:
+    path = _newest(folder, '*/vis_data/config.py') or _newest(folder, '*.py')
+    if path is None:
+        return ''
+    return path.read_text(encoding='utf-8', errors='replace')
+
+
+def _read_environment(folder: Path) -> dict[str, Any]:
+    path = _newest(folder, '*/environment.json')
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{str(path)!r}: {error}') from None
+    if not isinstance(found, dict):
+        raise ValueError(f'{str(path)!r}: no JSON object')
+    return found
+
+
+def _read_pictures(folder: Path, notes: list[str]) -> list[Picture]:
+    paths = {path.name: path for path in sorted(folder.glob('*.png'))}
+    order = [name for name in CAPTIONS if name in paths]
+    order += [name for name in paths if name not in (*CAPTIONS, *REDUNDANT)]
+    pictures = []
+    for name in order:
+        size = paths[name].stat().st_size
+        if size > LARGEST_PICTURE:
+            notes.append(f'{name} is left out: {size / 2**20:.0f} MiB')
+            continue
+        png = paths[name].read_bytes()
+        if not png.startswith(PNG):
+            notes.append(f'{name} is left out: it is no PNG')
+            continue
+        pictures.append(Picture(CAPTIONS.get(name, name), png))
+    return pictures
+
+
+def _map_features(
+    path: Path, method: str, notes: list[str]
+) -> FeatureMap | None:
+    """Map a seeded sample of the saved features to the plane."""
+    if not path.is_file():
+        return None
+    try:
+        features, labels = _read_features(path)
+        total = len(features)
+        if total > MAP_SAMPLES:
+            draws = np.random.default_rng(0)
+            chosen = draws.choice(total, MAP_SAMPLES, replace=False)
+            features, labels = features[chosen], labels[chosen]
+        points = embed(features, method)
+    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        text = error.args[0] if error.args else error
+        notes.append(f'features.npz is left out: {text}')
+        return None
+    name = {'pca': 'PCA', 'tsne': 't-SNE'}[method]
+    part = f'{len(features)} of ' if len(features) < total else ''
+    caption = f'{name} of the features of {part}{total} images, by label'
+    return FeatureMap(caption, points, [str(label) for label in labels])
+
+
+def _read_features(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    # Without pickle, an array cannot run code.
+    with np.load(path, allow_pickle=False) as file:
+        features = file['features']
+        count = len(features)
+        labels = file['labels'] if 'labels' in file else np.zeros(count, int)
+    if len(labels) != count:
+        raise ValueError(f'{count} features but {len(labels)} labels')
+    return features, labels
+
+
+def _alarms(scalars: Series) -> list[str]:
+    alarms = scalars.get('alarms', [])
+    if not alarms or not alarms[-1][1]:
+        return []
+    first = next(step for step, count in alarms if count)
+    return [
+        f'the monitors raised {alarms[-1][1]:.0f} alarm(s), the first by '
+        f'iteration {first:.0f}; the log says which and what to look at'
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``tools/report.py``."""
+    args = parser().parse_args(argv)
+
+    def tool() -> None:
+        path = write_report(args.work_dirs, args.out, args.map)
+        sys.stdout.write(f'{path}\n')
+
+    cli.run(tool, 'report.py', args.debug)

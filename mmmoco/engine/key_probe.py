@@ -1,0 +1,99 @@
+"""How far the key encoder has moved since it made the oldest keys."""
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+#: How the algorithms call the images that are encoded as keys.
+KEY_VIEWS = ('view_k', 'view_2')
+
+
+class KeyProbe:
+    """Encodes the same images when their keys enter the queue and leave it.
+
+    The queue holds keys, no images. A few images of a batch are kept for as
+    long as their keys would stay in the queue, and then encoded again: the
+    similarity of both is that of the oldest keys to what the key encoder
+    gives now. One set of images at a time is kept.
+
+    Args:
+        model: The bare model, with a key encoder and a queue.
+        images: How many images to keep.
+    """
+
+    def __init__(self, model: Any, images: int) -> None:
+        self.model = model
+        self.images = images
+        self._images: Tensor | None = None
+        self._keys: Tensor | None = None
+        self._due = 0
+
+    @staticmethod
+    def fits(model: Any) -> bool:
+        """Whether a model has keys that grow old."""
+        dictionary = getattr(model, 'dictionary', None)
+        return (
+            getattr(model, 'key_encoder', None) is not None
+            and dictionary is not None
+            and dictionary.has_state
+            and dictionary.needs_keys
+        )
+
+    @property
+    def waiting(self) -> bool:
+        """Whether images are kept."""
+        return self._images is not None
+
+    def keep(self, data: dict[str, Any], now: int, age: int) -> None:
+        """Keep images of a batch until their keys are the oldest ones.
+
+        Args:
+            data: A collated batch.
+            now: Optimizer steps done.
+            age: Steps that a key stays in the queue.
+        """
+        inputs = data['inputs']
+        batch = len(next(iter(inputs.values())))
+        count = self._count(batch)
+        if not count:
+            return
+        part = {'inputs': {name: x[:count] for name, x in inputs.items()}}
+        views = self.model.data_preprocessor(part, training=True)['inputs']
+        for name in KEY_VIEWS:
+            if name in views:
+                self._images = views[name]
+                self._keys = self.model.probe_keys(views[name])
+                self._due = now + age
+                return
+
+    def similarity(self, now: int) -> float | None:
+        """Return the mean cosine of old and new keys, when it is time.
+
+        Args:
+            now: Optimizer steps done.
+        """
+        if self._images is None or self._keys is None or now < self._due:
+            return None
+        keys = self.model.probe_keys(self._images)
+        similarity = float((self._keys * keys).sum(1).mean())
+        self._images = self._keys = None
+        return similarity
+
+    def _count(self, batch: int) -> int:
+        """As many images as wanted, in whole parts for SplitBN."""
+        modules = self.model.key_encoder.modules()
+        parts = math.lcm(*(getattr(m, 'num_splits', 1) for m in modules))
+        wanted = max(2, self.images // parts) * parts
+        return wanted if wanted <= batch else batch // parts * parts
+
+
+def time_in_queue(model: Any, batch: int) -> int:
+    """Return for how many optimizer steps a key stays in the queue.
+
+    Args:
+        model: The bare model.
+        batch: Images of one optimizer step, all processes together.
+    """
+    keys: int = batch * model.keys_per_image
+    return max(1, -(-int(model.dictionary.size) // keys))

@@ -1,0 +1,288 @@
+"""tools/report.py on work dirs, and its page in a real browser."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from mmmoco.apis import report
+
+BROWSER = '/usr/bin/chromium'
+CONFIG = """
+model = dict(
+    backbone=dict(type='PlainConvNet'),
+    dictionary=dict(size=1024, type='Queue'),
+    loss=dict(temperature=0.1),
+    m=0.99,
+    type='MoCoV2')
+optim_wrapper = dict(optimizer=dict(lr=0.03, type='SGD'))
+train_cfg = dict(max_epochs=2, type='EpochBasedTrainLoop')
+train_dataloader = dict(batch_size=128, dataset=dict(type='DigitScenes'))
+"""
+
+
+def work_dir(place, config=CONFIG, scale=1.0):
+    """Write what a run leaves behind."""
+    vis = place / '20260101_100000' / 'vis_data'
+    vis.mkdir(parents=True)
+    lines = [
+        {
+            'loss': scale * (6.0 - step / 50),
+            'lr': 0.03,
+            'm': 0.99,
+            'pos_sim': step / 400,
+            'neg_sim': 0.01,
+            'top1': step / 300,
+            'feature_std': 0.9,
+            'feature_rank': 20.0 + step / 20,
+            'old_key_sim': 0.98,
+            'grad_norm': 10.0 ** (1 - step / 100),
+            'images_per_s': 800.0,
+            'data_wait': 0.05,
+            'alarms': 0,
+            'epoch': step // 100,
+            'step': step,
+        }
+        for step in range(10, 210, 10)
+    ]
+    lines += [
+        {'knn/top1': 40.0 + 20 * epoch, 'step': epoch} for epoch in (0, 1, 2)
+    ]
+    (vis / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    (vis / 'config.py').write_text(config)
+    (vis.parent / 'environment.json').write_text(
+        json.dumps({'git revision': 'abc123', 'torch': '2.12.1'})
+    )
+    (place / 'results.jsonl').write_text(
+        json.dumps(
+            {
+                'task': 'knn',
+                'protocol': {'k': 20},
+                'checkpoint': 'epoch_2.pth',
+                'epoch': 2,
+                'metrics': {'top1': 80.0},
+                'published': {'top1': 85.0, 'source': 'table 1'},
+                'seed': 0,
+                'time': '2026-01-01T10:00:00',
+            }
+        )
+        + '\n'
+    )
+    draws = np.random.default_rng(0)
+    image.imsave(place / 'views.png', draws.random((32, 64, 3)))
+    labels = np.arange(60) % 3
+    features = np.eye(8)[labels] + 0.1 * draws.normal(size=(60, 8))
+    np.savez(place / 'features.npz', features=features, labels=labels)
+    return place
+
+
+def call(*argv):
+    try:
+        report.main([str(a) for a in argv])
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+def test_a_report_of_one_run(tmp_path, capsys):
+    folder = work_dir(tmp_path / 'mine')
+    assert call(folder) == 0
+    path = folder / 'report.html'
+    assert capsys.readouterr().out == f'{path}\n'
+    html = path.read_text()
+    for words in (
+        'MoCoV2',
+        '<td>1024</td>',
+        'abc123',
+        'table 1',
+        'PCA of the features of 60 images',
+        'Views of training images',
+        'Whole config of mine',
+    ):
+        assert words in html, words
+
+
+def test_runs_with_the_same_name_get_longer_ones(tmp_path):
+    folders = [work_dir(tmp_path / a / 'run') for a in ('a', 'b')]
+    out = tmp_path / 'both.html'
+    assert call(*folders, '--out', out) == 0
+    assert '<title>a/run · b/run</title>' in out.read_text()
+
+
+def test_a_config_is_read_and_never_run(tmp_path):
+    mark = tmp_path / 'ran'
+    evil = f"x = __import__('pathlib').Path({str(mark)!r}).touch()\n"
+    folder = work_dir(tmp_path / 'run', config=CONFIG + evil)
+    assert call(folder) == 0
+    assert not mark.exists()
+    assert (
+        'cannot be summed up: line 11 calls a function'
+        in (folder / 'report.html').read_text()
+    )
+
+
+def test_a_dumped_config_is_understood(small_config):
+    cfg = small_config()
+    assert report.literal_config(cfg.pretty_text)['model']['type'] == 'MoCoV2'
+    found = report.summarise(cfg.pretty_text, [])
+    assert found['learning rate'] == '0.03' and found['epochs'] == '1'
+    assert found['temperature'] == '0.1' and found['data set'] == 'DigitScenes'
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'note'),
+    [
+        ('views.png', b'<script>', 'views.png is left out: it is no PNG'),
+        ('features.npz', b'no zip', 'features.npz is left out'),
+    ],
+)
+def test_what_cannot_be_shown_is_left_out_and_named(
+    tmp_path, name, content, note
+):
+    folder = work_dir(tmp_path / 'run')
+    (folder / name).write_bytes(content)
+    assert call(folder) == 0
+    assert note in (folder / 'report.html').read_text()
+
+
+def test_features_with_pickles_are_not_opened(tmp_path):
+    folder, mark = work_dir(tmp_path / 'run'), tmp_path / 'ran'
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(mark),)
+
+    np.savez(
+        folder / 'features.npz', features=np.array([Evil()], dtype=object)
+    )
+    assert call(folder) == 0
+    assert not mark.exists()
+    assert 'features.npz is left out' in (folder / 'report.html').read_text()
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'words'),
+    [
+        (lambda d: d.rename(d.parent / 'gone'), ['does not exist']),
+        (
+            lambda d: [p.unlink() for p in d.rglob('*.json*')],
+            ['neither', 'scalars.json', 'results.jsonl'],
+        ),
+        (
+            lambda d: (d / 'results.jsonl').write_text('{\n{}\n'),
+            ['results.jsonl', 'line 1'],
+        ),
+        (
+            lambda d: next(d.rglob('scalars.json')).write_text('x\ny\n'),
+            ['scalars.json', 'line 1'],
+        ),
+        (
+            lambda d: next(d.rglob('environment.json')).write_text('x'),
+            ['environment.json'],
+        ),
+    ],
+    ids=['gone', 'empty', 'results', 'scalars', 'environment'],
+)
+def test_bad_input_gets_one_line(tmp_path, capsys, spoil, words):
+    folder = work_dir(tmp_path / 'run')
+    spoil(folder)
+    assert call(folder) == 2
+    errors = capsys.readouterr().err
+    (line,) = [x for x in errors.splitlines() if 'error:' in x]
+    assert all(word in line for word in words) and 'Traceback' not in errors
+    assert not (folder / 'report.html').exists()
+
+
+def test_the_same_folder_twice_and_a_bad_target(tmp_path, capsys):
+    folder = work_dir(tmp_path / 'run')
+    assert call(folder, folder) == 2
+    assert 'twice' in capsys.readouterr().err
+    assert call(folder, '--out', tmp_path / 'no' / 'x.html') == 2
+    assert 'no' in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def browser():
+    """The Chromium of the system; missing, the test fails."""
+    from playwright.sync_api import sync_playwright
+
+    assert Path(BROWSER).is_file(), 'bash tools/setup.sh full installs it'
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=BROWSER, args=['--no-sandbox']
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('count', [1, 2])
+def test_a_browser_shows_the_plots_and_fetches_nothing(
+    browser, tmp_path, scheme, count
+):
+    folders = [
+        work_dir(tmp_path / f'run{i}', scale=1 + i) for i in range(count)
+    ]
+    target = Path(report.write_report(list(map(str, folders))))
+    page = browser.new_page(color_scheme=scheme)
+    requests, complaints = [], []
+    page.on('request', lambda request: requests.append(request.url))
+    page.on('console', lambda message: complaints.append(message.text))
+    page.on('pageerror', lambda error: complaints.append(str(error)))
+    page.goto(target.as_uri())
+
+    charts = page.locator('figure.chart > svg[role=img]')
+    assert charts.count() == 12 + count  # A map of each run.
+    for chart in charts.all():
+        box = chart.bounding_box()
+        assert box['width'] > 300 and box['height'] > 150
+    lines = page.locator('figure', has_text='Training loss').locator(
+        'polyline'
+    )
+    assert lines.count() == count
+    # A line that goes down crosses the chart, in a colour of its own.
+    box = lines.first.bounding_box()
+    assert box['width'] > 250 and box['height'] > 50
+    colours = {
+        line.evaluate('e => getComputedStyle(e).stroke')
+        for line in lines.all()
+    }
+    assert len(colours) == count and 'none' not in colours
+    assert page.locator('circle').count() >= 60 * count
+
+    images = page.locator('img')
+    assert images.count() == count
+    assert images.first.evaluate('e => e.naturalWidth') == 64
+    background = page.evaluate(
+        'getComputedStyle(document.body).backgroundColor'
+    )
+    light = int(background.removeprefix('rgb(').split(',')[0]) > 128
+    assert light == (scheme == 'light')
+    # Nothing sticks out to the right, on a small screen either.
+    page.set_viewport_size({'width': 390, 'height': 800})
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390
+    fetched = [url for url in requests if not url.startswith('data:')]
+    assert fetched == [target.as_uri()]
+    assert not complaints
+    page.close()
+
+
+@pytest.mark.browser
+def test_hostile_names_do_nothing_in_a_browser(browser, tmp_path):
+    evil = '"><img src=x onerror=document.title=1>'.replace('/', '')
+    folder = work_dir(tmp_path / evil, config=f'load_from = {evil!r}')
+    target = Path(report.write_report([str(folder)]))
+    page = browser.new_page()
+    requests = []
+    page.on('request', lambda request: requests.append(request.url))
+    page.goto(target.as_uri())
+    page.wait_for_timeout(200)
+    assert page.title() == evil
+    assert page.locator('h1').inner_text() == evil
+    assert page.locator('img').count() == 1
+    assert len([u for u in requests if not u.startswith('data:')]) == 1
+    page.close()
