@@ -1,0 +1,6 @@
+"""Hand a backbone to another library: ``python tools/export_backbone.py --help``."""
+
+from mmmoco.apis.export_backbone import main
+
+if __name__ == '__main__':
+    main()
