@@ -58,6 +58,20 @@ class Source(NamedTuple):
     meta: dict[str, Any]
 
 
+class Exported(NamedTuple):
+    """A file that was written.
+
+    Attributes:
+        path: Where, with the hash in its name.
+        tensors: Number of tensors in it.
+        loading: How it is loaded there.
+    """
+
+    path: Path
+    tensors: int
+    loading: str
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line of ``tools/export_backbone.py``."""
     result = argparse.ArgumentParser(
@@ -95,7 +109,7 @@ def export_backbone(
     encoder: str = 'query',
     config: str | None = None,
     num_heads: int | None = None,
-) -> Path:
+) -> Exported:
     """Write the backbone of one of our checkpoints for another library.
 
     Args:
@@ -105,9 +119,6 @@ def export_backbone(
         encoder: ``'query'`` or ``'key'``.
         config: Config of the run, if the checkpoint does not hold it.
         num_heads: Of a ViT without a config.
-
-    Returns:
-        The path of the new file.
 
     Raises:
         FileNotFoundError: If checkpoint or config do not exist.
@@ -124,7 +135,7 @@ def export_backbone(
     digest = hashlib.sha256(content).hexdigest()[:8]
     path = stem.with_name(f'{stem.name}-{digest}{suffix}')
     checkpoint_io.write_bytes(path, content)
-    return path
+    return Exported(path, len(weights), _loading(path, target, source))
 
 
 def read_source(
@@ -242,12 +253,17 @@ def _loading(path: Path, target: str, source: Source) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Export as the command line says, and say how to load the file."""
-    options = (args.encoder, args.config, args.num_heads)
-    path = export_backbone(args.checkpoint, args.out, args.target, *options)
-    source = read_source(args.checkpoint, *options)
+    exported = export_backbone(
+        args.checkpoint,
+        args.out,
+        args.target,
+        args.encoder,
+        args.config,
+        args.num_heads,
+    )
     print(
-        f'{len(source.backbone)} tensors of the {args.encoder} encoder '
-        f'written to {path}\nLoad it: {_loading(path, args.target, source)}'
+        f'{exported.tensors} tensors of the {args.encoder} encoder written '
+        f'to {exported.path}\nLoad it: {exported.loading}'
     )
 
 
