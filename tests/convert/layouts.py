@@ -113,7 +113,7 @@ def mocov3(kind='resnet', stem=False):
         q.fc = with_batch_norm([512, 64, 32])
         predictor = with_batch_norm([32, 64, 32], last_bn=False)
     else:
-        q = vit(fixed=True)
+        q = vit(fixed=True, **(dict(size=64, patch=16) if stem else {}))
         if stem:
             widths = [3, 24, 48, 96, 192]
             layers = []
