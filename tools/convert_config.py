@@ -1,4 +1,4 @@
-"""Turn a config of OpenMMLab into ours: ``tools/convert_config.py --help``."""
+"""Turn a config into ours: ``python tools/convert_config.py --help``."""
 
 from mmmoco.apis.convert_config import main
 

@@ -1,4 +1,4 @@
-"""Hand a backbone to another library: ``python tools/export_backbone.py --help``."""
+"""Hand over a backbone: ``python tools/export_backbone.py --help``."""
 
 from mmmoco.apis.export_backbone import main
 

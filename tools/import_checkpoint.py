@@ -1,4 +1,4 @@
-"""Take in a foreign checkpoint: ``python tools/import_checkpoint.py --help``."""
+"""Take in a checkpoint: ``python tools/import_checkpoint.py --help``."""
 
 from mmmoco.apis.import_checkpoint import main
 

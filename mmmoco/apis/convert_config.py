@@ -1,6 +1,7 @@
 """Turn a config of OpenMMLab into ours: behind ``tools/convert_config.py``."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,12 @@ def _archs() -> dict[str, dict[str, Any]]:
     from mmpretrain.models.backbones import VisionTransformer
 
     return {
-        name: dict(shape)
-        for name, shape in VisionTransformer.arch_zoo.items()
+        name: dict(shape) for name, shape in VisionTransformer.arch_zoo.items()
     }
 
 
 def _check_builds(converted: Converted) -> None:
-    cfg = Config(
-        dict(model=converted.config['model'], default_scope='mmmoco')
-    )
+    cfg = Config(dict(model=converted.config['model'], default_scope='mmmoco'))
     try:
         build_without_memory(cfg)
     except (TypeError, KeyError, ValueError) as error:
@@ -111,7 +109,8 @@ def describe(converted: Converted, out: str) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Convert as the command line says, and print the report."""
-    print(describe(convert_config(args.config, args.out), args.out))
+    converted = convert_config(args.config, args.out)
+    sys.stdout.write(f'{describe(converted, args.out)}\n')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -261,9 +262,9 @@ def run(args: argparse.Namespace) -> None:
         args.config,
         args.num_heads,
     )
-    print(
+    sys.stdout.write(
         f'{exported.tensors} tensors of the {args.encoder} encoder written '
-        f'to {exported.path}\nLoad it: {exported.loading}'
+        f'to {exported.path}\nLoad it: {exported.loading}\n'
     )
 
 

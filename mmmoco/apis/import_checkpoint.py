@@ -2,6 +2,7 @@
 
 import argparse
 import pprint
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -259,7 +260,7 @@ def run(args: argparse.Namespace) -> None:
         args.num_heads,
         args.drop,
     )
-    print(describe(report, args.out))
+    sys.stdout.write(f'{describe(report, args.out)}\n')
 
 
 def main(argv: Sequence[str] | None = None) -> None:

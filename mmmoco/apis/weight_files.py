@@ -49,9 +49,7 @@ def encode(
     )
 
 
-def _safetensors(
-    weights: dict[str, Tensor], meta: Mapping[str, Any]
-) -> bytes:
+def _safetensors(weights: dict[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     try:
         from safetensors.torch import save
     except ImportError as error:

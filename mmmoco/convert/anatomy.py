@@ -14,7 +14,7 @@ from .positions import are_fixed, grid_side
 
 Weights = Mapping[str, Tensor]
 
-_DEPTHS = {
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,
     (True, (3, 4, 6, 3)): 50,
@@ -137,9 +137,7 @@ def describe_model(
 def _describe_resnet(weights: Weights, _: int | None) -> dict[str, Any]:
     stem = weights['conv1.weight']
     bottleneck = 'layer1.0.conv3.weight' in weights
-    blocks = tuple(
-        _count(weights, f'layer{stage}.') for stage in range(1, 5)
-    )
+    blocks = tuple(_count(weights, f'layer{stage}.') for stage in range(1, 5))
     depth = _DEPTHS.get((bottleneck, blocks))
     if depth is None:
         raise ValueError(

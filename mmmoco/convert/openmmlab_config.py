@@ -204,9 +204,7 @@ def _take_loss(fields: Fields) -> None:
             fields.take_if(f'{path}.loss_weight', 1.0)
 
 
-def _m(
-    fields: Fields, path: str, default: float, notes: list[str]
-) -> float:
+def _m(fields: Fields, path: str, default: float, notes: list[str]) -> float:
     value = fields.take(path, default)
     if value >= 0.5:
         notes.append(
@@ -265,9 +263,7 @@ def _preprocessor(fields: Fields, notes: list[str]) -> dict[str, Any]:
     own = 'model.data_preprocessor'
     path = own if fields.peek(own) is not None else 'data_preprocessor'
     fields.take_if(f'{path}.type', 'SelfSupDataPreprocessor')
-    rgb = {
-        fields.peek(f'{path}.{name}') for name in ('to_rgb', 'bgr_to_rgb')
-    }
+    rgb = {fields.peek(f'{path}.{name}') for name in ('to_rgb', 'bgr_to_rgb')}
     if True in rgb:
         fields.take_if(f'{path}.to_rgb', True)
         fields.take_if(f'{path}.bgr_to_rgb', True)
@@ -365,9 +361,7 @@ def _optim_wrapper(fields: Fields, notes: list[str]) -> dict[str, Any]:
     return result
 
 
-def _take_lars_exclusions(
-    fields: Fields, path: str, notes: list[str]
-) -> None:
+def _take_lars_exclusions(fields: Fields, path: str, notes: list[str]) -> None:
     excluded = dict(decay_mult=0, lars_exclude=True)
     keys = fields.peek(f'{path}.custom_keys')
     expected = {'bn', 'bias', 'downsample.1'}
@@ -405,7 +399,7 @@ def _runtime(fields: Fields) -> dict[str, Any]:
     randomness = {
         name: value
         for name, value in (fields.take('randomness') or {}).items()
-        if value not in (None, False)
+        if value is not None and value is not False  # seed 0 is a seed
     }
     if randomness:
         result['randomness'] = randomness

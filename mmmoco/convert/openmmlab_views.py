@@ -42,7 +42,9 @@ def convert_pipeline(
         if kind == 'MultiView':
             fields.take('type')
             two = _two_views(fields)
-            for number, (name, view) in enumerate(zip(names, two, strict=True)):
+            for number, (name, view) in enumerate(
+                zip(names, two, strict=True)
+            ):
                 where = f'{place}.view{number + 1}'
                 views[name], unknown = _convert_view(view, where)
                 rest.update(unknown)
@@ -139,9 +141,7 @@ def _grey(fields: Fields) -> Transform:
     weights = fields.peek('channel_weights')
     if weights is not None and tuple(weights) == _GREY:
         fields.take('channel_weights')
-    return dict(
-        type=f'{_PREFIX}RandomGrayscale', p=fields.take('prob', 0.5)
-    )
+    return dict(type=f'{_PREFIX}RandomGrayscale', p=fields.take('prob', 0.5))
 
 
 def _blur(fields: Fields) -> Transform:
@@ -161,9 +161,7 @@ def _solarize(fields: Fields) -> Transform | None:
     prob = fields.take('prob', 0.5)
     if prob == 0:
         return None
-    return dict(
-        type=f'{_PREFIX}RandomSolarize', threshold=threshold, p=prob
-    )
+    return dict(type=f'{_PREFIX}RandomSolarize', threshold=threshold, p=prob)
 
 
 def _flip(fields: Fields) -> Transform:

@@ -22,7 +22,10 @@ CHILDREN = KeyTable(
 
 def _stage(theirs: str, ours: str) -> KeyTable:
     return KeyTable(
-        (f'{theirs}.{{i}}.conv{{j}}.norm.{{p}}', f'{ours}.{{i}}.bn{{j}}.{{p}}'),
+        (
+            f'{theirs}.{{i}}.conv{{j}}.norm.{{p}}',
+            f'{ours}.{{i}}.bn{{j}}.{{p}}',
+        ),
         (
             f'{theirs}.{{i}}.shortcut.norm.{{p}}',
             f'{ours}.{{i}}.downsample.1.{{p}}',

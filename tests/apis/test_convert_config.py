@@ -242,9 +242,7 @@ def test_mmselfsups_conventions():
         dict(type='mmpretrain.torchvision/RandomGrayscale', p=0.25),
         dict(type='GaussianBlur', sigma=(0.2, 1.5), prob=0.5),
     ]
-    build_without_memory(
-        Config(dict(model=model, default_scope='mmmoco'))
-    )
+    build_without_memory(Config(dict(model=model, default_scope='mmmoco')))
 
 
 def test_every_unknown_field_is_listed():

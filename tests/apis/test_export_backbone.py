@@ -323,7 +323,8 @@ def test_any_backbone_whose_config_is_in_the_checkpoint(
     checkpoint = next((tmp_path / 'run').glob('*.pth'))
     path = export_backbone(str(checkpoint), str(tmp_path / 'a'), 'mmdet').path
     config = cfg.model.backbone.to_dict()
-    config['type'] = 'mmmoco.PlainConvNet'
+    # SplitBN keeps the names of BatchNorm.
+    config.update(type='mmmoco.PlainConvNet', norm_cfg=dict(type='BN'))
     net = built('mmpretrain', config, path)
     for name, value in runner.model.backbone.state_dict().items():
         assert torch.equal(net.state_dict()[name], value), name

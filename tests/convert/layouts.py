@@ -28,7 +28,9 @@ def settle(module, seed=0):
             elif name.endswith('running_var'):
                 value.uniform_(0.5, 1.5, generator=g)
             elif value.dim() < 2:
-                value.normal_(1.0 if 'weight' in name else 0.0, 0.1, generator=g)
+                value.normal_(
+                    1.0 if 'weight' in name else 0.0, 0.1, generator=g
+                )
             else:
                 fan = value[0].numel()
                 value.normal_(0.0, fan**-0.5, generator=g)
@@ -254,9 +256,7 @@ def torchvision_vit():
 
 
 def mmselfsup_0x():
-    q = nn.Sequential(
-        bare(resnet()), nn.ModuleDict({'mlp': two_linear(512)})
-    )
+    q = nn.Sequential(bare(resnet()), nn.ModuleDict({'mlp': two_linear(512)}))
     return {
         'state_dict': {
             'queue': queue(),

@@ -103,9 +103,7 @@ def test_dinos_teacher_is_taken():
     checkpoint = layouts.dino()
     result = import_weights(weights_of(checkpoint)).weights
     teacher = checkpoint['teacher']['backbone.blocks.0.attn.qkv.weight']
-    assert torch.equal(
-        result['backbone.layers.0.attn.qkv.weight'], teacher
-    )
+    assert torch.equal(result['backbone.layers.0.attn.qkv.weight'], teacher)
 
 
 def test_unknown_layout_lists_what_was_seen():
@@ -120,7 +118,9 @@ def test_ambiguous_layout_asks():
     source |= layouts.put('proj_q.', layouts.two_linear(512))
     with pytest.raises(ValueError, match='several layouts') as error:
         import_weights(source)
-    assert 'moco (' in str(error.value) and 'encoder-proj (' in str(error.value)
+    assert 'moco (' in str(error.value) and 'encoder-proj (' in str(
+        error.value
+    )
     with pytest.raises(ValueError, match=r'proj_q\.0\.weight.*--drop'):
         import_weights(source, 'moco')
     forced = import_weights(source, 'moco', drop=['proj_q.*'])
