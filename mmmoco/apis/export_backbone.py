@@ -43,6 +43,16 @@ LOADING = {
 }
 
 
+#: What may be built from the config text of a checkpoint. A ``type`` is any
+#: name that Python can import, and a checkpoint comes from anybody: networks
+#: and layers of this list only, all others need --config.
+BUILDABLE = {
+    *('ResNet', 'ResNeXt', 'ResNet_CIFAR', 'VisionTransformer'),
+    *('MoCoV3ResNet', 'MoCoV3ViT', 'PlainConvNet'),
+    *('BN', 'BN1d', 'BN2d', 'SyncBN', 'SplitBN', 'GN', 'LN'),
+}
+
+
 class Source(NamedTuple):
     """A backbone and what its checkpoint tells about it.
 
@@ -175,16 +185,17 @@ def read_source(
             f'{mend}'
         )
     meta = content.get('meta') or {}
-    if cfg is None:
-        cfg = _config_of(meta)
-    if cfg is None:
-        described = describe_backbone(backbone, num_heads)
-        scope = 'mmmoco'
-    else:
+    scope = 'mmmoco'
+    if cfg is not None:
         described = cfg.model.backbone.to_dict()
-        scope = cfg.get('default_scope', 'mmmoco')
+        scope = cfg.get('default_scope', scope)
+    else:
+        cfg = _config_of(meta)
+        described = cfg.model.backbone.to_dict() if cfg else {}
+        if not described or not _is_buildable(described):
+            described = describe_backbone(backbone, num_heads)
     told = {
-        'method': cfg.model.type if cfg else _method_of(weights),
+        'method': (cfg and cfg.model.get('type')) or _method_of(weights),
         'epochs': meta.get('epoch'),
         'iterations': meta.get('iter'),
         'config_hash': config_hash(cfg) if cfg else None,
@@ -207,6 +218,21 @@ def _config_of(meta: Mapping[str, Any]) -> Config | None:
     except ValueError:
         return None
     return cfg if 'backbone' in cfg.get('model', {}) else None
+
+
+def _is_buildable(node: Any) -> bool:
+    """Tell whether every ``type`` below is one that may be built."""
+    if isinstance(node, Mapping):
+        kind = node.get('type', 'BN')
+        if not isinstance(kind, str):
+            return False
+        scope, _, name = kind.rpartition('.')
+        if name not in BUILDABLE or scope not in ('', 'mmpretrain', 'mmmoco'):
+            return False
+        return all(map(_is_buildable, node.values()))
+    if isinstance(node, list | tuple):
+        return all(map(_is_buildable, node))
+    return True
 
 
 def _method_of(weights: Mapping[str, Tensor]) -> str | None:
