@@ -63,6 +63,9 @@ EXTRAS = {
 # Tools that make sense in a checkout only.
 CHECKOUT_ONLY = ('setup.sh', 'quickstart.sh', 'run_tests.sh')
 
+# Where MIM looks for the models of a package; names configs/metafile.yml.
+MODEL_INDEX = 'model-index.yml'
+
 
 class BuildWithConfigs(build_py):
     """Puts configs/ and tools/ where OpenMMLab looks for them.
@@ -76,7 +79,7 @@ class BuildWithConfigs(build_py):
         """Builds the package, then adds configs and tools."""
         super().run()
         if self.editable_mode:
-            for name in ('configs', 'tools'):
+            for name in ('configs', 'tools', MODEL_INDEX):
                 link(HERE / 'mmmoco' / '.mim' / name, name)
         else:
             # What an earlier build left there may be gone from the checkout.
@@ -90,7 +93,7 @@ class BuildWithConfigs(build_py):
     def mim_files(self) -> list[tuple[Path, Path]]:
         """All files for mmmoco/.mim, as pairs of source and target."""
         target = Path(self.build_lib) / 'mmmoco' / '.mim'
-        files = []
+        files = [(HERE / MODEL_INDEX, target / MODEL_INDEX)]
         for name in ('configs', 'tools'):
             found = [
                 path
@@ -118,13 +121,13 @@ class BuildWithConfigs(build_py):
 
 
 def link(place: Path, name: str) -> None:
-    """Makes `place` a relative link to the checkout's folder `name`."""
+    """Makes `place` a relative link to `name` in the checkout."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_symlink():
+    if place.is_symlink() or place.is_file():
         place.unlink()
     elif place.is_dir():
         shutil.rmtree(place)  # copies left by an earlier build
-    place.symlink_to(Path('..', '..', name), target_is_directory=True)
+    place.symlink_to(Path('..', '..', name))
 
 
 def version() -> str:

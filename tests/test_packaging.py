@@ -41,7 +41,13 @@ def executable(path, text):
 def checkout_copy(place):
     """Copies what a build reads, so that nothing is left in the checkout."""
     place.mkdir()
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE'):
+    for name in (
+        'setup.py',
+        'pyproject.toml',
+        'MANIFEST.in',
+        'LICENSE',
+        'model-index.yml',
+    ):
         shutil.copy(ROOT / name, place)
     for name in ('README.md', 'CHANGELOG.md'):
         if (ROOT / name).is_file():
@@ -149,7 +155,7 @@ def test_a_wheel_carries_the_package_with_configs_and_tools(tmp_path):
         for name in relative_files('tools')
         if Path(name).name not in CHECKOUT_ONLY
     }
-    assert mim == expected
+    assert mim == expected | {'model-index.yml'}
     modules = {name for name in names if name.endswith('.py')}
     assert {
         path.relative_to(ROOT).as_posix()
@@ -182,11 +188,25 @@ def test_an_editable_build_links_configs_and_tools(tmp_path):
     (source / 'mmmoco' / '.mim' / 'configs').mkdir(parents=True)
     done = build(source, 'build_editable', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
-    for name in ('configs', 'tools'):
+    for name in ('configs', 'tools', 'model-index.yml'):
         place = source / 'mmmoco' / '.mim' / name
         assert place.is_symlink()
         assert not Path(os.readlink(place)).is_absolute()
         assert place.resolve() == (source / name).resolve()
+
+
+def test_mim_finds_the_models_and_their_configs():
+    import yaml
+
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    models = [
+        model
+        for path in index['Import']
+        for model in yaml.safe_load((ROOT / path).read_text())['Models']
+    ]
+    assert len(models) > 10
+    for model in models:
+        assert (ROOT / model['Config']).is_file(), model
 
 
 def test_a_build_without_configs_is_an_error(tmp_path):

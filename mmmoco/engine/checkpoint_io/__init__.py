@@ -29,7 +29,7 @@ from .installing import install, uninstall
 from .latest import find_latest, require_resumable
 from .reading import CheckpointError, UnsafeCheckpointError, read
 from .states import load_into, state_dict_of
-from .writing import remove_leftovers, write, write_text
+from .writing import remove_leftovers, write, write_bytes, write_text
 
 __all__ = [
     'CheckpointError',
@@ -43,5 +43,6 @@ __all__ = [
     'state_dict_of',
     'uninstall',
     'write',
+    'write_bytes',
     'write_text',
 ]

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import torch
 from mmengine.logging import print_log
+from torch import _weights_only_unpickler
 
 from .restricted import only_plain_data, thaw
 
@@ -42,8 +43,9 @@ class UnsafeCheckpointError(CheckpointError):
 def read(path: PathLike, map_location: MapLocation = 'cpu') -> dict[str, Any]:
     """Read a checkpoint as plain data: tensors, numbers, text, containers.
 
-    Files ending in ``.safetensors`` come back as ``{'state_dict': …}``, all
-    others are read by ``torch.load`` in its restricted mode, with no fallback.
+    Files ending in ``.safetensors`` come back as ``{'state_dict': …}``. Plain
+    pickles ending in ``.pkl`` (of protocol 2) and all other files are read by
+    torch's restricted unpickler, with no fallback.
     Config text in ``meta['config']``, which mmengine would execute on resume,
     comes back as ``meta['config_text']``.
 
@@ -91,9 +93,7 @@ def _load(
 ) -> Any:
     try:
         with only_plain_data():
-            loaded = torch.load(
-                source, map_location=map_location, weights_only=True
-            )
+            loaded = _unpickle(source, map_location)
         return _disarm(thaw(loaded), name)
     except pickle.UnpicklingError as error:
         raise _refusal(source, name, str(error)) from None
@@ -112,6 +112,15 @@ def _load(
             f'{name} cannot be read as a checkpoint '
             f'({type(error).__name__}: {reason}). {_MEND}'
         ) from error
+
+
+def _unpickle(source: Path | IO[bytes], map_location: MapLocation) -> Any:
+    if isinstance(source, Path) and source.suffix == '.pkl':
+        # A plain pickle, as Detectron2 exchanges weights: the same restricted
+        # unpickler, without the archive that torch puts around it.
+        with source.open('rb') as file:
+            return _weights_only_unpickler.load(file)
+    return torch.load(source, map_location=map_location, weights_only=True)
 
 
 def _refusal(

@@ -35,6 +35,15 @@ def write_text(path: PathLike, text: str) -> None:
     replace(path, lambda file: file.write(text.encode()))
 
 
+def write_bytes(path: PathLike, content: bytes) -> None:
+    """Write a file of any kind, atomically and durably.
+
+    Raises:
+        OSError: It could not be written. What was there before stays.
+    """
+    _replace(path, lambda file: file.write(content))
+
+
 def remove_leftovers(folder: PathLike) -> list[Path]:
     """Remove the unfinished files of killed processes from a folder.
 

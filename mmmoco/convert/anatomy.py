@@ -1,0 +1,281 @@
+"""What a network looks like, read off its tensors.
+
+A checkpoint without a config still tells widths, depths and layers by the
+shapes of its tensors. What shapes do not tell is the number of heads of a
+transformer: it is taken from the published models of that width.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .positions import are_fixed, grid_side
+
+Weights = Mapping[str, Tensor]
+
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
+_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1536: 24}
+_MOCOV3_HEADS = {**_HEADS, 384: 12}
+
+
+def below(weights: Weights, prefix: str) -> dict[str, Tensor]:
+    """Return the weights of one module, by their names inside it.
+
+    Args:
+        weights: Tensors by name.
+        prefix: Of the module, with its dot.
+    """
+    return {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
+
+
+def family_of(backbone: Weights) -> str:
+    """Return ``'vit'``, ``'resnet'`` or ``'other'``."""
+    if any(name.startswith('patch_embed.') for name in backbone):
+        return 'vit'
+    return 'resnet' if 'layer1.0.conv1.weight' in backbone else 'other'
+
+
+def has_conv_stem(backbone: Weights) -> bool:
+    """Tell whether a ViT begins with a stem of convolutions."""
+    return 'patch_embed.projection.0.weight' in backbone
+
+
+def describe_backbone(
+    backbone: Weights, num_heads: int | None = None
+) -> dict[str, Any]:
+    """Return a config that builds the backbone of these weights.
+
+    Args:
+        backbone: Tensors by our names, without ``backbone.``.
+        num_heads: Of a transformer; None: as in the published model of that
+            width (384 channels: 12 with the fixed positions of MoCo v3,
+            else 6).
+
+    Raises:
+        ValueError: If the network is none of those that shapes identify.
+    """
+    describe = {'vit': _describe_vit, 'resnet': _describe_resnet}.get(
+        family_of(backbone)
+    )
+    try:
+        if describe is not None:
+            return describe(backbone, num_heads)
+        missing = 'conv1.weight and layer1.*, or patch_embed.* and layers.*'
+    except KeyError as error:
+        missing = str(error.args[0])
+    raise ValueError(
+        'The backbone cannot be told from its tensors: '
+        f'{missing} not found among its {len(backbone)} keys. Either a part '
+        'of it is missing, or it is another network: then give its config '
+        'with --config.'
+    )
+
+
+def describe_model(
+    weights: Weights, num_heads: int | None = None
+) -> dict[str, Any]:
+    """Return a model config that these weights fit.
+
+    Temperature and m are in no checkpoint; they are the published ones.
+
+    Args:
+        weights: Tensors by our names, with at least backbone and neck.
+        num_heads: As for :func:`describe_backbone`.
+
+    Raises:
+        ValueError: If shapes do not tell what it is.
+    """
+    backbone = describe_backbone(below(weights, 'backbone.'), num_heads)
+    pool = family_of(below(weights, 'backbone.')) == 'resnet'
+    neck = _describe_head(below(weights, 'neck.'), pool)
+    model = dict(backbone=backbone, neck=neck)
+    keys = weights.get('dictionary.keys')
+    if keys is not None:
+        model['dictionary'] = dict(
+            type='Queue', size=keys.shape[1], feat_dim=keys.shape[0]
+        )
+        if 'dictionary.ids' in weights:
+            model['dictionary']['exclude_same_image'] = True
+    predictor = below(weights, 'predictor.')
+    if predictor:
+        return dict(
+            type='MoCoV3',
+            **model,
+            predictor=_describe_head(predictor, pool=False),
+            loss=dict(
+                type='InfoNCE',
+                temperature=1.0 if pool else 0.2,
+                scale_by_2tau=True,
+            ),
+            m=0.99,
+            m_schedule='cosine',
+        )
+    model.setdefault(
+        'dictionary',
+        dict(type='Queue', size=65536, feat_dim=neck['out_channels']),
+    )
+    first = neck['type'] == 'mmpretrain.LinearNeck'
+    return dict(
+        type='MoCoV1' if first else 'MoCoV2',
+        **model,
+        loss=dict(type='InfoNCE', temperature=0.07 if first else 0.2),
+        m=0.999,
+    )
+
+
+def _describe_resnet(weights: Weights, _: int | None) -> dict[str, Any]:
+    stem = weights['conv1.weight']
+    bottleneck = 'layer1.0.conv3.weight' in weights
+    blocks = tuple(_count(weights, f'layer{stage}.') for stage in range(1, 5))
+    depth = _DEPTHS.get((bottleneck, blocks))
+    if depth is None:
+        raise ValueError(
+            f'A ResNet of {blocks} '
+            f'{"bottleneck" if bottleneck else "basic"} blocks in its stages '
+            'is none of the usual depths: a part of it is missing, or it is '
+            'another network; then give its config with --config.'
+        )
+    # A 3×3 stem without pooling is that of small images.
+    small = stem.shape[-1] == 3
+    config: dict[str, Any] = dict(
+        type='mmpretrain.ResNet_CIFAR' if small else 'mmpretrain.ResNet',
+        depth=depth,
+        norm_cfg=dict(type='BN'),
+    )
+    if stem.shape[1] != 3:
+        config['in_channels'] = stem.shape[1]
+    middle = weights['layer1.0.conv2.weight']
+    last = weights['layer1.0.conv3.weight'] if bottleneck else middle
+    base = len(last) // (4 if bottleneck else 1)
+    groups = len(middle) // middle.shape[1]
+    if groups > 1:
+        config.update(
+            type='mmpretrain.ResNeXt',
+            groups=groups,
+            width_per_group=len(middle) // groups,
+        )
+    elif len(middle) != base:
+        raise ValueError(
+            f'A ResNet whose 3×3 convolutions have {len(middle)} channels '
+            f'between {len(last)} is no config of mmpretrain.ResNet. Give '
+            'its own with --config.'
+        )
+    if len(stem) != 64:
+        config['stem_channels'] = len(stem)
+    if base != 64:
+        config['base_channels'] = base
+    return config
+
+
+def _describe_vit(weights: Weights, num_heads: int | None) -> dict[str, Any]:
+    conv_stem = has_conv_stem(weights)
+    stem = 'patch_embed.projection.' + ('0.' if conv_stem else '')
+    projection = weights[f'{stem}weight']
+    positions = weights['pos_embed']
+    fixed = are_fixed(positions)
+    width = positions.shape[-1]
+    heads = num_heads or (_MOCOV3_HEADS if fixed else _HEADS).get(width)
+    if heads is None:
+        raise ValueError(
+            f'The number of heads of a ViT of width {width} is not known, '
+            'and no shape tells it. Give --num-heads.'
+        )
+    if width % heads:
+        raise ValueError(f'--num-heads {heads} does not divide {width}.')
+    gated = 'layers.0.ffn.w3.weight' in weights
+    hidden = 'layers.0.ffn.w3.' if gated else 'layers.0.ffn.layers.1.'
+    patch = 16 if conv_stem else projection.shape[-1]
+    arch: dict[str, Any] = dict(
+        embed_dims=width,
+        num_layers=_count(weights, 'layers.'),
+        num_heads=heads,
+        feedforward_channels=weights[f'{hidden}weight'].shape[1],
+    )
+    # Ours keeps the positions as they are, which learned ones need not be.
+    ours = fixed or conv_stem
+    config: dict[str, Any] = dict(
+        type='MoCoV3ViT' if ours else 'mmpretrain.VisionTransformer',
+        arch=arch,
+        img_size=grid_side(positions) * patch,
+        patch_size=patch,
+    )
+    if conv_stem:
+        arch['conv_stem'] = True
+    if projection.shape[1] != 3:
+        config['in_channels'] = projection.shape[1]
+    if 'layers.0.attn.qkv.bias' not in weights:
+        config['qkv_bias'] = False
+    if 'layers.0.attn.gamma1.weight' in weights:
+        config['layer_scale_init_value'] = 1e-5
+    if gated:
+        config['layer_cfgs'] = dict(ffn_type='swiglu_fused')
+    if 'ln1.weight' not in weights:
+        config['final_norm'] = False
+    return config
+
+
+def _describe_head(weights: Weights, pool: bool) -> dict[str, Any]:
+    """Return the config of a projection or predictor."""
+    if 'fc.weight' in weights:
+        linear = weights['fc.weight']
+        return dict(
+            type='mmpretrain.LinearNeck',
+            in_channels=linear.shape[1],
+            out_channels=len(linear),
+            gap_dim=2 if pool else 0,
+            norm_cfg=None,
+        )
+    if {'mlp.0.weight', 'mlp.2.weight'} <= weights.keys():
+        return dict(
+            type='mmpretrain.MoCoV2Neck',
+            in_channels=weights['mlp.0.weight'].shape[1],
+            hid_channels=len(weights['mlp.0.weight']),
+            out_channels=len(weights['mlp.2.weight']),
+            with_avg_pool=pool,
+        )
+    layers = sum(name.removesuffix('.weight') in _FC for name in weights)
+    last = layers - 1
+    if layers < 2 or f'fc{last}.weight' not in weights:
+        raise ValueError(
+            'A projection or predictor cannot be told from its tensors: '
+            f'{", ".join(list(weights)[:8]) or "none"}. Either a part of it '
+            'is missing, or it is another module: then give the config with '
+            '--config.'
+        )
+    return dict(
+        type='mmpretrain.NonLinearNeck',
+        in_channels=weights['fc0.weight'].shape[1],
+        hid_channels=len(weights['fc0.weight']),
+        out_channels=len(weights[f'fc{last}.weight']),
+        num_layers=layers,
+        with_bias='fc0.bias' in weights,
+        with_last_bias=f'fc{last}.bias' in weights,
+        with_last_bn=f'bn{last}.running_mean' in weights,
+        with_last_bn_affine=f'bn{last}.weight' in weights,
+        with_avg_pool=pool,
+        norm_cfg=dict(type='SyncBN'),
+    )
+
+
+_FC = {f'fc{i}' for i in range(8)}
+
+
+def _count(weights: Weights, prefix: str) -> int:
+    """Number of children of a row of modules: the highest index and one."""
+    indices = {
+        int(name[len(prefix) :].split('.')[0])
+        for name in weights
+        if name.startswith(prefix)
+    }
+    return max(indices, default=-1) + 1

@@ -1,0 +1,80 @@
+import ast
+from typing import Any
+
+
+def read_config_text(text: str) -> dict[str, Any]:
+    """Read the text of a resolved config without executing it.
+
+    The text that mmengine stores in a checkpoint consists of assignments of
+    literals and ``dict(…)``; anything else is refused.
+
+    Args:
+        text: As ``Config.pretty_text`` writes it.
+
+    Returns:
+        The config as plain containers.
+
+    Raises:
+        ValueError: If it holds anything but assignments of plain values.
+    """
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f'The config text is no Python: {error}') from None
+    result: dict[str, Any] = {}
+    for statement in statements:
+        if not (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+        ):
+            raise _refusal(statement)
+        result[statement.targets[0].id] = _value(statement.value)
+    return result
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Dict):
+        keys = [_value(key) for key in node.keys if key is not None]
+        if len(keys) != len(node.keys):
+            raise _refusal(node)
+        return dict(zip(keys, map(_value, node.values), strict=True))
+    if isinstance(node, ast.List):
+        return [_value(item) for item in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(item) for item in node.elts)
+    if isinstance(node, ast.Call):
+        return _dict_call(node)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise _refusal(node) from None
+
+
+def _dict_call(node: ast.Call) -> dict[Any, Any]:
+    if not (isinstance(node.func, ast.Name) and node.func.id == 'dict'):
+        raise _refusal(node)
+    if len(node.args) > 1:
+        raise _refusal(node)
+    result: dict[Any, Any] = {}
+    for item in node.args:
+        first = _value(item)
+        if not isinstance(first, dict):
+            raise _refusal(node)
+        result.update(first)
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            first = _value(keyword.value)
+            if not isinstance(first, dict):
+                raise _refusal(node)
+            result.update(first)
+        else:
+            result[keyword.arg] = _value(keyword.value)
+    return result
+
+
+def _refusal(node: ast.AST) -> ValueError:
+    return ValueError(
+        'The config text holds more than plain values and was not executed: '
+        f'{ast.unparse(node)[:80]!r}.'
+    )

@@ -1,0 +1,74 @@
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+
+class Fields:
+    """The fields of a foreign config, each taken once.
+
+    What nobody has taken in the end is reported by :meth:`rest`, so that no
+    field is dropped in silence.
+
+    Args:
+        config: Nested dictionaries and lists of plain values.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.tree: dict[str, Any] = deepcopy(dict(config))
+
+    def take(self, path: str, default: Any = None) -> Any:
+        """Return and remove the value at a dotted path.
+
+        Args:
+            path: For example ``'model.backbone.depth'``.
+            default: Returned if there is no such field.
+        """
+        *parents, last = path.split('.')
+        node: Any = self.tree
+        for name in parents:
+            node = node.get(name) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            return default
+        return node.pop(last)
+
+    def take_if(self, path: str, *expected: Any) -> None:
+        """Remove a field whose value means what is done here anyway."""
+        if self.peek(path, _Absent) in expected:
+            self.take(path)
+
+    def peek(self, path: str, default: Any = None) -> Any:
+        """Return the value at a dotted path, without taking it."""
+        node: Any = self.tree
+        for name in path.split('.'):
+            if not isinstance(node, dict) or name not in node:
+                return default
+            node = node[name]
+        return node
+
+    def rest(self) -> dict[str, Any]:
+        """Return what was not taken, by dotted path."""
+        found: dict[str, Any] = {}
+        _leaves(self.tree, '', found)
+        return found
+
+
+class _Absent:
+    """Equal to no value of a config."""
+
+
+def _leaves(node: Any, path: str, found: dict[str, Any]) -> None:
+    if isinstance(node, dict) and (node or not path):
+        for name, value in node.items():
+            _leaves(value, f'{path}.{name}' if path else str(name), found)
+    elif isinstance(node, dict):
+        return  # all of its fields were taken
+    elif isinstance(node, list) and any(isinstance(x, dict) for x in node):
+        for index, value in enumerate(node):
+            _leaves(value, f'{path}[{index}]', found)
+    else:
+        found[path] = node
+
+
+def bare_type(config: Mapping[str, Any]) -> str:
+    """Return the ``type`` of a config without its scope."""
+    return str(config.get('type', '')).rsplit('.', 1)[-1]

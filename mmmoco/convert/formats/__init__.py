@@ -1,0 +1,32 @@
+"""One file for each family of layouts; this is the list of all."""
+
+from ..format import Format
+from . import (
+    detectron2,
+    lightly,
+    mmmoco,
+    moco,
+    mocov3,
+    openmmlab,
+    seed_pipeline,
+    solo_learn,
+    timm,
+    torchvision,
+)
+
+FORMATS: dict[str, Format] = {
+    each.name: each
+    for module in (
+        mmmoco,
+        moco,
+        mocov3,
+        openmmlab,
+        seed_pipeline,
+        lightly,
+        solo_learn,
+        torchvision,
+        timm,
+        detectron2,
+    )
+    for each in module.FORMATS
+}

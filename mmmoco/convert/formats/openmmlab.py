@@ -1,0 +1,95 @@
+"""mmpretrain and mmselfsup: pre-training, and any model with a backbone."""
+
+from ..format import DUPLICATE, EMA_STEPS, OTHER_TASK, Format
+from ..key_table import SAME, Part
+from ..resnet import TORCHVISION
+from ..vit import MMPRETRAIN, MMSEG
+from .moco import QUEUE
+
+BACKBONE = TORCHVISION + MMPRETRAIN
+
+FORMATS = (
+    Format(
+        name='mmpretrain-moco',
+        title='MoCo of mmpretrain or mmselfsup 1.x',
+        signs=(r'backbone\.', r'encoder_k\.module\.0\.'),
+        parts=(
+            Part('backbone.', 'backbone.', BACKBONE),
+            Part('neck.', 'neck.', SAME),
+            Part('encoder_k.module.0.', 'key_encoder.backbone.', BACKBONE),
+            Part('encoder_k.module.1.', 'key_encoder.neck.', SAME),
+            Part('', 'dictionary.', QUEUE),
+        ),
+        left=((r'encoder_k\.steps', EMA_STEPS),),
+    ),
+    Format(
+        name='mmpretrain-mocov3',
+        title='MoCoV3 of mmpretrain or mmselfsup 1.x',
+        signs=(r'backbone\.', r'momentum_encoder\.module\.0\.'),
+        parts=(
+            Part('backbone.', 'backbone.', BACKBONE),
+            Part('neck.', 'neck.', SAME),
+            Part(
+                'momentum_encoder.module.0.', 'key_encoder.backbone.', BACKBONE
+            ),
+            Part('momentum_encoder.module.1.', 'key_encoder.neck.', SAME),
+            Part('head.predictor.', 'predictor.', SAME),
+        ),
+        left=((r'momentum_encoder\.steps', EMA_STEPS),),
+    ),
+    Format(
+        name='mmselfsup-0.x',
+        title='MoCo or MoCoV3 of mmselfsup 0.x',
+        signs=(
+            r'(encoder_q|base_encoder)\.0\.',
+            r'(encoder_k|momentum_encoder)\.0\.',
+        ),
+        parts=(
+            Part('encoder_q.0.', 'backbone.', BACKBONE),
+            Part('encoder_q.1.', 'neck.', SAME),
+            Part('encoder_k.0.', 'key_encoder.backbone.', BACKBONE),
+            Part('encoder_k.1.', 'key_encoder.neck.', SAME),
+            Part('base_encoder.0.', 'backbone.', BACKBONE),
+            Part('base_encoder.1.', 'neck.', SAME),
+            Part('momentum_encoder.0.', 'key_encoder.backbone.', BACKBONE),
+            Part('momentum_encoder.1.', 'key_encoder.neck.', SAME),
+            Part('head.predictor.', 'predictor.', SAME),
+            Part('', 'dictionary.', QUEUE),
+        ),
+        left=((r'(backbone|neck)\.', DUPLICATE),),
+    ),
+    Format(
+        name='openmmlab',
+        title='the backbone of a model of OpenMMLab',
+        signs=(r'backbone\.(conv1|layer1|patch_embed|layers|stages)\.',),
+        never=(
+            r'(encoder_k|encoder_q|momentum_encoder|base_encoder)\.',
+            r'(key_encoder|dictionary|predictor|teacher|adapter|heads)\.',
+            r'(projector|projection_head|momentum_backbone)\.',
+            r'(query_backbone|backbone_momentum)\.',
+        ),
+        parts=(
+            # Any backbone: it is ours by name already.
+            Part('backbone.', 'backbone.', SAME),
+        ),
+        left=(
+            (
+                r'(neck|head|rpn_head|roi_head|bbox_head|mask_head|decode_head'
+                r'|auxiliary_head|data_preprocessor)\.',
+                OTHER_TASK,
+            ),
+        ),
+    ),
+    Format(
+        name='mmpretrain-vit',
+        title='a bare VisionTransformer of mmpretrain',
+        signs=(r'layers\.0\.ln1\.', r'layers\.0\.attn\.qkv\.'),
+        parts=(Part('', 'backbone.', MMPRETRAIN),),
+    ),
+    Format(
+        name='mmseg-vit',
+        title='a bare VisionTransformer of mmseg',
+        signs=(r'layers\.0\.attn\.attn\.in_proj_weight',),
+        parts=(Part('', 'backbone.', MMSEG),),
+    ),
+)

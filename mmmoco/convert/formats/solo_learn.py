@@ -1,0 +1,41 @@
+"""MoCo v2+ and MoCo v3 of solo-learn."""
+
+from ..format import CLASSIFIER, Format
+from ..heads import TWO_LINEAR, WITH_BATCH_NORM
+from ..key_table import Part
+from ..resnet import TORCHVISION
+from ..vit import TIMM
+from .moco import QUEUE
+
+BACKBONE = TORCHVISION + TIMM
+LEFT = ((r'(momentum_)?classifier\.', CLASSIFIER),)
+
+FORMATS = (
+    Format(
+        name='solo-learn-mocov2plus',
+        title='MoCo v2+ of solo-learn',
+        signs=(r'backbone\.', r'projector\.0\.', r'queue'),
+        parts=(
+            Part('backbone.', 'backbone.', BACKBONE),
+            Part('projector.', 'neck.', TWO_LINEAR),
+            Part('momentum_backbone.', 'key_encoder.backbone.', BACKBONE),
+            Part('momentum_projector.', 'key_encoder.neck.', TWO_LINEAR),
+            Part('', 'dictionary.', QUEUE),
+        ),
+        left=LEFT,
+    ),
+    Format(
+        name='solo-learn-mocov3',
+        title='MoCo v3 of solo-learn',
+        signs=(r'backbone\.', r'projector\.0\.', r'predictor\.0\.'),
+        never=(r'queue',),
+        parts=(
+            Part('backbone.', 'backbone.', BACKBONE),
+            Part('projector.', 'neck.', WITH_BATCH_NORM),
+            Part('momentum_backbone.', 'key_encoder.backbone.', BACKBONE),
+            Part('momentum_projector.', 'key_encoder.neck.', WITH_BATCH_NORM),
+            Part('predictor.', 'predictor.', WITH_BATCH_NORM),
+        ),
+        left=LEFT,
+    ),
+)

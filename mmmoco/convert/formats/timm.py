@@ -1,0 +1,50 @@
+"""Vision Transformers with timm's names: timm, DeiT, DINO, DINOv2, MAE."""
+
+from ..format import CLASSIFIER, OTHER_TASK, Format
+from ..key_table import Part
+from ..vit import TIMM
+
+FORMATS = (
+    Format(
+        name='timm-vit',
+        title='a VisionTransformer of timm (DeiT, DINO, MAE encoder)',
+        signs=(r'cls_token', r'blocks\.0\.attn\.qkv\.'),
+        never=(r'blocks\.0\.ls1\.', r'decoder_blocks\.'),
+        parts=(Part('', 'backbone.', TIMM),),
+        left=((r'head\.', CLASSIFIER),),
+    ),
+    Format(
+        name='dinov2',
+        title='a VisionTransformer with LayerScale (DINOv2)',
+        signs=(r'cls_token', r'blocks\.0\.ls1\.'),
+        parts=(Part('', 'backbone.', TIMM),),
+        left=(
+            (r'head\.', CLASSIFIER),
+            (r'mask_token', 'the token of masked patches'),
+        ),
+    ),
+    Format(
+        name='mae',
+        title='MAE with its decoder',
+        signs=(r'blocks\.0\.attn\.qkv\.', r'decoder_blocks\.'),
+        parts=(Part('', 'backbone.', TIMM),),
+        left=(
+            (r'(decoder_\w+\.|decoder_pos_embed)', 'the decoder'),
+            (r'mask_token', 'the token of masked patches'),
+        ),
+    ),
+    Format(
+        name='dino',
+        title='DINO with student and teacher; the teacher is taken',
+        signs=(r'teacher\.(module\.)?backbone\.blocks\.',),
+        parts=(
+            Part('teacher.backbone.', 'backbone.', TIMM),
+            Part('teacher.module.backbone.', 'backbone.', TIMM),
+        ),
+        left=(
+            (r'teacher\.(module\.)?head\.', OTHER_TASK),
+            (r'student\.', 'the student'),
+            (r'dino_loss\.', 'the state of its loss'),
+        ),
+    ),
+)

@@ -1,0 +1,237 @@
+"""From the layout of another library to ours."""
+
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .format import Format
+from .formats import FORMATS
+from .positions import resize_positions
+
+#: Tops of our state dicts, in the order in which they are reported.
+MODULES = (
+    'backbone.',
+    'neck.',
+    'predictor.',
+    'key_encoder.',
+    'dictionary.',
+)
+
+
+class Imported(NamedTuple):
+    """What came of a foreign state dict.
+
+    Attributes:
+        weights: Tensors by our names.
+        format: The layout that was recognised.
+        left: Keys that were left behind, each with the reason.
+        notes: What else a user should know.
+    """
+
+    weights: dict[str, Tensor]
+    format: Format
+    left: dict[str, str]
+    notes: list[str]
+
+
+def recognise(names: Iterable[str]) -> Format:
+    """Tell the layout of a checkpoint by its keys.
+
+    Args:
+        names: All keys of the state dict.
+
+    Raises:
+        ValueError: If none fits, or more than one.
+    """
+    names = list(names)
+    found = [each for each in FORMATS.values() if _fits(each, names)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        titles = ', '.join(f'{each.name} ({each.title})' for each in found)
+        problem = f'fit several layouts: {titles}. Choose one with --from'
+    else:
+        problem = (
+            'fit no layout that is known here. Name the nearest one with '
+            f'--from ({", ".join(FORMATS)})'
+        )
+    raise ValueError(
+        f'The keys of the checkpoint {problem}. Seen: {_summary(names)}.'
+    )
+
+
+def import_weights(
+    source: Mapping[str, Tensor],
+    layout: str | None = None,
+    drop: Iterable[str] = (),
+) -> Imported:
+    """Rename a foreign state dict to ours, all or nothing.
+
+    Args:
+        source: Tensors by their names, without ``module.`` in front.
+        layout: Name of the format; None: told by the keys.
+        drop: Shell patterns of keys to leave behind.
+
+    Raises:
+        ValueError: If the format is unknown or not recognised, or a key is
+            neither known nor dropped.
+    """
+    if layout is not None and layout not in FORMATS:
+        raise ValueError(
+            f'--from {layout}: there is no such layout. Use one of '
+            f'{", ".join(FORMATS)}.'
+        )
+    form = FORMATS[layout] if layout else recognise(source)
+    patterns = tuple(drop)
+    weights: dict[str, Tensor] = {}
+    left: dict[str, str] = {}
+    unknown = []
+    for name, value in source.items():
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            left[name] = 'dropped as asked'
+        elif (ours := _our_name(form, name)) is not None:
+            if ours in weights:
+                raise ValueError(
+                    f'{name} and another key both become {ours}: the file '
+                    f'is no {form.title}.'
+                )
+            weights[ours] = value
+        elif (reason := _reason(form, name)) is not None:
+            left[name] = reason
+        else:
+            unknown.append(name)
+    if unknown:
+        raise ValueError(
+            f'{len(unknown)} keys do not belong to {form.title}: '
+            f'{_few(unknown)}. Leave them behind with --drop, or say with '
+            '--from which layout it is.'
+        )
+    if not any(name.startswith('backbone.') for name in weights):
+        raise ValueError(
+            f'The checkpoint, read as {form.title}, holds no backbone. Seen: '
+            f'{_summary(source)}.'
+        )
+    notes = _shape_queue(weights)
+    return Imported(weights, form, left, notes)
+
+
+def resize_all_positions(weights: dict[str, Tensor], side: int) -> list[str]:
+    """Interpolate the position embeddings of all encoders, in place.
+
+    Args:
+        weights: Tensors by our names.
+        side: Side of the new grid, in patches.
+
+    Returns:
+        The names of those that changed.
+    """
+    changed = []
+    for prefix in ('backbone.', 'key_encoder.backbone.'):
+        name = f'{prefix}pos_embed'
+        if name in weights:
+            new = resize_positions(weights[name], side)
+            if new is not weights[name]:
+                weights[name] = new
+                changed.append(name)
+    return changed
+
+
+def count_by_module(names: Iterable[str]) -> dict[str, int]:
+    """Count keys by the module that they belong to, for a report."""
+    counts = dict.fromkeys(MODULES, 0)
+    for name in names:
+        top = next((m for m in MODULES if name.startswith(m)), None)
+        if top is None:
+            top = name.split('.')[0] + '.'
+            counts.setdefault(top, 0)
+        counts[top] += 1
+    return {
+        module.rstrip('.'): count for module, count in counts.items() if count
+    }
+
+
+def _fits(form: Format, names: list[str]) -> bool:
+    def has(sign: str) -> bool:
+        pattern = re.compile(sign)
+        return any(pattern.match(name) for name in names)
+
+    return all(map(has, form.signs)) and not any(map(has, form.never))
+
+
+def _our_name(form: Format, name: str) -> str | None:
+    for part in form.parts:
+        if name.startswith(part.theirs):
+            ours = part.table.to_ours(name[len(part.theirs) :])
+            if ours is not None:
+                return part.ours + ours
+    return None
+
+
+def _reason(form: Format, name: str) -> str | None:
+    return next(
+        (
+            reason
+            for pattern, reason in form.left
+            if re.compile(pattern).match(name)
+        ),
+        None,
+    )
+
+
+def _shape_queue(weights: dict[str, Tensor]) -> list[str]:
+    """Give the queue our shape, C×K, and a pointer."""
+    if 'dictionary.keys' not in weights:
+        if weights.pop('dictionary.ptr', None) is not None:
+            return ['A queue pointer without a queue was left behind.']
+        return []
+    notes = []
+    keys = weights['dictionary.keys']
+    if keys.dim() == 3 and len(keys) == 2:
+        # One queue for each view; ours answers queries of the first view.
+        keys = keys[1]
+        notes.append(
+            'The file has a queue for each view; the keys of the second view '
+            'were carried over.'
+        )
+    width = _key_width(weights)
+    if keys.dim() != 2 or (width is not None and width not in keys.shape):
+        raise ValueError(
+            f'The queue has the shape {tuple(keys.shape)}; expected C×K with '
+            f'C={width}, the width of the projection.'
+        )
+    if width is not None and keys.shape[0] != width:
+        keys = keys.T
+    weights['dictionary.keys'] = keys.contiguous()
+    start = weights.get('dictionary.ptr', torch.zeros(1, dtype=torch.long))
+    weights['dictionary.ptr'] = start.reshape(1).long()
+    return notes
+
+
+def _key_width(weights: Mapping[str, Tensor]) -> int | None:
+    """Width of a key: the rows of the last linear layer of the projection."""
+    layers = [
+        value
+        for name, value in weights.items()
+        if name.startswith('neck.') and value.dim() == 2
+    ]
+    return len(layers[-1]) if layers else None
+
+
+def _summary(names: Iterable[str]) -> str:
+    """The first two levels of the keys, with their counts."""
+    counts: dict[str, int] = {}
+    for name in names:
+        top = '.'.join(name.split('.')[:2])
+        counts[top] = counts.get(top, 0) + 1
+    shown = [f'{top} ({count})' for top, count in counts.items()]
+    return _few(shown, 12) or 'no keys at all'
+
+
+def _few(names: list[str], limit: int = 8) -> str:
+    rest = len(names) - limit
+    shown = ', '.join(names[:limit])
+    return f'{shown} and {rest} more' if rest > 0 else shown

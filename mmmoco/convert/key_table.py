@@ -1,0 +1,108 @@
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+from torch import Tensor
+
+#: A placeholder of a template: ``{i}`` a number, ``{name}`` anything.
+_PLACEHOLDER = re.compile(r'\{(\w+)\}')
+_NUMBERS = 'ijs'
+
+
+class KeyTable:
+    """Names of two layouts, side by side.
+
+    A row is a pair of templates with the same placeholders, for example
+    ``('blocks.{i}.norm1.{p}', 'layers.{i}.ln1.{p}')``. One-letter names of
+    ``i j s`` stand for numbers, others for the rest of a name. The first row
+    that fits decides.
+
+    Args:
+        rows: Pairs of (their name, our name).
+    """
+
+    def __init__(self, *rows: tuple[str, str]) -> None:
+        self.rows = rows
+
+    def __add__(self, other: 'KeyTable') -> 'KeyTable':
+        return KeyTable(*self.rows, *other.rows)
+
+    @cached_property
+    def _to_ours(self) -> list[tuple[re.Pattern[str], str]]:
+        return [(_pattern(theirs), ours) for theirs, ours in self.rows]
+
+    @cached_property
+    def _to_theirs(self) -> list[tuple[re.Pattern[str], str]]:
+        return [(_pattern(ours), theirs) for theirs, ours in self.rows]
+
+    def to_ours(self, name: str) -> str | None:
+        """Translate one of their names; None if no row fits."""
+        return _translate(self._to_ours, name)
+
+    def to_theirs(self, name: str) -> str | None:
+        """Translate one of our names; None if no row fits."""
+        return _translate(self._to_theirs, name)
+
+
+class Part(NamedTuple):
+    """A module of a foreign checkpoint and its place in ours.
+
+    Attributes:
+        theirs: Prefix there, with its dot; empty for the top.
+        ours: Prefix here.
+        table: Names below the two prefixes.
+    """
+
+    theirs: str
+    ours: str
+    table: KeyTable
+
+
+#: Every name stays as it is.
+SAME = KeyTable(('{p}', '{p}'))
+
+
+def rename_to_theirs(
+    weights: Mapping[str, Tensor], table: KeyTable
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Rename weights for another library.
+
+    Args:
+        weights: Tensors by our names.
+        table: The names of both sides.
+
+    Returns:
+        The renamed tensors, and the names that have no counterpart.
+    """
+    renamed: dict[str, Tensor] = {}
+    unknown = []
+    for name, value in weights.items():
+        theirs = table.to_theirs(name)
+        if theirs is None:
+            unknown.append(name)
+        else:
+            renamed[theirs] = value
+    return renamed, unknown
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    text = ''
+    # Odd pieces are the names of placeholders, even ones plain text.
+    for position, piece in enumerate(_PLACEHOLDER.split(template)):
+        if position % 2 == 0:
+            text += re.escape(piece)
+        else:
+            rest = r'\d+' if piece in _NUMBERS else '.+'
+            text += f'(?P<{piece}>{rest})'
+    return re.compile(text)
+
+
+def _translate(
+    rows: list[tuple[re.Pattern[str], str]], name: str
+) -> str | None:
+    for pattern, template in rows:
+        match = pattern.fullmatch(name)
+        if match:
+            return template.format(**match.groupdict())
+    return None
