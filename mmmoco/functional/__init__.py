@@ -4,6 +4,12 @@ from .feature_distance import check_distance, feature_distance
 from .gather import gather, gather_with_grad
 from .info_nce import Candidates, Stats, info_nce
 from .knn import weighted_knn
+from .masked import (
+    masked_l1,
+    patch_distance,
+    patch_fraction,
+    patch_info_nce,
+)
 from .momentum import check_momentum, ema_, momentum_at
 from .randomness import derive_seed, generator, seed_global_generators
 from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
@@ -21,7 +27,11 @@ __all__ = [
     'gather_with_grad',
     'generator',
     'info_nce',
+    'masked_l1',
     'momentum_at',
+    'patch_distance',
+    'patch_fraction',
+    'patch_info_nce',
     'seed_global_generators',
     'shuffle',
     'shuffle_plan',
