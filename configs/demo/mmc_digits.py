@@ -19,10 +19,19 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=3.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, begin=0, end=50, by_epoch=False),
+    dict(
+        type='LinearLR',
+        start_factor=1e-3,
+        begin=0,
+        end=4,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
     dict(
         type='CosineAnnealingLR',
-        T_max=40,
+        T_max=36,
+        begin=4,
+        end=40,
         by_epoch=True,
         convert_to_iter_based=True,
     ),

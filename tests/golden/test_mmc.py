@@ -11,7 +11,7 @@ from mmmoco.registry import MODELS
 
 from . import ours, plain
 
-TAU, DIM, PATCH, SIDE, OUT, BATCH, STEPS = 0.2, 16, 4, 8, 8, 6, 4
+TAU, DIM, PATCH, SIDE, OUT, BATCH, STEPS = 0.2, 16, 4, 8, 8, 8, 3
 
 
 def projector(**options):
@@ -159,7 +159,7 @@ class Paper:
             for p in module.parameters()
             if p.requires_grad
         ]
-        self.sgd = plain.SGD(self.learnt, **ours.SGD | dict(lr=0.01))
+        self.sgd = plain.SGD(self.learnt, **ours.SGD | dict(lr=0.003))
 
     def move_teacher(self, m):
         students = [
@@ -262,7 +262,7 @@ def test_mmc(weights, local):
     model = build(**dict(zip(names, weights, strict=True)))
     paper = Paper(model, weights)
     assert ('rec' in model.heads) == bool(weights[0])
-    wrapper, grads = ours.optim_wrapper(model, lr=0.01), []
+    wrapper, grads = ours.optim_wrapper(model, lr=0.003), []
     student = [model.backbone, *model.heads.values()]
     wrapper.optimizer.register_step_pre_hook(
         lambda *_: grads.append(

@@ -92,7 +92,7 @@ def test_local_views_pass_the_student_only():
         lambda module, args, out: seen.append(tuple(args[0].shape))
     )
     with_local = model(**data, mode='loss')['loss_cls']
-    assert seen == [(12, 3, 8, 8)]
+    assert seen == [(16, 3, 8, 8)]
     inputs = {k: v for k, v in data['inputs'].items() if 'local' not in k}
     without = model(inputs, data['ids'], mode='loss')['loss_cls']
     assert abs(with_local - without) > 1e-4
