@@ -1,5 +1,19 @@
 from .curves import plot_curves
 from .neighbours import draw_neighbours
 from .scalars import read_scalars
+from .similarity import (
+    draw_reconstructions,
+    draw_segmentations,
+    plot_similarities,
+    plot_thresholds,
+)
 
-__all__ = ['draw_neighbours', 'plot_curves', 'read_scalars']
+__all__ = [
+    'draw_neighbours',
+    'draw_reconstructions',
+    'draw_segmentations',
+    'plot_curves',
+    'plot_similarities',
+    'plot_thresholds',
+    'read_scalars',
+]
