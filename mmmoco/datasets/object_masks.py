@@ -180,9 +180,7 @@ class PanopticObjects(ObjectMasks):
                     and (stuff or s['category_id'] in things)
                 ],
             )
-            for a in sorted(
-                content['annotations'], key=lambda a: a['image_id']
-            )
+            for a in entries
         ]
 
     def __len__(self) -> int:
