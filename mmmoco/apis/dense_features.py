@@ -1,5 +1,6 @@
 """Patch tokens or feature maps of any model here, for whole batches."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -38,7 +40,7 @@ def load_model(cfg: Config, checkpoint: str | None) -> nn.Module:
         FileNotFoundError: If the file does not exist.
     """
     if checkpoint is None:
-        return get_model(cfg)
+        return _random_model(cfg)
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'Checkpoint {checkpoint!r} does not exist.')
     state = checkpoint_io.state_dict_of(checkpoint_io.read(checkpoint))
@@ -49,9 +51,20 @@ def load_model(cfg: Config, checkpoint: str | None) -> nn.Module:
     }
     if len(own) < len(state):
         return get_model(cfg, checkpoint)
-    model = get_model(cfg)
+    model = _random_model(cfg)
     checkpoint_io.load_into(model.backbone, own)  # type: ignore[arg-type]
     return model
+
+
+def _random_model(cfg: Config) -> nn.Module:
+    """Build without mmengine's report on every single parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        return get_model(cfg)
+    finally:
+        logger.setLevel(level)
 
 
 class ModelFeatures:
