@@ -14,7 +14,10 @@ projector = dict(
 model = dict(
     type='MMC',
     backbone=dict(
-        type='mmpretrain.VisionTransformer',
+        # Fixed positions: most patches are empty canvas, which L_PAT could
+        # not tell apart until learnt positions have grown.
+        type='MoCoV3ViT',
+        stop_grad_conv1=False,
         arch=dict(
             embed_dims=64,
             num_layers=4,
