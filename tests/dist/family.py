@@ -41,6 +41,7 @@ BANK = dict(
 )
 TRAININGS = {
     'queue': dict(dictionary=QUEUE),
+    'symmetric': dict(symmetric=True, dictionary=QUEUE),
     'memory bank': dict(dictionary=BANK),
     'end-to-end': dict(dictionary=dict(type='InBatch', key_grad=True)),
     'v3': V3 | dict(dictionary=dict(type='InBatch')),
@@ -233,7 +234,7 @@ def shuffle_bn():
         batch = model.data_preprocessor(data, True)
         model(**batch, mode='loss')
         dist.all_to_all_single, dist.all_gather = whole, all_gather
-        (early, _) = model.dictionary._staged[step]
+        (early, _) = model.dictionary._staged[step, 0]
         late = model.encode_key((views[1].float() - 128) / 64)
         # The plan of its functions, against the form that gathers all.
         plan = shuffle_plan(SHUFFLED, 0, step, views.device)

@@ -1,7 +1,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmmoco.functional import ShufflePlan
@@ -77,7 +76,6 @@ class MoCo(MomentumContrast):
         k1 = self.encode_key(inputs['view_q'])
         loss_12, stats_12 = self.contrast(q1, self.dictionary.lookup(k2, ids))
         loss_21, stats_21 = self.contrast(q2, self.dictionary.lookup(k1, ids))
-        self.dictionary.stage(
-            torch.cat([k2, k1]), torch.cat([ids, ids]), slot=self.step
-        )
+        self.dictionary.stage(k2, ids, slot=self.step, view=0)
+        self.dictionary.stage(k1, ids, slot=self.step, view=1)
         return {'loss': loss_12 + loss_21, **look_up_log(stats_12, stats_21)}

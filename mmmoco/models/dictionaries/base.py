@@ -29,7 +29,7 @@ class Dictionary(BaseModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self._staged: dict[int, tuple[Tensor, Tensor]] = {}
+        self._staged: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self.address = (0, 0)
 
     def set_address(self, seed: int, step: int) -> None:
@@ -66,7 +66,7 @@ class Dictionary(BaseModule):
         """
         return None
 
-    def stage(self, k: Tensor, ids: Tensor, slot: int) -> None:
+    def stage(self, k: Tensor, ids: Tensor, slot: int, view: int = 0) -> None:
         """Remember the keys of one micro-batch until the optimizer steps.
 
         Args:
@@ -74,26 +74,27 @@ class Dictionary(BaseModule):
             ids: N sample ids.
             slot: Training iteration. Staging for the same iteration again
                 (a repeated loss) replaces what was staged.
+            view: Which of its key sets, where a loss has several.
         """
-        self._staged[slot] = (k.detach(), ids)
+        self._staged[slot, view] = (k.detach(), ids)
 
     def discard(self) -> None:
         """Forget what is staged: the optimizer step was not taken."""
         self._staged.clear()
 
     def commit(self) -> None:
-        """Write the staged keys of all processes: micro-batch, then rank."""
+        """Write the staged keys: micro-batch, then view, then rank."""
         if not self._staged:
             return
         parts = list(self._staged.values())
         self._staged.clear()
-        k = self._by_micro_batch([k for k, _ in parts])
-        ids = self._by_micro_batch([ids for _, ids in parts])
+        k = self._by_part([k for k, _ in parts])
+        ids = self._by_part([ids for _, ids in parts])
         self.write(k, ids)
 
     @staticmethod
-    def _by_micro_batch(parts: list[Tensor]) -> Tensor:
-        """Gather once and order the rows by micro-batch, then by rank."""
+    def _by_part(parts: list[Tensor]) -> Tensor:
+        """Gather once and order the rows by part, then by rank."""
         world = get_world_size()
         if world == 1:
             return torch.cat(parts)
