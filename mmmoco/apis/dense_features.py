@@ -23,6 +23,9 @@ from .model import get_model
 #: Uint8 images H×W×3 → for each layer, N×C×h×w.
 DenseFeatures = Callable[[Sequence[NDArray[np.uint8]]], list[Tensor]]
 
+#: One side for both, or height and width.
+Size = int | tuple[int, int]
+
 Layers = Sequence[int] | None
 
 
@@ -75,7 +78,7 @@ class ModelFeatures:
 
     Args:
         model: An algorithm with ``backbone``.
-        size: Side to which images are resized, both ways.
+        size: Side to which images are resized, or height and width.
         encoder: ``'query'`` or ``'key'`` (the teacher).
         layers: Blocks (ViT, from 0) or stages of a ResNet; None: the last.
 
@@ -86,7 +89,7 @@ class ModelFeatures:
     def __init__(
         self,
         model: Any,
-        size: int,
+        size: Size,
         encoder: str = 'query',
         layers: Layers = None,
     ) -> None:
@@ -119,7 +122,9 @@ class ModelFeatures:
     def _check_size(self) -> None:
         patches = getattr(self.backbone, 'patch_embed', None)
         stride = getattr(getattr(patches, 'projection', None), 'stride', None)
-        if isinstance(stride, tuple) and self.size % stride[0]:
+        if isinstance(stride, tuple) and any(
+            side % stride[0] for side in _both(self.size)
+        ):
             raise UsageError(
                 f'--size {self.size} is no multiple of the patch size '
                 f'{stride[0]}.'
@@ -152,7 +157,7 @@ class ColourFeatures:
         patch_size: Side of a patch in pixels.
     """
 
-    def __init__(self, model: Any, size: int, patch_size: int) -> None:
+    def __init__(self, model: Any, size: Size, patch_size: int) -> None:
         self.model, self.size = model.to(get_device()), size
         self.patch_size = patch_size
 
@@ -164,24 +169,25 @@ class ColourFeatures:
 
 
 def normalised(
-    model: Any, images: Sequence[NDArray[np.uint8]], size: int
+    model: Any, images: Sequence[NDArray[np.uint8]], size: Size
 ) -> Tensor:
-    """Resize images to size × size and normalise them as the model's.
+    """Resize images and normalise them as the model's.
 
     Args:
         model: An algorithm with a data preprocessor.
         images: N images H×W×3 of any size.
-        size: Side of the result.
+        size: Side of the result, or height and width.
     """
+    height, width = _both(size)
     resized = np.stack(
         [
             image
-            if image.shape[:2] == (size, size)
+            if image.shape[:2] == (height, width)
             else cv2.resize(
                 image,
-                (size, size),
+                (width, height),
                 interpolation=cv2.INTER_AREA
-                if min(image.shape[:2]) > size
+                if min(image.shape[:2]) > min(height, width)
                 else cv2.INTER_CUBIC,
             )
             for image in images
@@ -196,6 +202,10 @@ def normalised(
     batch = model.data_preprocessor({'inputs': {'image': x}}, False)
     result: Tensor = batch['inputs']['image']
     return result
+
+
+def _both(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def in_batches(count: int, size: int) -> Iterator[range]:
