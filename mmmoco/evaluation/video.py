@@ -49,7 +49,8 @@ def propagate(
         unit = F.normalize(frame.float().flatten(1), dim=0)  # C×P
         if origin is None or near is None:
             origin = unit, first.flatten(1).to(unit)
-            near = _window(*frame.shape[1:], radius).to(unit.device)
+            height, width = frame.shape[1:]
+            near = _window(height, width, radius).to(unit.device)
             continue
         parts = [origin, *last]
         affinity = torch.cat(
