@@ -10,9 +10,7 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-crop = dict(
-    type='mmpretrain.torchvision/RandomResizedCrop', size=96, scale=(0.08, 1.0)
-)
+crop = dict(type='FastRandomResizedCrop', size=96, scale=(0.08, 1.0))
 views = dict(view=[crop, _base_.flip])
 pipeline = [dict(type='LoadRGB'), dict(type='Views', views=views)]
 train_dataloader = dict(dataset=dict(pipeline=pipeline))

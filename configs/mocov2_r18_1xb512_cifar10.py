@@ -25,7 +25,7 @@ model = dict(
         mean=(125.307, 122.961, 113.8575), std=(51.5865, 50.847, 51.255)
     ),
 )
-crop = dict(type='mmpretrain.torchvision/RandomResizedCrop', size=32)
+crop = dict(type='FastRandomResizedCrop', size=32)
 views = dict(view_q=[crop, *_base_.view_q], view_k=[crop, *_base_.view_k])
 pipeline = [dict(type='LoadRGB'), dict(type='Views', views=views)]
 train_dataloader = dict(dataset=dict(pipeline=pipeline))

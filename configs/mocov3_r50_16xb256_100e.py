@@ -10,9 +10,7 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-crop = dict(
-    type='mmpretrain.torchvision/RandomResizedCrop', size=224, scale=(0.2, 1.0)
-)
+crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.2, 1.0))
 train_dataloader = dict(
     batch_size=256,
     dataset=dict(

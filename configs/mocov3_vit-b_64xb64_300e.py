@@ -11,7 +11,7 @@ _base_ = [
 ]
 
 crop = dict(
-    type='mmpretrain.torchvision/RandomResizedCrop',
+    type='FastRandomResizedCrop',
     size=224,
     scale=(0.08, 1.0),
 )

@@ -21,9 +21,7 @@ model = dict(
     ),
     m_schedule='constant',
 )
-crop = dict(
-    type='mmpretrain.torchvision/RandomResizedCrop', size=96, scale=(0.08, 1.0)
-)
+crop = dict(type='FastRandomResizedCrop', size=96, scale=(0.08, 1.0))
 views = dict(view_1=[crop, *_base_.view_1], view_2=[crop, *_base_.view_2])
 pipeline = [dict(type='LoadRGB'), dict(type='Views', views=views)]
 train_dataloader = dict(dataset=dict(pipeline=pipeline))

@@ -1,6 +1,10 @@
 # What every pre-training run has: the two update hooks, logging, checkpoints.
 default_scope = 'mmmoco'
 
+# Where flips, colours and blur are done: by the workers, or for whole batches
+# on the device that trains.
+device_views = False
+
 custom_hooks = [
     dict(type='AddressedRandomnessHook'),
     dict(type='KeyEncoderUpdateHook'),

@@ -9,6 +9,8 @@ from mmengine.config import Config
 
 import mmmoco
 
+from .device_views import move_views
+
 PACKAGES = ('mmmoco', 'mmpretrain', 'mmdet', 'mmseg')
 
 
@@ -112,6 +114,7 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         for key in options:
             _check_option(cfg, key)
         cfg.merge_from_dict(options)
+    move_views(cfg)
     return cfg
 
 

@@ -10,11 +10,11 @@ from mmmoco.datasets import (
     SampleAddress,
 )
 
-CROP = dict(type='mmpretrain.torchvision/RandomResizedCrop', size=8)
+CROP = dict(type='FastRandomResizedCrop', size=8)
 COLOUR = dict(
-    type='mmpretrain.torchvision/ColorJitter', brightness=0.4, hue=0.1
+    type='FastColorJitter', brightness=0.4, hue=0.1
 )
-BLUR = dict(type='GaussianBlur', sigma=(0.1, 2.0), prob=0.5)
+BLUR = dict(type='FastGaussianBlur', sigma=(0.1, 2.0), prob=0.5)
 VIEWS = [
     dict(type='LoadRGB'),
     dict(

@@ -3,6 +3,7 @@
 _base_ = 'cifar10.py'
 eval_pipeline = [
     dict(type='LoadRGB'),
+    dict(type='ToPIL'),
     dict(type='mmpretrain.torchvision/Resize', size=96),
     dict(type='PackImage'),
 ]

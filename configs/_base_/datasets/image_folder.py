@@ -19,6 +19,7 @@ train_dataloader = dict(
 # Evaluation: ImageNet's layout, resize 256, centre crop 224.
 eval_pipeline = [
     dict(type='LoadRGB'),
+    dict(type='ToPIL'),
     dict(type='mmpretrain.torchvision/Resize', size=256),
     dict(type='mmpretrain.torchvision/CenterCrop', size=224),
     dict(type='PackImage'),

@@ -2,16 +2,14 @@
 # 96 pixels, sizes and areas as in GMML.
 _base_ = 'mocov3.py'
 global_crop = dict(
-    type='mmpretrain.torchvision/RandomResizedCrop',
+    type='FastRandomResizedCrop',
     size=224,
     scale=(0.25, 1.0),
-    interpolation='bicubic',
 )
 local_crop = dict(
-    type='mmpretrain.torchvision/RandomResizedCrop',
+    type='FastRandomResizedCrop',
     size=96,
     scale=(0.05, 0.4),
-    interpolation='bicubic',
 )
 views = dict(
     view_1=[global_crop, *_base_.view_1],

@@ -1,8 +1,4 @@
-"""From a path to uint8 views: decode once, then one pipeline a view.
-
-The transforms between work on ``results['img']``, a PIL image, as those of
-torchvision do, on which the papers' recipes are defined.
-"""
+"""From a decoded image to the uint8 tensors that are collated."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from PIL import Image, ImageFilter
+from PIL import Image
 from torch import Tensor
 
 from mmmoco.registry import TRANSFORMS
@@ -21,72 +17,39 @@ Results = dict[str, Any]
 
 
 @TRANSFORMS.register_module()
-class LoadRGB(BaseTransform):
-    """Decode ``img_path`` to an RGB PIL image in ``img``."""
-
-    def transform(self, results: Results) -> Results:
-        """Read the file.
-
-        Raises:
-            OSError: If it cannot be read or decoded, naming it.
-        """
-        path = results['img_path']
-        try:
-            with Image.open(path) as image:
-                results['img'] = image.convert('RGB')
-        except (OSError, SyntaxError, ValueError) as error:
-            raise OSError(f'Cannot decode image {path!r}: {error}') from error
-        return results
-
-
-@TRANSFORMS.register_module()
-class GaussianBlur(BaseTransform):
-    """Blur by PIL with a radius drawn from ``sigma`` (SimCLR, MoCo v2).
-
-    Args:
-        sigma: Range of the radius in pixels.
-        prob: Probability of blurring.
-    """
-
-    def __init__(
-        self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5
-    ) -> None:
-        if not 0.0 <= sigma[0] <= sigma[1]:
-            raise ValueError(f'sigma={sigma} must be positive, low to high.')
-        self.sigma, self.prob = sigma, prob
-
-    def transform(self, results: Results) -> Results:
-        """Blur ``img``, or leave it."""
-        if np.random.rand() < self.prob:
-            radius = np.random.uniform(*self.sigma)
-            blur = ImageFilter.GaussianBlur(radius)
-            results['img'] = results['img'].filter(blur)
-        return results
-
-
-@TRANSFORMS.register_module()
 class Views(BaseTransform):
     """Send one decoded image through a pipeline for each view.
 
-    Returns what the collate function stacks: ``inputs`` (uint8 C×H×W by
-    name of the view) and ``ids`` (position in the data set).
+    Returns what the collate function stacks: ``inputs`` (C×H×W by name of
+    the view) and ``ids`` (position in the data set). The views may differ in
+    number, size and operations.
 
     Args:
         views: Name of the view → configs of its transforms.
+
+    Attributes:
+        record: Return the decoded image as ``original`` too, and as
+            ``drawn``, for each view, what its operations drew.
     """
 
     def __init__(self, views: Mapping[str, Sequence[dict[str, Any]]]) -> None:
         self.views = {
             name: build_pipeline(view) for name, view in views.items()
         }
+        self.record = False
 
     def transform(self, results: Results) -> Results:
         """Make every view of ``img``."""
-        inputs = {}
+        inputs, drawn = {}, {}
         for name, pipeline in self.views.items():
-            view = pipeline({'img': results['img']})
-            inputs[name] = to_uint8_tensor(view['img'])
-        return {'inputs': inputs, 'ids': results['sample_idx']}
+            view = {'img': results['img']}
+            if self.record:
+                drawn[name] = view['drawn'] = []
+            inputs[name] = to_tensor(pipeline(view)['img'])
+        packed = {'inputs': inputs, 'ids': results['sample_idx']}
+        if self.record:
+            packed |= {'original': results['img'], 'drawn': drawn}
+        return packed
 
 
 @TRANSFORMS.register_module()
@@ -96,7 +59,7 @@ class PackImage(BaseTransform):
     def transform(self, results: Results) -> Results:
         """Pack ``img``, ``sample_idx`` and ``gt_label``."""
         packed = {
-            'inputs': {'image': to_uint8_tensor(results['img'])},
+            'inputs': {'image': to_tensor(results['img'])},
             'ids': results['sample_idx'],
         }
         if 'gt_label' in results:
@@ -104,9 +67,9 @@ class PackImage(BaseTransform):
         return packed
 
 
-def to_uint8_tensor(image: Image.Image) -> Tensor:
-    """Return a PIL image as a uint8 tensor C×H×W."""
-    array = np.array(image, dtype=np.uint8)
+def to_tensor(image: Image.Image | np.ndarray[Any, Any]) -> Tensor:
+    """Return a PIL image or an array H×W[×C] as a tensor C×H×W."""
+    array = np.array(image) if isinstance(image, Image.Image) else image
     if array.ndim == 2:
         array = array[..., None]
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()

@@ -1,10 +1,13 @@
 """View operations for a whole batch, on whatever device it lies.
 
-Each takes float images N×C×H×W in [0, 255] and a generator of the same
-device, and draws its parameters per sample.
+Each takes float images N×C×H×W in grey levels 0 … 255 and draws parameters
+per sample. They are drawn on the CPU, so that a seed gives the same views on
+every device and no operation waits for a GPU to know its samples.
 """
 
 import math
+from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +15,57 @@ from torch import Tensor
 
 from mmmoco.registry import BATCH_AUGMENTS
 
+Drawn = dict[str, Tensor]
+Range = tuple[float, float]
 
-def _uniform(
-    n: int, low: float, high: float, generator: torch.Generator
-) -> Tensor:
-    device = generator.device
-    return (
-        torch.rand(n, generator=generator, device=device) * (high - low) + low
-    )
+
+class BatchView(ABC):
+    """Draw parameters for every sample, then apply them.
+
+    Args:
+        prob: Probability that the operation acts on a sample.
+    """
+
+    def __init__(self, prob: float = 1.0) -> None:
+        if not 0.0 <= prob <= 1.0:
+            raise ValueError(f'prob={prob} must lie within [0, 1].')
+        self.prob = prob
+
+    @abstractmethod
+    def draw(self, n: int, generator: torch.Generator) -> Drawn:
+        """Draw the parameters of :meth:`apply`: n values each, on the CPU."""
+
+    @abstractmethod
+    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
+        """Return the changed images; ``x`` stays as it is."""
+
+    def choose(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw on which samples the operation acts: n booleans."""
+        if self.prob == 1.0:
+            return torch.ones(n, dtype=torch.bool)
+        return uniform(n, (0.0, 1.0), generator) < self.prob
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw and apply."""
+        return self.apply(x, **self.draw(len(x), generator))
+
+
+def uniform(n: int, bounds: Range, generator: torch.Generator) -> Tensor:
+    """Draw n numbers between two bounds."""
+    low, high = bounds
+    return torch.rand(n, generator=generator) * (high - low) + low
+
+
+def check_range(name: str, bounds: Range, most: float = math.inf) -> None:
+    """Refuse bounds that are not ordered within [0, most]."""
+    if not 0.0 <= bounds[0] <= bounds[1] <= most:
+        raise ValueError(
+            f'{name}={tuple(bounds)} must be low to high, within [0, {most}].'
+        )
 
 
 @BATCH_AUGMENTS.register_module()
-class BatchRandomResizedCrop:
+class BatchRandomResizedCrop(BatchView):
     """Crop a random part of each image and resize it, by bilinear sampling.
 
     Area and aspect ratio are drawn as torchvision's RandomResizedCrop draws
@@ -41,45 +83,56 @@ class BatchRandomResizedCrop:
     def __init__(
         self,
         size: int,
-        scale: tuple[float, float] = (0.2, 1.0),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        scale: Range = (0.2, 1.0),
+        ratio: Range = (3 / 4, 4 / 3),
         flip: float = 0.0,
     ) -> None:
+        super().__init__()
         if not 0.0 < scale[0] <= scale[1] <= 1.0:
             raise ValueError(f'scale={scale} must lie within (0, 1].')
         if not 0.0 < ratio[0] <= ratio[1]:
             raise ValueError(f'ratio={ratio} must be positive, low to high.')
         self.size, self.scale, self.ratio, self.flip = size, scale, ratio, flip
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator) -> Drawn:
+        """Draw area, aspect, place (−1 … 1 of the free way) and flip."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        drawn = dict(
+            area=uniform(n, self.scale, generator),
+            aspect=uniform(n, (low, high), generator).exp(),
+            x_place=uniform(n, (-1.0, 1.0), generator),
+            y_place=uniform(n, (-1.0, 1.0), generator),
+        )
+        if self.flip:
+            drawn['flip'] = uniform(n, (0.0, 1.0), generator) < self.flip
+        return drawn
+
+    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
         """Return N×C×size×size."""
-        n = len(x)
-        area = _uniform(n, *self.scale, generator)
-        aspect = _uniform(
-            n, math.log(self.ratio[0]), math.log(self.ratio[1]), generator
-        ).exp()
         # Half sizes in the normalised coordinates of affine_grid.
         height, width = x.shape[-2:]
-        aspect = aspect * height / width
-        w = (area * aspect).sqrt().clamp(max=1.0)
-        h = (area / aspect).sqrt().clamp(max=1.0)
-        cx = _uniform(n, -1.0, 1.0, generator) * (1.0 - w)
-        cy = _uniform(n, -1.0, 1.0, generator) * (1.0 - h)
-        if self.flip:
-            w = torch.where(_uniform(n, 0, 1, generator) < self.flip, -w, w)
-        theta = x.new_zeros(n, 2, 3)
+        aspect = drawn['aspect'] * height / width
+        w = (drawn['area'] * aspect).sqrt().clamp(max=1.0)
+        h = (drawn['area'] / aspect).sqrt().clamp(max=1.0)
+        cx = drawn['x_place'] * (1.0 - w)
+        cy = drawn['y_place'] * (1.0 - h)
+        if 'flip' in drawn:
+            w = torch.where(drawn['flip'], -w, w)
+        theta = torch.zeros(len(x), 2, 3)
         theta[:, 0, 0], theta[:, 0, 2] = w, cx
         theta[:, 1, 1], theta[:, 1, 2] = h, cy
-        shape = [n, x.shape[1], self.size, self.size]
-        grid = F.affine_grid(theta, shape, align_corners=False)
+        shape = [len(x), x.shape[1], self.size, self.size]
+        grid = F.affine_grid(theta.to(x), shape, align_corners=False)
         return F.grid_sample(
             x, grid, padding_mode='border', align_corners=False
         )
 
 
 @BATCH_AUGMENTS.register_module()
-class BatchBrightnessContrast:
+class BatchBrightnessContrast(BatchView):
     """Scale brightness, then contrast around each image's mean.
+
+    For images of any number of channels; BatchColorJitter is torchvision's.
 
     Args:
         brightness: Factors are drawn from [1 − b, 1 + b].
@@ -90,21 +143,33 @@ class BatchBrightnessContrast:
     def __init__(
         self, brightness: float = 0.4, contrast: float = 0.4, prob: float = 1.0
     ) -> None:
+        super().__init__(prob)
         if not (0.0 <= brightness <= 1.0 and 0.0 <= contrast <= 1.0):
             raise ValueError(
                 f'brightness={brightness} and contrast={contrast} must lie '
                 'within [0, 1].'
             )
-        self.brightness, self.contrast, self.prob = brightness, contrast, prob
+        self.brightness, self.contrast = brightness, contrast
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator) -> Drawn:
+        """Draw both factors."""
+        b, c = self.brightness, self.contrast
+        brightness = uniform(n, (1 - b, 1 + b), generator)
+        contrast = uniform(n, (1 - c, 1 + c), generator)
+        keep = ~self.choose(n, generator)
+        return dict(
+            brightness=brightness.masked_fill(keep, 1.0),
+            contrast=contrast.masked_fill(keep, 1.0),
+        )
+
+    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
         """Return the images, clipped to [0, 255]."""
-        n = len(x)
-        b = _uniform(n, 1 - self.brightness, 1 + self.brightness, generator)
-        c = _uniform(n, 1 - self.contrast, 1 + self.contrast, generator)
-        if self.prob < 1.0:
-            keep = _uniform(n, 0.0, 1.0, generator) >= self.prob
-            b, c = b.masked_fill(keep, 1.0), c.masked_fill(keep, 1.0)
-        x = (x * b[:, None, None, None]).clamp(0.0, 255.0)
+        x = (x * per_image(drawn['brightness'], x)).clamp(0.0, 255.0)
         mean = x.mean((1, 2, 3), keepdim=True)
-        return torch.lerp(mean, x, c[:, None, None, None]).clamp(0.0, 255.0)
+        contrast = per_image(drawn['contrast'], x)
+        return torch.lerp(mean, x, contrast).clamp(0.0, 255.0)
+
+
+def per_image(values: Tensor, x: Tensor) -> Tensor:
+    """Return N values as N×1×1×1 on the device of the images."""
+    return values.to(x)[:, None, None, None]

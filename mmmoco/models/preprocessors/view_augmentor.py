@@ -55,6 +55,9 @@ class ViewAugmentor(BaseDataPreprocessor):
             )
             for name, view in (views or {}).items()
         }
+        #: Set to a dict to have what each view's operations draw noted.
+        self.drawn: dict[str, list[tuple[str, dict[str, Tensor]]]] | None
+        self.drawn = None
         #: Views whose images are exchanged; set by the algorithm.
         self.exchanged_views: Sequence[str] = ()
         self.set_address(seed=0, step=0, rank=0)
@@ -118,9 +121,13 @@ class ViewAugmentor(BaseDataPreprocessor):
             return x
         _, ops = self.views[name]
         x = x.float()
-        draws = generator(*self._address, name, device=x.device)
+        draws = generator(*self._address, name)
         for op in ops:
-            x = op(x, draws)
+            drawn = op.draw(len(x), draws)
+            x = op.apply(x, **drawn)
+            if self.drawn is not None:
+                steps = self.drawn.setdefault(name, [])
+                steps.append((type(op).__name__, drawn))
         return x
 
     def normalise(self, x: Tensor) -> Tensor:
