@@ -7,7 +7,6 @@ every device and no operation waits for a GPU to know its samples.
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
