@@ -14,7 +14,7 @@ from mmmoco.apis.config import config_root, resolve_config
 from mmmoco.apis.model import build_without_memory
 
 NAMES = mmmoco.list_configs()
-OWN = [n for n in NAMES if re.match(r'(demo/)?(moco|distill)', n)]
+OWN = [n for n in NAMES if re.match(r'(demo/)?(moco|mmc|distill)', n)]
 
 # ----------------------------------------------- parameters, key encoder incl.
 
@@ -555,6 +555,16 @@ def cut(cfg, folder):
         model[part].pop('init_cfg', None)
         if 'conv' in str(was):
             model[part].arch = {**TINY_VIT, 'conv_stem': True}
+    for name, head in model.get('heads', {}).items():
+        width = TINY_VIT['embed_dims']
+        if name == 'rec':
+            head.in_channels = width
+        else:
+            head.projector.update(
+                in_channels=width, hid_channels=16, out_channels=16
+            )
+        if '_4xb' in cfg.filename:
+            model.backbone.drop_path_rate = 0.0  # every block moves
     if 'neck' in model:
         kind = model.backbone.type.split('.')[-1]
         model.neck.in_channels = WIDTHS.get(kind, 64)
@@ -569,8 +579,8 @@ def cut(cfg, folder):
     if dataset.type == 'ImageFolderDataset':
         dataset.data_root = str(folder)
         dataset.data_prefix = ''
-        for view in dataset.pipeline[1].views.values():
-            view[0].size = 32
+        for name, view in dataset.pipeline[1].views.items():
+            view[0].size = 16 if name.startswith('local') else 32
     elif dataset.type == 'SeasonalPlaces':
         dataset.data_root, dataset.data_prefix = str(folder / 'places'), ''
         for view in dataset.pipeline[0].views.values():
@@ -642,7 +652,7 @@ def test_config_trains_cut_down(name, images):
         assert any(
             not torch.equal(p, before[n])
             for n, p in model.named_parameters()
-            if n.startswith('key_encoder.')
+            if n.startswith(f'{model.key_encoder_name}.')
         )
     if hasattr(model, 'commit_keys'):
         model.commit_keys()

@@ -259,7 +259,10 @@ def _moves(model: Any, probe: ProbeHook, batch: int) -> Iterator[Check]:
         if not probe.key_moved:
             text += '; the first step is too small to be seen in it'
         yield Check('key encoder', text, OK if probe.updates == 1 else ERROR)
-    if getattr(model, 'teacher', None) is not None:
+    teacher = getattr(model, 'teacher', None)
+    if teacher is not None and teacher is not getattr(
+        model, 'key_encoder', None
+    ):
         text = 'moved' if probe.teacher_moved else 'frozen, did not move'
         yield Check('teacher', text, ERROR if probe.teacher_moved else OK)
     dictionary = getattr(model, 'dictionary', None)

@@ -5,6 +5,7 @@ from .feature_spread import effective_rank, feature_spread
 from .gather import gather, gather_with_grad
 from .info_nce import Candidates, Stats, info_nce
 from .knn import Neighbours, nearest, nearest_in_shards, vote, weighted_knn
+from .masked import masked_l1, patch_distance, patch_fraction, patch_info_nce
 from .momentum import check_momentum, ema_, momentum_at
 from .randomness import derive_seed, generator, seed_global_generators
 from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
@@ -25,9 +26,13 @@ __all__ = [
     'gather_with_grad',
     'generator',
     'info_nce',
+    'masked_l1',
     'momentum_at',
     'nearest',
     'nearest_in_shards',
+    'patch_distance',
+    'patch_fraction',
+    'patch_info_nce',
     'seed_global_generators',
     'shuffle',
     'shuffle_plan',

@@ -5,6 +5,12 @@ from .embedding import embed
 from .neighbours import draw_neighbours
 from .report import FeatureMap, Picture, RunRecord, render_report
 from .scalars import Series, merge_scalars, read_json_lines, read_scalars
+from .similarity import (
+    draw_reconstructions,
+    draw_segmentations,
+    plot_similarities,
+    plot_thresholds,
+)
 from .views import ViewPicture, draw_views
 
 __all__ = [
@@ -15,12 +21,16 @@ __all__ = [
     'Series',
     'ViewPicture',
     'draw_neighbours',
+    'draw_reconstructions',
+    'draw_segmentations',
     'draw_views',
     'embed',
     'line_chart',
     'merge_scalars',
     'plot_checkpoints',
     'plot_curves',
+    'plot_similarities',
+    'plot_thresholds',
     'read_json_lines',
     'read_scalars',
     'render_report',

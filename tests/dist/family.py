@@ -131,6 +131,79 @@ def train(name):
     return result
 
 
+def masked_contrast():
+    """MMC, on parts of a joint batch that is already corrupted."""
+    projector = dict(
+        type='mmpretrain.NonLinearNeck',
+        in_channels=16,
+        hid_channels=8,
+        out_channels=C,
+        with_last_bn=False,
+        with_avg_pool=False,
+        norm_cfg=dict(type='LN'),
+    )
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='MMC',
+            backbone=dict(
+                type='mmpretrain.VisionTransformer',
+                arch=dict(
+                    embed_dims=16,
+                    num_layers=2,
+                    num_heads=4,
+                    feedforward_channels=32,
+                ),
+                img_size=8,
+                patch_size=4,
+            ),
+            heads=dict(
+                rec=dict(
+                    type='ReconstructionHead', in_channels=16, patch_size=4
+                ),
+                pat=dict(
+                    type='PatchDistillationHead',
+                    patch_size=4,
+                    projector=projector,
+                ),
+                cls=dict(type='CLSContrastHead', projector=projector),
+            ),
+        )
+    )
+    model.init_weights()
+    model.train()
+    model.announce('KeyEncoderUpdateHook')
+    wrapped = wrap(model)
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    sgd, result = torch.optim.SGD(learnt, lr=0.05, momentum=0.9), []
+    for step in range(STEPS):
+        draws = torch.Generator().manual_seed(step)
+        inputs = {'local_1': torch.randn(JOINT, 3, 4, 4, generator=draws)}
+        for name in ('view_1', 'view_2'):
+            for kind in ('', '_corrupted'):
+                inputs[name + kind] = torch.randn(
+                    JOINT, 3, 8, 8, generator=draws
+                )
+            # Unequal parts on the processes.
+            share = torch.rand(JOINT, 1, 1, 1, generator=draws)
+            where = torch.rand(JOINT, 1, 8, 8, generator=draws)
+            inputs[f'{name}_mask'] = where < share
+        inputs = {name: own_part(x) for name, x in inputs.items()}
+        log = wrapped(inputs, mode='loss')
+        loss = sum(v for k, v in log.items() if k.startswith('loss'))
+        sgd.zero_grad()
+        loss.backward()
+        grads = [p.grad.clone() for p in learnt]
+        sgd.step()
+        model.update_key_encoder(0.9)
+        loss = loss.detach()
+        if get_world_size() > 1:
+            dist.all_reduce(loss)
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        result.append((loss / get_world_size(), grads, state))
+    return result
+
+
 SHUFFLED = 5  # images on each of two processes: no equal split is possible
 
 
@@ -202,6 +275,7 @@ def shuffled_end_to_end():
 def main(folder):
     dist.init_process_group('gloo')
     result = {name: train(name) for name in TRAININGS}
+    result['masked contrast'] = masked_contrast()
     result['shuffle'] = shuffle_bn()
     result['shuffled end-to-end'] = shuffled_end_to_end()
     torch.save(result, f'{folder}/rank{get_rank()}.pth')

@@ -60,6 +60,19 @@ def test_two_processes_equal_one_with_the_joint_batch(ranks, name):
     assert ('dictionary' in moved) == stored
 
 
+def test_masked_contrast_equals_one_process(ranks):
+    """MMC: however many pixels are corrupted on each process."""
+    expected = family.masked_contrast()
+    for rank in ranks:
+        for ours, theirs in zip(
+            rank['masked contrast'], expected, strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    first, second = (rank['masked contrast'][-1][2] for rank in ranks)
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
 def test_shuffle_bn_restores_the_order_and_mixes_the_statistics(ranks):
     """The keys equal those of one process that plays both."""
     model = family.build(norm=dict(type='BN'), dictionary=family.QUEUE)

@@ -106,6 +106,8 @@ def _watched(model: Any) -> dict[str, list[Tensor]]:
     none = nn.Identity()
     key_encoder = getattr(model, 'key_encoder', None) or none
     teacher = getattr(model, 'teacher', None) or none
+    if teacher is key_encoder:  # MMC: it has a hook, and is watched as such
+        teacher = none
     dictionary = getattr(model, 'dictionary', None) or none
     return {
         # BatchNorm statistics of the key encoder move in its forward.

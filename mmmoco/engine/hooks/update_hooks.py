@@ -39,17 +39,14 @@ class KeyEncoderUpdateHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(self) -> None:
-        self._loaded_without_keys = False
+        self._loaded: list[str] | None = None
 
     def after_load_checkpoint(
         self, runner: Runner, checkpoint: dict[str, Any]
     ) -> None:
-        """Note whether the loaded file held a key encoder."""
+        """Note what the loaded file held."""
         names = checkpoint.get('state_dict', checkpoint)
-        self._loaded_without_keys = not any(
-            name.removeprefix('module.').startswith('key_encoder.')
-            for name in names
-        )
+        self._loaded = [name.removeprefix('module.') for name in names]
 
     def before_train(self, runner: Runner) -> None:
         """Announce; complete a loaded file that held no key encoder.
@@ -61,10 +58,13 @@ class KeyEncoderUpdateHook(Hook):
         if model.key_encoder is None:
             return
         model.check_key_encoder()
-        if self._loaded_without_keys:
+        prefix = f'{model.key_encoder_name}.'
+        if self._loaded is not None and not any(
+            name.startswith(prefix) for name in self._loaded
+        ):
             model.reset_key_encoder()
             runner.logger.info(
-                'The loaded file holds no key_encoder.*: the key encoder '
+                f'The loaded file holds no {prefix}*: the key encoder '
                 'starts as a copy of the query encoder.'
             )
         model.announce(type(self).__name__)

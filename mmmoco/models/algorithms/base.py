@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,9 @@ class MomentumContrast(BaseModel):
     #: their raw images instead of the finished ones.
     key_only_views: Sequence[str] = ()
 
+    #: Where the key encoder stands in the state dict.
+    key_encoder_name: ClassVar[str] = 'key_encoder'
+
     def __init__(
         self,
         backbone: dict[str, Any],
@@ -81,14 +84,15 @@ class MomentumContrast(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         check_momentum(m, m_schedule, allow_any_m)
         self.m, self.m_schedule = m, m_schedule
-        self.backbone = MODELS.build(backbone)
-        self.neck = MODELS.build(neck)
+        self.build_query_encoder(backbone, neck)
         self.dictionary = MODELS.build(dictionary)
         self.contrast = MODELS.build(loss)
-        self.key_encoder: KeyEncoder | None = None
         needs = {UPDATE_DICTIONARY} if self.dictionary.has_state else set()
         if self.dictionary.needs_keys and not self.dictionary.key_grad:
-            self.key_encoder = KeyEncoder(**self.query_modules())
+            # Not by attribute: the name is the property below.
+            self._modules[self.key_encoder_name] = KeyEncoder(
+                **self.query_modules()
+            )
             needs.add(UPDATE_KEY_ENCODER)
         self.needs = frozenset(needs)
         self.channels_last = channels_last
@@ -155,8 +159,8 @@ class MomentumContrast(BaseModel):
         if learnt:
             raise RuntimeError(
                 f'{len(learnt)} parameters of the key encoder require a '
-                f'gradient (first: key_encoder.{learnt[0]}). It moves by its '
-                'average alone: do not unfreeze it.'
+                f'gradient (first: {self.key_encoder_name}.{learnt[0]}). It '
+                'moves by its average alone: do not unfreeze it.'
             )
 
     def commit_keys(self) -> None:
@@ -168,6 +172,20 @@ class MomentumContrast(BaseModel):
         self.dictionary.discard()
 
     # ---------------------------------------------------------- encoders
+
+    def build_query_encoder(
+        self, backbone: dict[str, Any], neck: dict[str, Any]
+    ) -> None:
+        """Build the modules that :meth:`query_modules` names."""
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck)
+
+    @property
+    def key_encoder(self) -> KeyEncoder | None:
+        """The moving average of the query encoder, if there is one."""
+        return cast(
+            'KeyEncoder | None', self._modules.get(self.key_encoder_name)
+        )
 
     def query_modules(self) -> Mapping[str, nn.Module]:
         """The modules that the key encoder averages, by name."""

@@ -1,6 +1,6 @@
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,17 +11,7 @@ from torch import Tensor, nn
 from mmmoco.functional import check_distance, feature_distance
 from mmmoco.registry import MODELS
 
-
-class Tokens(NamedTuple):
-    """What a vision transformer makes of N images.
-
-    Attributes:
-        cls: N×C, the class token.
-        patches: N×(h·w)×C, one token for each patch.
-    """
-
-    cls: Tensor
-    patches: Tensor
+from .outputs import Tokens, split_tokens
 
 
 @MODELS.register_module()
@@ -215,13 +205,15 @@ class Distillation(BaseModel):
 
     def student_tokens(self, x: Tensor) -> Tokens:
         """Return the student's tokens, in its own width."""
-        return _split(self.backbone(x), x, self.patch_size, 'backbone')
+        return split_tokens(self.backbone(x), x, self.patch_size, 'backbone')
 
     @torch.no_grad()
     def teacher_tokens(self, x: Tensor) -> Tokens:
         """Return the teacher's tokens of images as the student sees them."""
         x = self.teacher_view(x)
-        return _split(self.teacher(x), x, self.teacher_patch_size, 'teacher')
+        return split_tokens(
+            self.teacher(x), x, self.teacher_patch_size, 'teacher'
+        )
 
     def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
         """Return features of images, N×C.
@@ -314,22 +306,3 @@ class Distillation(BaseModel):
             )
             result[f'sim_{name}'] = similarity
         return result
-
-
-def _split(outputs: Any, x: Tensor, patch_size: int, name: str) -> Tokens:
-    """Divide the raw output of a transformer into class and patch tokens.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    tokens = outputs if isinstance(outputs, Tensor) else outputs[-1]
-    patches = (x.shape[-2] // patch_size) * (x.shape[-1] // patch_size)
-    if tokens.dim() != 3 or tokens.shape[1] != 1 + patches:
-        raise ValueError(
-            f'model.{name} returned {tuple(tokens.shape)} for images of '
-            f'{x.shape[-2]}×{x.shape[-1]}; expected N×(1 + {patches})×C, '
-            f'the class token and one for each patch of {patch_size}×'
-            f"{patch_size}: use a vision transformer with out_type='raw' "
-            f'and patch_size={patch_size}.'
-        )
-    return Tokens(tokens[:, 0], tokens[:, 1:])

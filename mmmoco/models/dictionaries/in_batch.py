@@ -34,7 +34,7 @@ class InBatch(Dictionary):
         own = torch.arange(len(k), device=k.device) + get_rank() * len(k)
         return Candidates(keys=keys.T, positive_index=own)
 
-    def stage(self, k: Tensor, ids: Tensor, slot: int) -> None:
+    def stage(self, k: Tensor, ids: Tensor, slot: int, view: int = 0) -> None:
         """Nothing is kept."""
 
     def write(self, k: Tensor, ids: Tensor) -> None:

@@ -12,6 +12,8 @@ from .batch_views import (
     BatchRandomResizedCrop,
     BatchView,
 )
+from .corruption import BlockCorruption
+from .masked_view_augmentor import MaskedViewAugmentor
 from .view_augmentor import ViewAugmentor
 
 __all__ = [
@@ -25,5 +27,7 @@ __all__ = [
     'BatchRandomResizedCrop',
     'BatchSolarize',
     'BatchView',
+    'BlockCorruption',
+    'MaskedViewAugmentor',
     'ViewAugmentor',
 ]

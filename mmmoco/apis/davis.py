@@ -1,0 +1,241 @@
+"""DAVIS-2017 label propagation: the job behind ``tools/davis_seg.py``."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import DictAction
+from mmengine.logging import MMLogger
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mmmoco.engine.results import append_result
+from mmmoco.evaluation.video import propagate, score_video, to_index
+
+from . import cli, object_data
+from .config import load_config
+from .dense_features import ModelFeatures, load_model
+
+SHORT_SIDE, MULTIPLE = 480, 64
+
+
+class Video:
+    """One sequence of DAVIS 2017.
+
+    Args:
+        root: Folder with ``JPEGImages``, ``Annotations``, ``ImageSets``.
+        name: The sequence.
+        resolution: Folder below the first two.
+
+    Raises:
+        FileNotFoundError: If frames, or the annotation of the first one,
+            are missing.
+    """
+
+    def __init__(
+        self, root: Path, name: str, resolution: str = '480p'
+    ) -> None:
+        folder = root / 'JPEGImages' / resolution / name
+        self.name, self.frames = name, sorted(folder.glob('*.jpg'))
+        labels = root / 'Annotations' / resolution / name
+        self.labels = [labels / f'{p.stem}.png' for p in self.frames]
+        if not self.frames or not self.labels[0].is_file():
+            raise FileNotFoundError(
+                f'{str(folder)!r} and {str(labels)!r} must hold the frames '
+                'and at least the annotation of the first one.'
+            )
+
+    def truth(self) -> NDArray[np.uint8] | None:
+        """Return all annotations, T×H×W, if there are all."""
+        if not all(path.is_file() for path in self.labels):
+            return None
+        return np.stack([read_index(path) for path in self.labels])
+
+
+def read_index(path: Path) -> NDArray[np.uint8]:
+    """Return the indices of a palette PNG, H×W."""
+    with Image.open(path) as image:
+        return np.asarray(image, dtype=np.uint8)
+
+
+def network_size(height: int, width: int) -> tuple[int, int]:
+    """Return the size that frames are resized to, as DINO has it.
+
+    The short side becomes 480, the other keeps the ratio, and is cut to a
+    multiple of 64.
+    """
+    scale = SHORT_SIDE / min(height, width)
+
+    def side(length: int) -> int:
+        if length == min(height, width):
+            return SHORT_SIDE
+        return int(length * scale) // MULTIPLE * MULTIPLE
+
+    return side(height), side(width)
+
+
+def segment(
+    features: ModelFeatures,
+    video: Video,
+    context: int = 7,
+    radius: int = 12,
+    topk: int = 5,
+    temperature: float = 0.1,
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the index image of every frame, the given first one included.
+
+    Args:
+        features: Dense features; sees frame after frame.
+        video: The sequence.
+        context: Last frames that count beside the first.
+        radius: Half the side of the window, in patches.
+        topk: Sources of a patch.
+        temperature: Divides the cosines.
+    """
+    first = read_index(video.labels[0])
+    size = network_size(*first.shape)
+
+    def frames() -> Iterator[Tensor]:
+        for path in video.frames:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert('RGB'))
+            resized = cv2.resize(
+                pixels, size[::-1], interpolation=cv2.INTER_AREA
+            )
+            (maps,) = features([np.asarray(resized, dtype=np.uint8)])
+            yield maps[0]
+
+    features.size = size
+    grid = next(frames()).shape[1:]
+    index = torch.from_numpy(first.copy()).long()
+    index[index == 255] = 0
+    labels = F.one_hot(index).permute(2, 0, 1).float()
+    small = F.interpolate(labels[None], tuple(grid), mode='nearest')[0]
+    yield first
+    for soft in propagate(frames(), small, context, radius, topk, temperature):
+        large = to_index(soft, size)
+        yield cv2.resize(
+            large, first.shape[::-1], interpolation=cv2.INTER_NEAREST
+        ).astype(np.uint8)
+
+
+def write_results(
+    folder: Path, video: Video, found: Sequence[NDArray[np.uint8]]
+) -> None:
+    """Write PNGs as the official evaluation reads them.
+
+    ``folder/<sequence>/<frame>.png``, with the palette of the annotation.
+    """
+    target = folder / video.name
+    target.mkdir(parents=True, exist_ok=True)
+    with Image.open(video.labels[0]) as given:
+        palette = given.getpalette()
+    for path, index in zip(video.frames, found, strict=True):
+        image = Image.fromarray(index, mode='P')
+        if palette:
+            image.putpalette(palette)
+        image.save(target / f'{path.stem}.png')
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/davis_seg.py``."""
+    result = argparse.ArgumentParser(
+        prog='davis_seg.py',
+        description='Label propagation on DAVIS 2017 with frozen features '
+        '(the protocol of DINO); writes PNGs, and J and F where the '
+        'annotations are there.',
+        epilog='Example: python tools/davis_seg.py mmc_vit-b_4xb64_400e '
+        'work_dirs/mmc/epoch_400.pth data/DAVIS',
+    )
+    result.add_argument('config', help='path, name, or package::path')
+    result.add_argument('checkpoint', help='file of a pre-training run')
+    result.add_argument('root', help='folder of DAVIS')
+    result.add_argument('--split', default='val', help='default: val')
+    result.add_argument('--resolution', default='480p', help='default: 480p')
+    result.add_argument('--context', type=int, default=7)
+    result.add_argument('--radius', type=int, default=12)
+    result.add_argument('--topk', type=int, default=5)
+    result.add_argument('--temperature', type=float, default=0.1)
+    result.add_argument('--encoder', choices=('query', 'key'), default='query')
+    result.add_argument(
+        '--work-dir', help="where results go (the checkpoint's folder)"
+    )
+    result.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
+    )
+    cli.add_debug(result)
+    return result
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Segment a split as the command line says."""
+    logger = MMLogger.get_instance('mmmoco', log_level='INFO')
+    cfg = load_config(args.config, args.cfg_options)
+    root = Path(args.root)
+    listing = root / 'ImageSets' / '2017' / f'{args.split}.txt'
+    if not listing.is_file():
+        raise FileNotFoundError(f'{str(listing)!r} does not exist.')
+    videos = [
+        Video(root, name, args.resolution)
+        for name in listing.read_text().split()
+    ]
+    options = dict(
+        context=args.context,
+        radius=args.radius,
+        topk=args.topk,
+        temperature=args.temperature,
+    )
+    model = load_model(cfg, args.checkpoint)
+    patch = int(cfg.model.backbone.get('patch_size', 16))
+    features = ModelFeatures(model, patch, args.encoder)
+    folder = Path(object_data.work_dir_of(args))
+    j: list[float] = []
+    f: list[float] = []
+    for video in videos:
+        found = list(segment(features, video, **options))
+        write_results(folder / 'davis', video, found)
+        truth = video.truth()
+        if truth is not None:
+            scores = score_video(np.stack(found), truth)
+            j += scores.j
+            f += scores.f
+            logger.info(
+                f'{video.name}: J {100 * np.mean(scores.j):.1f}, '
+                f'F {100 * np.mean(scores.f):.1f}'
+            )
+    logger.info(f'PNGs in {str(folder / "davis")!r}')
+    if not j:
+        return
+    metrics = {
+        'j_mean': 100 * float(np.mean(j)),
+        'f_mean': 100 * float(np.mean(f)),
+    }
+    metrics['jf_mean'] = (metrics['j_mean'] + metrics['f_mean']) / 2
+    logger.info(
+        f'{len(j)} objects: J&F {metrics["jf_mean"]:.1f}, '
+        f'J {metrics["j_mean"]:.1f}, F {metrics["f_mean"]:.1f}'
+    )
+    append_result(
+        str(folder),
+        task='DAVIS 2017',
+        protocol=options
+        | {
+            'split': args.split,
+            'encoder': args.encoder,
+            'videos': len(videos),
+        },
+        metrics=metrics,
+        cfg=cfg,
+        checkpoint=args.checkpoint,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``tools/davis_seg.py``."""
+    args = parser().parse_args(argv)
+    cli.run(lambda: evaluate(args), 'davis_seg.py', args.debug)

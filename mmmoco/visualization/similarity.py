@@ -1,0 +1,161 @@
+"""Pictures of similarity maps, thresholds, histograms, reconstructions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+Curve = Mapping[float, tuple[float, float]]
+
+
+def plot_thresholds(path: str | Path, curves: Mapping[str, Curve]) -> None:
+    """Draw mIoU over the threshold.
+
+    Args:
+        path: File to write.
+        curves: Name → threshold → mIoU over objects and classes, percent.
+    """
+    figure, axis = plt.subplots(figsize=(6, 4), layout='constrained')
+    for name, curve in curves.items():
+        axis.plot(
+            list(curve), [pair[0] for pair in curve.values()], label=name
+        )
+    axis.set(xlabel='threshold T', ylabel='mIoU over objects (%)', xlim=(0, 1))
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    if len(curves) > 1:
+        axis.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_similarities(
+    path: str | Path,
+    histograms: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> None:
+    """Draw the distributions inside objects and between them.
+
+    Args:
+        path: File to write.
+        histograms: Name → counts inside and between, over [−1, 1].
+    """
+    figure, axes = plt.subplots(
+        1,
+        len(histograms),
+        figsize=(4.2 * len(histograms), 3.2),
+        squeeze=False,
+        sharex=True,
+        layout='constrained',
+    )
+    for axis, (name, pair) in zip(axes[0], histograms.items(), strict=True):
+        for counts, label, colour in zip(
+            pair,
+            ('inside an object', 'between objects'),
+            ('tab:blue', 'tab:orange'),
+            strict=True,
+        ):
+            edges = np.linspace(-1, 1, len(counts) + 1)
+            axis.stairs(
+                counts / max(counts.sum(), 1),
+                edges,
+                fill=True,
+                alpha=0.5,
+                color=colour,
+                label=label,
+            )
+        axis.set(title=name, xlabel='cosine', ylabel='fraction of pairs')
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_segmentations(
+    path: str | Path,
+    rows: Sequence[
+        tuple[
+            NDArray[np.uint8],
+            tuple[int, int],
+            NDArray[np.float32],
+            NDArray[np.bool_],
+        ]
+    ],
+    threshold: float,
+) -> None:
+    """Draw image with prompt, similarity map, mask at T and ground truth.
+
+    Args:
+        path: File to write.
+        rows: Image H×W×3, prompt (y, x), map H×W and true mask H×W.
+        threshold: T.
+    """
+    titles = ('prompt', 'similarity', f'above {threshold:g}', 'ground truth')
+    figure, axes = plt.subplots(
+        len(rows),
+        4,
+        figsize=(8.4, 2.1 * len(rows) + 0.3),
+        squeeze=False,
+        layout='constrained',
+    )
+    for line, (image, (y, x), similarity, mask) in zip(
+        axes, rows, strict=True
+    ):
+        line[0].imshow(image)
+        line[0].plot(x, y, marker='+', color='red', ms=10, mew=2)
+        shown = line[1].imshow(similarity, vmin=-1, vmax=1, cmap='coolwarm')
+        line[2].imshow(_marked(image, similarity > threshold))
+        line[3].imshow(_marked(image, mask))
+        for axis, title in zip(line, titles, strict=True):
+            axis.set(xticks=[], yticks=[])
+            if line is axes[0]:
+                axis.set_title(title, fontsize=9)
+    figure.colorbar(shown, ax=axes[:, 1], location='bottom', shrink=0.8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_reconstructions(
+    path: str | Path,
+    clean: NDArray[np.uint8],
+    corrupted: NDArray[np.uint8],
+    restored: NDArray[np.uint8],
+) -> None:
+    """Draw clean, corrupted and reconstructed images side by side.
+
+    Args:
+        path: File to write.
+        clean: N×H×W×C, C is 1 or 3.
+        corrupted: Likewise.
+        restored: Likewise.
+    """
+    figure, axes = plt.subplots(
+        3,
+        len(clean),
+        figsize=(1.5 * len(clean) + 0.3, 4.8),
+        squeeze=False,
+        layout='constrained',
+    )
+    names = ('clean', 'corrupted', 'restored')
+    for line, name, images in zip(
+        axes, names, (clean, corrupted, restored), strict=True
+    ):
+        line[0].set_ylabel(name)
+        for axis, image in zip(line, images, strict=True):
+            axis.imshow(image.squeeze(), cmap='gray', vmin=0, vmax=255)
+            axis.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _marked(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Keep the pixels of a mask, and darken the rest."""
+    result: NDArray[np.uint8] = np.where(
+        mask[..., None], image, image // 4
+    ).astype(np.uint8)
+    return result

@@ -1,0 +1,204 @@
+"""Dense evaluation from the command line, on the embedded scenes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mmmoco.apis import get_model, load_config, similarity, zero_shot_seg
+from mmmoco.apis import visualize_similarity as visualize
+from mmmoco.apis.cli import UsageError
+from mmmoco.apis.dense_features import ModelFeatures, load_model
+from mmmoco.datasets.digit_scenes import DigitScenes
+from mmmoco.datasets.object_masks import SceneObjects
+
+MMC = 'demo/mmc_digits'
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    return SceneObjects(
+        DigitScenes(split='val', size=64, digits_per_image=2, num_scenes=5)
+    )
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp('run') / 'epoch_1.pth'
+    model = get_model(MMC)
+    with torch.no_grad():
+        for p in model.teacher.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    torch.save({'state_dict': model.state_dict()}, path)
+    return path
+
+
+def results(folder):
+    lines = (folder / 'results.jsonl').read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_the_tool_reports_and_writes(checkpoint, tmp_path, capsys):
+    zero_shot_seg.main(
+        [MMC, str(checkpoint), '--limit', '6', '--work-dir', str(tmp_path)]
+    )
+    (line,) = results(tmp_path)
+    assert line['task'] == 'zero-shot segmentation'
+    protocol, m = line['protocol'], line['metrics']
+    assert (protocol['size'], protocol['images']) == (64, 6)
+    assert protocol['objects'] >= 6 and protocol['prompt'] == 'centre'
+    for name in ('miou_t0.1', 'miou_held_out', 'miou_oracle', 'ap'):
+        assert 0 <= m[f'{name}_objects'] <= 100
+        assert 0 <= m[f'{name}_classes'] <= 100
+    assert m['miou_oracle_objects'] >= m['miou_t0.3_objects']
+    rows = (tmp_path / 'zero_shot.csv').read_text().splitlines()
+    assert len(rows) == 102
+    best = max(float(row.split(',')[1]) for row in rows[1:])
+    assert best == pytest.approx(m['miou_oracle_objects'])
+    assert (tmp_path / 'zero_shot.png').stat().st_size > 5000
+    assert 'oracle' in capsys.readouterr().out
+
+
+def test_prompts_cost_no_forward(scenes):
+    """Two batches of images, two forwards, however many prompts."""
+    model = get_model(MMC)
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    features = ModelFeatures(model, 64)
+    one = zero_shot_seg.score_dataset(features, scenes, batch_size=3)
+    assert len(calls) == 2
+    many = zero_shot_seg.score_dataset(
+        features, scenes, 'random', prompts=20, batch_size=3
+    )
+    assert len(calls) == 4
+    assert len(one.classes) == len(many.classes) == len(many.scores.ap)
+    again = zero_shot_seg.score_dataset(
+        features, scenes, 'random', prompts=20, batch_size=2
+    )
+    torch.testing.assert_close(
+        again.scores.ious, many.scores.ious, atol=0.01, rtol=0
+    )
+
+
+def test_several_prompts_are_averaged(scenes):
+    features = ModelFeatures(get_model(MMC), 64)
+    item = scenes[0]
+    (tokens,) = features([item.image])
+    masks = torch.from_numpy(item.masks)
+    points = [(10, 10), (20, 30), (40, 50), (60, 5)]
+    both = zero_shot_seg._score(tokens[0], points, masks, 2, 'nearest', 3)
+    for q in range(2):
+        each = [
+            zero_shot_seg._score(
+                tokens[0], [point], masks[q : q + 1], 1, 'nearest'
+            )
+            for point in points[2 * q : 2 * q + 2]
+        ]
+        expected = torch.cat([e.ious for e in each]).mean(0)
+        torch.testing.assert_close(both.ious[q], expected)
+
+
+def test_colour_and_key_encoder_differ_from_the_query(checkpoint, tmp_path):
+    for options in ([], ['--encoder', 'key'], ['--features', 'colour']):
+        zero_shot_seg.main(
+            [MMC, str(checkpoint), '--limit', '4', *options]
+            + ['--work-dir', str(tmp_path)]
+        )
+    lines = results(tmp_path)
+    assert len({line['metrics']['ap_objects'] for line in lines}) == 3
+    assert lines[1]['protocol']['encoder'] == 'key'
+
+
+def test_feature_maps_of_a_convolutional_net(scenes):
+    features = ModelFeatures(get_model('demo/mocov2_digits'), 64)
+    (maps,) = features([scenes[0].image, scenes[1].image])
+    assert maps.shape == (2, 128, 8, 8)
+    scored = zero_shot_seg.score_dataset(features, scenes)
+    assert len(scored.images) == len(scored.classes) > 5
+
+
+def test_layers_of_a_transformer(scenes):
+    model = get_model(MMC)
+    seen = {}
+    for i, layer in enumerate(model.backbone.layers):
+        layer.register_forward_hook(
+            lambda module, args, out, i=i: seen.update({i: out})
+        )
+    maps = ModelFeatures(model, 64, layers=[2, 0])([scenes[0].image])
+    assert len(maps) == 2
+    for i, own in zip((0, 2), maps, strict=True):
+        tokens = seen[i][:, 1:].transpose(1, 2).view(1, -1, 8, 8)
+        torch.testing.assert_close(own, tokens)
+    with pytest.raises(UsageError, match='layers 0 to 3'):
+        ModelFeatures(get_model(MMC), 64, layers=[4])
+    with pytest.raises(UsageError, match='multiple of the patch size 8'):
+        ModelFeatures(get_model(MMC), 60)
+
+
+def test_a_file_with_a_backbone_only(checkpoint, tmp_path):
+    state = torch.load(checkpoint)['state_dict']
+    own = {k: v for k, v in state.items() if k.startswith('backbone.')}
+    path = tmp_path / 'backbone.pth'
+    torch.save({'state_dict': own}, path)
+    model = load_model(load_config(MMC), str(path))
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, own[f'backbone.{name}'])
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        load_model(load_config(MMC), str(tmp_path / 'nowhere.pth'))
+
+
+def test_similarity_by_layer(checkpoint, tmp_path):
+    similarity.main(
+        [MMC, str(checkpoint), '--limit', '4', '--layers', '0', '3']
+        + ['--background', '--work-dir', str(tmp_path)]
+    )
+    first, last = results(tmp_path)
+    assert (first['protocol']['layer'], last['protocol']['layer']) == (0, 3)
+    for line in (first, last):
+        assert 0 <= line['metrics']['overlap'] <= 1
+        assert -1 <= line['metrics']['inter_mean'] <= 1
+    assert first['metrics'] != last['metrics']
+    assert (tmp_path / 'similarity.png').stat().st_size > 5000
+
+
+def test_pictures(checkpoint, tmp_path):
+    visualize.main(
+        [MMC, str(checkpoint), '--limit', '3', '--count', '2']
+        + ['--reconstructions', '--work-dir', str(tmp_path)]
+    )
+    for name in ('similarity_maps.png', 'reconstructions.png'):
+        assert (tmp_path / name).stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--prompts', '3'], '--prompt random'),
+        (['--dataset', 'coco'], 'needs --annotations'),
+        (['--dataset', 'coco', '--annotations', 'x.json'], 'needs --images'),
+        (['--dataset', 'voc', '--annotations', 'nowhere'], 'no folder'),
+        (['--size', '50'], 'multiple of the patch size'),
+        (['--min-area', '5000', '--limit', '3'], 'no object'),
+        (['--limit', '1'], 'two are the least'),
+    ],
+)
+def test_bad_input_is_one_line(options, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        zero_shot_seg.main([MMC, *options, '--work-dir', str(tmp_path)])
+    assert exit_info.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-2] and 'Traceback' not in ''.join(lines)
+
+
+def test_images_are_resized_and_made_grey():
+    from mmmoco.apis.dense_features import normalised
+
+    model = get_model(MMC)
+    image = np.zeros((30, 50, 3), np.uint8)
+    image[..., 0] = 200
+    x = normalised(model, [image, image[:20]], 16)
+    assert x.shape == (2, 1, 16, 16)
+    torch.testing.assert_close(
+        x, torch.full_like(x, (round(200 * 0.299) - 110) / 45)
+    )
