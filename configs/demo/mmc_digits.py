@@ -10,9 +10,7 @@ _base_ = [
 
 scenes = dict(size=64, digits_per_image=(2, 4), scenes_per_digit=1)
 train_dataloader = dict(batch_size=32, dataset=scenes)
-knn = dict(
-    bank=dict(dataset=dict(size=64)), query=dict(dataset=dict(size=64))
-)
+knn = dict(bank=dict(dataset=dict(size=64)), query=dict(dataset=dict(size=64)))
 optim_wrapper = dict(
     type='ContrastOptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.04),

@@ -41,7 +41,7 @@ def write_bytes(path: PathLike, content: bytes) -> None:
     Raises:
         OSError: It could not be written. What was there before stays.
     """
-    _replace(path, lambda file: file.write(content))
+    replace(path, lambda file: file.write(content))
 
 
 def remove_leftovers(folder: PathLike) -> list[Path]:
