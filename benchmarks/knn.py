@@ -8,9 +8,7 @@ process of its own.
 """
 
 import argparse
-import ctypes
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -81,18 +79,17 @@ def measure(args: argparse.Namespace) -> None:
     bank, queries = features(args)
     way = WAYS[args.measure]
     way(bank[:64], queries[:2], 1)  # Libraries are loaded before.
-    before = current()
+    before = memory('VmRSS')
     way(bank, queries, args.k)
-    top = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(max(0.0, top - before))
+    # Not ru_maxrss, which begins with the memory of the parent process.
+    print(max(0.0, memory('VmHWM') - before))
 
 
-def current() -> float:
-    """Return the memory in use in MiB, after giving back what is free."""
-    ctypes.CDLL(None).malloc_trim(0)
+def memory(row: str) -> float:
+    """Return what Linux counts for this process in MiB."""
     with open('/proc/self/status') as file:
         rows = dict(line.split(':', 1) for line in file)
-    return float(rows['VmRSS'].split()[0]) / 1024
+    return float(rows[row].split()[0]) / 1024
 
 
 def main() -> None:
