@@ -105,7 +105,7 @@ def read_samples(
 
 
 def picture_rows(
-    cfg: Config, samples: Sequence[dict[str, Any]], seed: int
+    cfg: Config, samples: list[dict[str, Any]], seed: int
 ) -> list[list[ViewPicture]]:
     """Finish the views as the data preprocessor does, and describe them."""
     in_workers = [sample.pop('drawn', {}) for sample in samples]

@@ -84,6 +84,13 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     return value[:, None] - chroma[:, None] * part
 
 
+def _with_own(
+    adjust: Callable[[Tensor, Tensor], Tensor], factors: Tensor
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Give each of the chosen samples its own factor."""
+    return lambda part, at: adjust(part, factors[at])
+
+
 ADJUST = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
 
 
@@ -136,14 +143,8 @@ class BatchColorJitter(BatchView):
         for place in range(len(self.widths)):
             turn = drawn['order'][:, place]
             for i in used:
-                factor = drawn['factors'][:, i]
-                x = change_some(
-                    x,
-                    drawn['acts'] & (turn == i),
-                    lambda part, at, i=i, factor=factor: ADJUST[i](
-                        part, factor[at]
-                    ),
-                )
+                change = _with_own(ADJUST[i], drawn['factors'][:, i])
+                x = change_some(x, drawn['acts'] & (turn == i), change)
         return x
 
 
@@ -304,12 +305,9 @@ class BatchDiscreteRotation(BatchView):
                 f'Images of {x.shape[2]}×{x.shape[3]} pixels cannot turn by '
                 '90 degrees in a batch; crop them to squares first.'
             )
-        for quarter in (1, 2, 3):
-            x = change_some(
-                x,
-                turns == quarter,
-                lambda part, _, q=quarter: torch.rot90(part, q, (2, 3)),
-            )
+        x = change_some(x, turns == 1, lambda part, _: part.rot90(1, (2, 3)))
+        x = change_some(x, turns == 2, lambda part, _: part.rot90(2, (2, 3)))
+        x = change_some(x, turns == 3, lambda part, _: part.rot90(3, (2, 3)))
         return x
 
 
