@@ -16,6 +16,9 @@ COUNTERPARTS = {
     'GaussianNoise': 'BatchGaussianNoise',
 }
 
+#: Transforms that hold a pipeline for each view.
+PACKERS = ('Views', 'SeasonalViews')
+
 
 def move_views(cfg: Config) -> None:
     """Let the data preprocessor do what follows the crops, if so asked.
@@ -35,9 +38,9 @@ def move_views(cfg: Config) -> None:
     if not cfg.get('device_views', False):
         return
     pipeline = cfg.train_dataloader.dataset.get('pipeline', [])
-    packers = [t for t in pipeline if _kind(t) == 'Views']
+    packers = [t for t in pipeline if _kind(t) in PACKERS]
     preprocessor = cfg.model.get('data_preprocessor', {})
-    if not packers or _kind(preprocessor) != 'ViewAugmentor':
+    if not packers or not _kind(preprocessor).endswith('ViewAugmentor'):
         raise ValueError(
             'device_views=True: the config has no Views in its training '
             'pipeline, or no ViewAugmentor to move them to. Set '

@@ -7,11 +7,14 @@ from .similarity import (
     plot_similarities,
     plot_thresholds,
 )
+from .views import Picture, draw_views
 
 __all__ = [
+    'Picture',
     'draw_neighbours',
     'draw_reconstructions',
     'draw_segmentations',
+    'draw_views',
     'plot_curves',
     'plot_similarities',
     'plot_thresholds',

@@ -11,9 +11,7 @@ from mmmoco.datasets import (
 )
 
 CROP = dict(type='FastRandomResizedCrop', size=8)
-COLOUR = dict(
-    type='FastColorJitter', brightness=0.4, hue=0.1
-)
+COLOUR = dict(type='FastColorJitter', brightness=0.4, hue=0.1)
 BLUR = dict(type='FastGaussianBlur', sigma=(0.1, 2.0), prob=0.5)
 VIEWS = [
     dict(type='LoadRGB'),

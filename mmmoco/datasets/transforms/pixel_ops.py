@@ -6,14 +6,17 @@ comments say where PIL rounds or cuts off; the tests hold each function
 against it.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-AnyImage = NDArray[np.generic]
+#: uint8 RGB, H×W×3; OpenCV's types do not say so.
+Image = NDArray[Any]
+AnyImage = NDArray[Any]
 
 #: PIL's weights of grey (ITU-R 601-2).
 GREY = np.array([0.299, 0.587, 0.114])
@@ -70,7 +73,8 @@ def adjust_brightness(image: Image, factor: float) -> Image:
 
 def adjust_contrast(image: Image, factor: float) -> Image:
     """Scale the distance from the image's mean grey."""
-    mean = int(cv2.mean(to_grey(image))[0] + 0.5)
+    means: Any = cv2.mean(to_grey(image))
+    mean = int(means[0] + 0.5)
     return cv2.addWeighted(
         image, factor, image, 0.0, (1.0 - factor) * mean + CUT
     )
@@ -90,7 +94,7 @@ def adjust_hue(image: Image, shift: float) -> Image:
     HLS has the hue of HSV, and OpenCV leads it back faster. The shift is
     cut off to whole steps, as torchvision does.
     """
-    hls = cv2.cvtColor(image, cv2.COLOR_RGB2HLS_FULL)
+    hls: Any = cv2.cvtColor(image, cv2.COLOR_RGB2HLS_FULL)
     hls[..., 0] += np.uint8(int(shift * 255) % 256)
     return cv2.cvtColor(hls, cv2.COLOR_HLS2RGB_FULL)
 

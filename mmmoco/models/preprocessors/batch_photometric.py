@@ -5,8 +5,7 @@ rounding to whole grey levels after every step.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +84,13 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     return value[:, None] - chroma[:, None] * part
 
 
+def _with_own(
+    adjust: Callable[[Tensor, Tensor], Tensor], factors: Tensor
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Give each of the chosen samples its own factor."""
+    return lambda part, at: adjust(part, factors[at])
+
+
 ADJUST = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
 
 
@@ -137,14 +143,8 @@ class BatchColorJitter(BatchView):
         for place in range(len(self.widths)):
             turn = drawn['order'][:, place]
             for i in used:
-                factor = drawn['factors'][:, i]
-                x = change_some(
-                    x,
-                    drawn['acts'] & (turn == i),
-                    lambda part, at, i=i, factor=factor: ADJUST[i](
-                        part, factor[at]
-                    ),
-                )
+                change = _with_own(ADJUST[i], drawn['factors'][:, i])
+                x = change_some(x, drawn['acts'] & (turn == i), change)
         return x
 
 
@@ -305,34 +305,34 @@ class BatchDiscreteRotation(BatchView):
                 f'Images of {x.shape[2]}×{x.shape[3]} pixels cannot turn by '
                 '90 degrees in a batch; crop them to squares first.'
             )
-        for quarter in (1, 2, 3):
-            x = change_some(
-                x,
-                turns == quarter,
-                lambda part, _, q=quarter: torch.rot90(part, q, (2, 3)),
-            )
+        x = change_some(x, turns == 1, lambda part, _: part.rot90(1, (2, 3)))
+        x = change_some(x, turns == 2, lambda part, _: part.rot90(2, (2, 3)))
+        x = change_some(x, turns == 3, lambda part, _: part.rot90(3, (2, 3)))
         return x
 
 
 @BATCH_AUGMENTS.register_module()
 class BatchGaussianNoise(BatchView):
-    """Add Gaussian noise, independent for each value.
+    """Add Gaussian noise, independent for each value, before normalisation.
 
     Args:
-        sigma: Range of the standard deviation, in units of the pixels.
+        std: Standard deviation in units of the pixels; one value, or one for
+            each band.
         prob: Probability that the operation acts on a sample.
     """
 
-    def __init__(self, sigma: Range = (0.0, 5.0), prob: float = 1.0) -> None:
+    def __init__(
+        self, std: float | Sequence[float] = 5.0, prob: float = 0.5
+    ) -> None:
         super().__init__(prob)
-        check_range('sigma', sigma)
-        self.sigma = sigma
+        self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+        if bool((self.std < 0).any()):
+            raise ValueError(f'std={std} must be at least 0.')
 
     def draw(self, n: int, generator: torch.Generator) -> Drawn:
-        """Draw σ, and the seed of the noise."""
+        """Draw which samples get noise, and its seed."""
         return dict(
             acts=self.choose(n, generator),
-            sigma=draw_uniform(n, self.sigma, generator),
             seed=torch.randint(2**62, (1,), generator=generator),
         )
 
@@ -341,10 +341,8 @@ class BatchGaussianNoise(BatchView):
         noise = torch.Generator(device=x.device)
         noise.manual_seed(int(drawn['seed']))
 
-        def add(part: Tensor, at: Tensor) -> Tensor:
-            unit: Any = torch.randn(
-                part.shape, generator=noise, device=x.device
-            )
-            return part + unit * per_image(drawn['sigma'][at], x)
+        def add(part: Tensor, _: Tensor) -> Tensor:
+            unit = torch.randn(part.shape, generator=noise, device=x.device)
+            return part + unit * self.std.to(x)
 
         return change_some(x, drawn['acts'], add)

@@ -4,6 +4,8 @@ The bound: mean absolute difference over the photographs at most 2 of 255
 grey levels. A resize without antialiasing exceeds it.
 """
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -60,7 +62,9 @@ def distances(images, ours, theirs):
 
 
 def report(name, found):
-    print(f'{name:24} mean {found.mean():.3f}  worst photo {found.max():.3f}')
+    sys.stdout.write(
+        f'{name:24} mean {found.mean():.3f}  worst photo {found.max():.3f}\n'
+    )
 
 
 def boxes(images, seed):
@@ -209,9 +213,7 @@ def test_whole_view_on_the_device(photographs):
         orders.append([names.index(name) for name in order])
         factors.append([values[name] for name in names])
         sigmas.append(sigma)
-        theirs = official_at(
-            Image.fromarray(image), box, order, values, sigma
-        )
+        theirs = official_at(Image.fromarray(image), box, order, values, sigma)
         expected.append(np.asarray(theirs, np.float32))
     n = len(images)
     every = torch.ones(n, dtype=torch.bool)
