@@ -109,10 +109,10 @@ def draw_segmentations(
         shown = line[1].imshow(similarity, vmin=-1, vmax=1, cmap='coolwarm')
         line[2].imshow(_marked(image, similarity > threshold))
         line[3].imshow(_marked(image, mask))
-        for axis, title in zip(line, titles, strict=True):
+        for axis in line:
             axis.set(xticks=[], yticks=[])
-            if line is axes[0]:
-                axis.set_title(title, fontsize=9)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
     figure.colorbar(shown, ax=axes[:, 1], location='bottom', shrink=0.8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
