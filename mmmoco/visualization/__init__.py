@@ -11,7 +11,7 @@ from .similarity import (
     plot_similarities,
     plot_thresholds,
 )
-from .views import Picture, ViewPicture, draw_views
+from .views import ViewPicture, draw_views
 
 __all__ = [
     'FeatureMap',
