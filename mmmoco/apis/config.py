@@ -72,9 +72,10 @@ def resolve_config(name: str) -> Path:
             return path
     known = list_configs()
     near = get_close_matches(Path(name).stem, known, n=3, cutoff=0.5)
+    examples = near or [n for n in known if n.startswith(('demo/', 'moco'))]
     raise FileNotFoundError(
         f'There is no config {name!r}. Give a path, package::path, or a name '
-        f'of mmmoco (for example {", ".join(near or known[:3])}).'
+        f'of mmmoco (for example {", ".join(examples[:3])}).'
     )
 
 

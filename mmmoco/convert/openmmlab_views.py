@@ -1,7 +1,7 @@
-"""Views of mmpretrain and mmselfsup, as views of torchvision and ours.
+"""Views of mmpretrain and mmselfsup, as ours.
 
 Both sides draw the same distributions; OpenMMLab's transforms work on BGR
-arrays, those used here on RGB images of Pillow.
+arrays, ours on RGB.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,6 @@ from .fields import Fields, bare_type
 
 Transform = dict[str, Any]
 
-_PREFIX = 'mmpretrain.torchvision/'
 #: Luminance for BGR, as torchvision computes it for RGB.
 _GREY = (0.114, 0.587, 0.2989)
 _STRAIGHT = ('LoadImageFromFile', 'PackInputs', 'PackSelfSupInputs')
@@ -92,9 +91,12 @@ def _convert_view(
             fields.take('type')
             fields.take('transforms')
             prob = fields.take('prob', 0.5)
-            converted.append(
-                dict(type='RandomApply', transforms=inner, prob=prob)
-            )
+            if len(inner) == 1 and inner[0]['type'] == 'FastColorJitter':
+                converted.append({**inner[0], 'prob': prob})
+            else:
+                converted.append(
+                    dict(type='RandomApply', transforms=inner, prob=prob)
+                )
             rest.update(unknown)
         elif convert := _TRANSFORMS.get(bare_type(step)):
             fields.take('type')
@@ -120,7 +122,7 @@ def _crop(fields: Fields) -> Transform:
     fields.take_if('backend', 'pillow')
     fields.take_if('interpolation', 'bilinear')
     result: Transform = dict(
-        type=f'{_PREFIX}RandomResizedCrop', size=size, scale=tuple(share)
+        type='FastRandomResizedCrop', size=size, scale=tuple(share)
     )
     ratio = fields.take('aspect_ratio_range', fields.take('ratio'))
     if ratio is not None:
@@ -131,7 +133,7 @@ def _crop(fields: Fields) -> Transform:
 def _jitter(fields: Fields) -> Transform:
     names = ('brightness', 'contrast', 'saturation', 'hue')
     return dict(
-        type=f'{_PREFIX}ColorJitter',
+        type='FastColorJitter',
         **{name: fields.take(name, 0.0) for name in names},
     )
 
@@ -141,7 +143,7 @@ def _grey(fields: Fields) -> Transform:
     weights = fields.peek('channel_weights')
     if weights is not None and tuple(weights) == _GREY:
         fields.take('channel_weights')
-    return dict(type=f'{_PREFIX}RandomGrayscale', p=fields.take('prob', 0.5))
+    return dict(type='FastGrayscale', prob=fields.take('prob', 0.5))
 
 
 def _blur(fields: Fields) -> Transform:
@@ -150,7 +152,7 @@ def _blur(fields: Fields) -> Transform:
     if sigma is None:
         sigma = (fields.take('sigma_min'), fields.take('sigma_max'))
     return dict(
-        type='GaussianBlur',
+        type='FastGaussianBlur',
         sigma=tuple(sigma),
         prob=fields.take('prob', 0.5),
     )
@@ -161,14 +163,12 @@ def _solarize(fields: Fields) -> Transform | None:
     prob = fields.take('prob', 0.5)
     if prob == 0:
         return None
-    return dict(type=f'{_PREFIX}RandomSolarize', threshold=threshold, p=prob)
+    return dict(type='FastSolarize', threshold=threshold, prob=prob)
 
 
 def _flip(fields: Fields) -> Transform:
     fields.take_if('direction', 'horizontal')
-    return dict(
-        type=f'{_PREFIX}RandomHorizontalFlip', p=fields.take('prob', 0.5)
-    )
+    return dict(type='FastFlip', horizontal=fields.take('prob', 0.5))
 
 
 _TRANSFORMS: dict[str, Callable[[Fields], Transform | None]] = {
