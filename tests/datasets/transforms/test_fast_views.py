@@ -218,7 +218,7 @@ def test_a_recording_returns_the_original_and_the_draws(tmp_path):
         pipeline=[dict(type='LoadRGB'), dict(type='Views', views=views)],
     )
     plain = data[0]
-    assert set(plain) == {'inputs', 'ids'}
+    assert set(plain) == {'inputs', 'ids', 'bad'}
     data.pipeline.transforms[-1].record = True
     noted = data[0]
     assert noted['original'].shape == (40, 50, 3)
