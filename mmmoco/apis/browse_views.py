@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import Tensor
@@ -48,9 +48,7 @@ def parser() -> argparse.ArgumentParser:
         metavar=('R', 'G', 'B'),
         help='bands to show as red, green, blue where there are more (0 1 2)',
     )
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_cfg_options(result)
     cli.add_debug(result)
     return result
 

@@ -1,4 +1,4 @@
-"""What all command-line tools share: how they fail."""
+"""What command-line tools share: options, and how they fail."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ import traceback
 from argparse import ArgumentParser
 from collections.abc import Callable
 
+from mmengine.config import DictAction
 from mmengine.logging import print_log
 
 from mmmoco.engine.checkpoint_io import CheckpointError
@@ -19,6 +20,20 @@ USER_ERRORS = (FileNotFoundError, KeyError, ValueError, ImportError)
 
 class UsageError(ValueError):
     """Bad input, with a message that says how to mend it."""
+
+
+def add_cfg_options(parser: ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
+    )
+
+
+def add_work_dir(parser: ArgumentParser) -> None:
+    """Add the ``--work-dir`` of evaluations."""
+    parser.add_argument(
+        '--work-dir', help="where results.jsonl is (the checkpoint's folder)"
+    )
 
 
 def add_debug(parser: ArgumentParser) -> None:

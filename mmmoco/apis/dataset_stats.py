@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
 
@@ -58,9 +57,7 @@ def parser() -> argparse.ArgumentParser:
         metavar='N',
         help='measure N images, spread over the data set',
     )
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_cfg_options(result)
     cli.add_debug(result)
     return result
 

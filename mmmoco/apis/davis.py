@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 from PIL import Image
@@ -162,12 +161,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('--topk', type=int, default=5)
     result.add_argument('--temperature', type=float, default=0.1)
     result.add_argument('--encoder', choices=('query', 'key'), default='query')
-    result.add_argument(
-        '--work-dir', help="where results go (the checkpoint's folder)"
-    )
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_work_dir(result)
+    cli.add_cfg_options(result)
     cli.add_debug(result)
     return result
 

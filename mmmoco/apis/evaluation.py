@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import init_default_scope
 
@@ -28,12 +28,8 @@ def add_arguments(
     if checkpoint:
         parser.add_argument('checkpoint', help='file of a pre-training run')
     parser.add_argument('--features', choices=('backbone', 'neck'))
-    parser.add_argument(
-        '--work-dir', help="where results.jsonl is (the checkpoint's folder)"
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_work_dir(parser)
+    cli.add_cfg_options(parser)
     cli.add_debug(parser)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
@@ -64,9 +64,7 @@ def parser() -> argparse.ArgumentParser:
         '--images', metavar='DIR', help='images below this folder instead'
     )
     result.add_argument('--size', type=int, default=224, help='with --images')
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_cfg_options(result)
     cli.add_debug(result)
     return result
 

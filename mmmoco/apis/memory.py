@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from . import cli
@@ -103,9 +103,7 @@ def parser() -> argparse.ArgumentParser:
         'compare',
     )
     result.add_argument('--json', metavar='FILE', help='write the figures')
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_cfg_options(result)
     cli.add_debug(result)
     return result
 

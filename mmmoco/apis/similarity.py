@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 
 from mmmoco.datasets.object_masks import ObjectMasks
@@ -69,12 +68,8 @@ def parser() -> argparse.ArgumentParser:
         help='what no object covers counts as one more object',
     )
     result.add_argument('--seed', type=int, default=0)
-    result.add_argument(
-        '--work-dir', help="where results.jsonl is (the checkpoint's folder)"
-    )
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_work_dir(result)
+    cli.add_cfg_options(result)
     cli.add_debug(result)
     return result
 

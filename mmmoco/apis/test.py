@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from . import cli
 from .config import load_config, resolve_config
 from .knn import report_knn
@@ -24,9 +22,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument('config', help='path, name, or package::path')
     result.add_argument('checkpoint', help='file to test')
     result.add_argument('--work-dir', help='for logs and results')
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_cfg_options(result)
     result.add_argument('--launcher', choices=LAUNCHERS, default='none')
     result.add_argument(
         '--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmmoco.datasets.object_masks import ObjectMasks
@@ -123,9 +123,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--work-dir', help="where the PNGs go (the checkpoint's folder)"
     )
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_cfg_options(result)
     cli.add_debug(result)
     return result
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from torch import Tensor
 
@@ -152,12 +151,8 @@ def parser() -> argparse.ArgumentParser:
         '--upsample', choices=('bilinear', 'nearest'), default='bilinear'
     )
     result.add_argument('--seed', type=int, default=0)
-    result.add_argument(
-        '--work-dir', help="where results.jsonl is (the checkpoint's folder)"
-    )
-    result.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
-    )
+    cli.add_work_dir(result)
+    cli.add_cfg_options(result)
     cli.add_debug(result)
     return result
 
