@@ -52,7 +52,7 @@ def draw_views(
     lines = max(len(text) for row in texts for text in row)
     # Inches: each cell holds a title, the picture and the notes.
     width, picture_height, line = SIDE + 0.15, SIDE + 0.3, 0.1
-    height = picture_height + line * lines
+    height = picture_height + line * lines + 0.15
     figure = plt.figure(figsize=(width * columns, height * len(rows)))
     total_width, total_height = figure.get_size_inches()
     for i, row in enumerate(rows):
