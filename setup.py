@@ -44,6 +44,7 @@ OPTIONAL = [
     'safetensors',
     'timm',
 ]
+TRACKING = ['mlflow-skinny', 'tensorboard']
 # Only the full set-up runs the tests in a browser.
 BROWSER = ['playwright']
 TEST = ['mypy', 'pytest', 'pytest-timeout', 'ruff', 'tensorboard']
@@ -54,10 +55,11 @@ EXTRAS = {
     'hf': HF,
     'satellite': SATELLITE,
     'webdataset': WEBDATASET,
+    'tracking': TRACKING,
     'optional': OPTIONAL,
     'test': TEST,
     'browser': BROWSER,
-    'all': sorted({*DET, *SEG, *OPTIONAL, 'tensorboard'}),
+    'all': sorted({*DET, *SEG, *OPTIONAL, *TRACKING}),
 }
 
 # Tools that make sense in a checkout only.
