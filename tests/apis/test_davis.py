@@ -9,6 +9,8 @@ from PIL import Image
 
 from mmmoco.apis import davis, get_model
 
+pytestmark = pytest.mark.slow
+
 CONFIG = 'demo/mmc_digits'
 
 

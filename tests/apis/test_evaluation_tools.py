@@ -21,6 +21,8 @@ from mmmoco.apis import (
 )
 from mmmoco.apis.label_subset import split_by_class
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     '--cfg-options',
     'model.backbone.channels=4,8',

@@ -20,6 +20,8 @@ from mmmoco.registry import MODELS
 from ..convert import layouts
 from .test_import_checkpoint import Bomb, one_line
 
+pytestmark = pytest.mark.slow
+
 SMALL_VIT = dict(
     embed_dims=192, num_layers=2, num_heads=3, feedforward_channels=768
 )

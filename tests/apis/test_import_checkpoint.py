@@ -14,6 +14,8 @@ from mmmoco.registry import MODELS
 
 from ..convert import layouts
 
+pytestmark = pytest.mark.slow
+
 
 def build(model):
     """A model of ours from the config in a report; no SyncBN on a CPU."""

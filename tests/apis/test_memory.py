@@ -13,6 +13,8 @@ from mmmoco.apis.live_bytes import LiveBytes, materialise, storage_bytes
 from mmmoco.apis.measured_memory import measure
 from mmmoco.apis.memory_estimate import estimate_memory
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 

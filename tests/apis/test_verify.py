@@ -6,6 +6,8 @@ from mmmoco.apis import load_config, verify
 from mmmoco.apis.verify import verify_config
 from mmmoco.engine.hooks.guard_hook import check_samples
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     'train_dataloader.dataset.num_scenes=64',
     'train_dataloader.batch_size=16',

@@ -13,6 +13,8 @@ from mmmoco.apis.dense_features import ModelFeatures, load_model
 from mmmoco.datasets.digit_scenes import DigitScenes
 from mmmoco.datasets.object_masks import SceneObjects
 
+pytestmark = pytest.mark.slow
+
 MMC = 'demo/mmc_digits'
 
 

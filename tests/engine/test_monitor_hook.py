@@ -13,6 +13,8 @@ from mmmoco.engine.collapse import CollapseError
 from mmmoco.engine.key_probe import KeyProbe
 from mmmoco.engine.unwrap import bare_model
 
+pytestmark = pytest.mark.slow
+
 #: A net and a run just large enough to learn, or to collapse.
 LEARNING = {
     'train_dataloader.dataset.num_scenes': 256,

@@ -10,6 +10,8 @@ from PIL import Image
 from mmmoco.apis import get_model, load_config
 from mmmoco.engine.checkpoint_io import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = dict(
     type='mmmoco.PlainConvNet', channels=(4, 8), strides=(1, 2), in_channels=3
 )
