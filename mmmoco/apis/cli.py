@@ -1,4 +1,4 @@
-"""What command-line tools share: options, and how they fail."""
+"""What command-line tools share: options, checks, and how they fail."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ import sys
 import traceback
 from argparse import ArgumentParser
 from collections.abc import Callable
+from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.logging import print_log
@@ -34,6 +35,12 @@ def add_work_dir(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir', help="where results.jsonl is (the checkpoint's folder)"
     )
+
+
+def require_file(checkpoint: str) -> None:
+    """Raise FileNotFoundError if a checkpoint does not exist."""
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'Checkpoint {checkpoint!r} does not exist.')
 
 
 def add_debug(parser: ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from mmmoco.engine import checkpoint_io
 
-from .cli import UsageError
+from .cli import UsageError, require_file
 from .model import get_model
 
 #: Uint8 images H×W×3 → for each layer, N×C×h×w.
@@ -44,8 +43,7 @@ def load_model(cfg: Config, checkpoint: str | None) -> nn.Module:
     """
     if checkpoint is None:
         return _random_model(cfg)
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'Checkpoint {checkpoint!r} does not exist.')
+    require_file(checkpoint)
     state = checkpoint_io.state_dict_of(checkpoint_io.read(checkpoint))
     own = {
         name.removeprefix('backbone.'): value

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
@@ -31,12 +30,6 @@ def add_arguments(
     cli.add_work_dir(parser)
     cli.add_cfg_options(parser)
     cli.add_debug(parser)
-
-
-def require_file(checkpoint: str) -> None:
-    """Raise FileNotFoundError if a checkpoint does not exist."""
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'Checkpoint {checkpoint!r} does not exist.')
 
 
 def open_protocol(

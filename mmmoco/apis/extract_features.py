@@ -21,7 +21,7 @@ from mmmoco.registry import MODELS
 
 from . import cli
 from .config import load_config
-from .evaluation import require_file, tool_logger
+from .evaluation import tool_logger
 from .model import get_model
 from .runtime import fit_workers
 
@@ -185,7 +185,7 @@ def extract(args: argparse.Namespace) -> None:
     if out.suffix not in ENDINGS:
         raise ValueError(f'--out {args.out}: use {" or ".join(ENDINGS)}.')
     cfg = load_config(args.config, args.cfg_options)
-    require_file(args.checkpoint)
+    cli.require_file(args.checkpoint)
     checkpoint_io.install()
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
     loader = _loader(args, cfg)

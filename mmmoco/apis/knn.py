@@ -14,12 +14,7 @@ from mmmoco.engine.results import append_result
 
 from . import cli
 from .config import load_config
-from .evaluation import (
-    add_arguments,
-    log_figures,
-    open_protocol,
-    require_file,
-)
+from .evaluation import add_arguments, log_figures, open_protocol
 from .model import get_model
 from .runtime import init_processes
 from .train import LAUNCHERS
@@ -95,7 +90,7 @@ def report_knn(
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     cfg = load_config(args.config, args.cfg_options)
-    require_file(args.checkpoint)
+    cli.require_file(args.checkpoint)
     init_processes(cfg, args.launcher, with_runner=False)
     report_knn(
         cfg,

@@ -16,12 +16,7 @@ from mmmoco.evaluation import ProbeResult, ProbeSettings, linear_probe
 
 from . import cli
 from .config import load_config
-from .evaluation import (
-    add_arguments,
-    log_figures,
-    open_protocol,
-    require_file,
-)
+from .evaluation import add_arguments, log_figures, open_protocol
 from .model import get_model
 
 
@@ -125,7 +120,7 @@ def probe_checkpoint(
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     cfg = load_config(args.config, args.cfg_options)
-    require_file(args.checkpoint)
+    cli.require_file(args.checkpoint)
     settings = settings_of(args)
     protocol = open_protocol(cfg, features=args.features)
     start = time.perf_counter()

@@ -12,12 +12,7 @@ from mmmoco.evaluation.svm import SHOTS
 
 from . import cli
 from .config import load_config
-from .evaluation import (
-    add_arguments,
-    log_figures,
-    open_protocol,
-    require_file,
-)
+from .evaluation import add_arguments, log_figures, open_protocol
 from .model import get_model
 
 
@@ -44,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     cfg = load_config(args.config, args.cfg_options)
-    require_file(args.checkpoint)
+    cli.require_file(args.checkpoint)
     protocol = open_protocol(cfg, features=args.features)
     model = get_model(cfg, args.checkpoint).to(get_device())
     bank, query = protocol.extract(model)

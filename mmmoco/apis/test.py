@@ -3,7 +3,6 @@
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from . import cli
 from .config import load_config, resolve_config
@@ -39,10 +38,7 @@ def test(args: argparse.Namespace) -> None:
         ValueError: If the config has neither a test loop nor ``knn``.
     """
     cfg = load_config(args.config, args.cfg_options)
-    if not Path(args.checkpoint).is_file():
-        raise FileNotFoundError(
-            f'Checkpoint {args.checkpoint!r} does not exist.'
-        )
+    cli.require_file(args.checkpoint)
     if cfg.get('test_dataloader') is None:
         if 'knn' not in cfg:
             raise ValueError(

@@ -3,7 +3,6 @@
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
@@ -125,8 +124,8 @@ def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
             # anew if there is none: jobs can always be started so.
             path = cfg.load_from = None
     if path:
-        if '://' not in path and not Path(path).is_file():
-            raise FileNotFoundError(f'Checkpoint {path!r} does not exist.')
+        if '://' not in path:
+            cli.require_file(path)
         cfg.load_from = str(path)
 
 
