@@ -1,10 +1,24 @@
-"""InfoNCE, the dictionary look-up as a classification (MoCo v1, eq. 1)."""
+"""InfoNCE, the dictionary look-up as a classification (MoCo v1, eq. 1).
 
+The N×(K+1) similarities are never held together. The keys are read in chunks,
+once: the softmax and the mean of the keys under it, which is the gradient of
+the queries, are summed up on the way, relative to the largest similarity so
+far (online normalisation, `Milakov and Gimelshein
+<https://arxiv.org/abs/1805.02867>`_).
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Similarities of so many pairs are held at a time. On a CPU they stay in the
+# cache between the product and the sums; on a GPU a few large kernels are
+# launched instead of many small ones.
+PAIRS_AT_A_TIME = {'cpu': 2**19, 'cuda': 2**24}
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,8 @@ def info_nce(
 ) -> tuple[Tensor, Stats]:
     """Score a look-up: cross-entropy of the positive among all candidates.
 
-    Computed in float32 whatever the precision of the encoders.
+    Computed in float32 whatever the precision of the encoders. Gradients
+    flow to the queries, and to positives and keys where these require them.
 
     Args:
         q: N×C queries, L2-normalised.
@@ -67,38 +82,115 @@ def info_nce(
     Raises:
         ValueError: If the feature widths differ.
     """
-    if q.shape[1] != candidates.keys.shape[0]:
+    keys, index = candidates.keys, candidates.positive_index
+    if q.shape[1] != keys.shape[0]:
         raise ValueError(
             f'The queries have {q.shape[1]} features, the dictionary '
-            f"{candidates.keys.shape[0]}: set the dictionary's feat_dim to "
+            f"{keys.shape[0]}: set the dictionary's feat_dim to "
             'the output width of the neck.'
         )
+    positives = candidates.positives
+    if positives is None:
+        assert index is not None
+        positives = keys[:, index].T
     with torch.autocast(q.device.type, enabled=False):
-        q = q.float()
-        similarity = q @ candidates.keys.float()  # N×K
-        if candidates.mask is not None:
-            similarity = similarity.masked_fill(candidates.mask, float('-inf'))
-        if candidates.positives is not None:
-            positive = (q * candidates.positives.float()).sum(1)  # N
-            logits = torch.cat([positive[:, None], similarity], dim=1)
-            target = torch.zeros_like(positive, dtype=torch.long)
-        else:
-            assert candidates.positive_index is not None
-            logits, target = similarity, candidates.positive_index
-        loss = F.cross_entropy(logits / temperature, target)
-    return loss, _stats(logits.detach(), target)
+        loss, *stats = _LookUp.apply(
+            q.float(),
+            positives.float(),
+            keys,
+            index,
+            candidates.mask,
+            temperature,
+        )
+    return loss, Stats(*stats)
 
 
-@torch.no_grad()
-def _stats(similarity: Tensor, target: Tensor) -> Stats:
-    positive = similarity.gather(1, target[:, None]).squeeze(1)
-    allowed = torch.isfinite(similarity)
-    total = torch.where(allowed, similarity, 0.0).sum() - positive.sum()
-    count = (allowed.sum() - len(target)).clamp(min=1)
-    # A tie, as in a collapsed network, does not count as found.
-    rivals = (similarity >= positive[:, None]).sum(1)
-    return Stats(
-        positive_similarity=positive.mean(),
-        negative_similarity=total / count,
-        top1=(rivals == 1).float().mean(),
-    )
+class _LookUp(torch.autograd.Function):
+    """The loss, with the gradient of the queries made on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        positives: Tensor,
+        keys: Tensor,
+        index: Tensor | None,
+        mask: Tensor | None,
+        temperature: float,
+    ) -> tuple[Tensor, ...]:
+        positive = (q * positives).sum(1)  # N
+        largest = positive
+        total = torch.ones_like(positive)  # Σ exp((s − largest) / τ)
+        mean_key = positives.clone()  # the same sum over the keys, N×C
+        rival = torch.full_like(positive, float('-inf'))
+        negative, count = positive.new_zeros(()), positive.new_zeros(())
+        for first, part in _chunks(keys, len(q)):
+            similarity = q @ part  # N×chunk
+            hidden = _hidden(index, mask, first, part.shape[1])
+            if hidden is None:
+                negative += q.sum(0) @ part.sum(1)
+                count += similarity.numel()
+            else:
+                negative += similarity.masked_fill(hidden, 0.0).sum()
+                count += hidden.numel() - hidden.sum()
+                similarity.masked_fill_(hidden, float('-inf'))
+            rival = torch.maximum(rival, similarity.amax(1))
+            new = torch.maximum(largest, rival)
+            weight = similarity.sub_(new[:, None]).div_(temperature).exp_()
+            shrink = ((largest - new) / temperature).exp_()
+            total.mul_(shrink).add_(weight.sum(1))
+            mean_key.mul_(shrink[:, None]).addmm_(weight, part.T)
+            largest = new
+        log_total = largest / temperature + total.log()
+        loss = (log_total - positive / temperature).mean()
+        # Softmax of the positive minus one, and of every key: d loss / d s.
+        surplus = (positive / temperature - log_total).exp_().sub_(1.0)
+        slope = mean_key.div_(total[:, None]).sub_(positives)
+        ctx.temperature = temperature
+        ctx.save_for_backward(q, slope, surplus, keys, log_total, index, mask)
+        # A tie, as in a collapsed network, does not count as found.
+        found = (rival < positive).float().mean()
+        stats = positive.mean(), negative / count.clamp(min=1), found
+        ctx.mark_non_differentiable(*stats)
+        return loss, *stats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
+        q, slope, surplus, keys, log_total, index, mask = ctx.saved_tensors
+        scale = grad / (ctx.temperature * len(q))
+        for_positives = for_keys = None
+        if ctx.needs_input_grad[1]:
+            for_positives = scale * surplus[:, None] * q
+        if ctx.needs_input_grad[2]:
+            for_keys = torch.empty_like(keys)
+            for first, part in _chunks(keys, len(q)):
+                end = first + part.shape[1]
+                exponent = (q @ part).div_(ctx.temperature)
+                weight = exponent.sub_(log_total[:, None]).exp_()
+                hidden = _hidden(index, mask, first, part.shape[1])
+                if hidden is not None:
+                    weight.masked_fill_(hidden, 0.0)
+                for_keys[:, first:end] = scale * (q.T @ weight)
+        return scale * slope, for_positives, for_keys, None, None, None
+
+
+def _chunks(keys: Tensor, queries: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the position and the values, float32, of some keys at a time."""
+    pairs = PAIRS_AT_A_TIME.get(keys.device.type, PAIRS_AT_A_TIME['cuda'])
+    length = max(1, pairs // max(1, queries))
+    for first in range(0, keys.shape[1], length):
+        yield first, keys[:, first : first + length].float()
+
+
+def _hidden(
+    index: Tensor | None, mask: Tensor | None, first: int, length: int
+) -> Tensor | None:
+    """Return where keys are no negatives, N×length; None: all are."""
+    hidden = None if mask is None else mask[:, first : first + length]
+    if index is not None:
+        # The positive stands beside the keys already.
+        place = torch.arange(first, first + length, device=index.device)
+        own = index[:, None] == place
+        hidden = own if hidden is None else hidden | own
+    return hidden

@@ -1,8 +1,14 @@
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmmoco.functional import Candidates, info_nce
+
+# The package's name for it is the function's.
+info_nce_module = sys.modules['mmmoco.functional.info_nce']
 
 
 def unit(*shape, dim):
@@ -97,3 +103,91 @@ def test_bad_shapes_name_the_mend():
         info_nce(unit(2, 5, dim=1), candidates, 0.2)
     with pytest.raises(ValueError, match='positive'):
         Candidates(keys=unit(4, 6, dim=0))
+
+
+def plain(q, candidates, tau):
+    """All similarities at once, in float64, through autograd."""
+    keys = candidates.keys.double()
+    similarity = q.double() @ keys
+    if candidates.mask is not None:
+        similarity = similarity.masked_fill(candidates.mask, -torch.inf)
+    target = candidates.positive_index
+    if target is None:
+        positive = (q.double() * candidates.positives.double()).sum(1)
+        similarity = torch.cat([positive[:, None], similarity], 1)
+        target = torch.zeros(len(q), dtype=torch.long)
+    return F.cross_entropy(similarity / tau, target)
+
+
+@pytest.mark.parametrize('tau', [0.01, 0.2, 1.0])
+@pytest.mark.parametrize('pairs', [8, 60, 10**6])
+@pytest.mark.parametrize('kind', ['beside', 'among', 'masked'])
+def test_chunks_change_neither_loss_nor_gradients(
+    monkeypatch, tau, pairs, kind
+):
+    """One key at a time, some, and all: float64's values to 1e-5."""
+    monkeypatch.setitem(info_nce_module.PAIRS_AT_A_TIME, 'cpu', pairs)
+    leaves = [
+        unit(8, 16, dim=1).requires_grad_(),
+        unit(8, 16, dim=1).requires_grad_(),
+        unit(16, 37, dim=0).requires_grad_(),
+    ]
+    q, k, keys = leaves
+    mask = torch.rand(8, 37) < 0.3 if kind == 'masked' else None
+    if kind == 'among':
+        leaves.pop(1)
+        index = torch.tensor([3, 36, 0, 5, 3, 9, 18, 20])
+        candidates = Candidates(keys=keys, positive_index=index)
+    else:
+        candidates = Candidates(keys=keys, positives=k, mask=mask)
+    loss, _ = info_nce(q, candidates, tau)
+    expected = plain(q, candidates, tau)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    ours = torch.autograd.grad(3 * loss, leaves)
+    theirs = torch.autograd.grad(3 * expected, leaves)
+    for a, b in zip(ours, theirs, strict=True):
+        # Gradients are of the size of 1 / τ.
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6 / tau)
+
+
+@pytest.mark.parametrize('pairs', [8, 10**6])
+def test_chunks_change_no_statistics(monkeypatch, pairs):
+    monkeypatch.setitem(info_nce_module.PAIRS_AT_A_TIME, 'cpu', pairs)
+    q, keys = unit(8, 16, dim=1), unit(16, 40, dim=0)
+    index = (q @ keys).argmax(1)
+    index[2:] = torch.arange(6)  # two found, six at most by chance
+    _, stats = info_nce(q, Candidates(keys=keys, positive_index=index), 0.2)
+    similarity = q @ keys
+    own = similarity[torch.arange(8), index]
+    others = similarity.clone()
+    others[torch.arange(8), index] = torch.nan
+    torch.testing.assert_close(stats.positive_similarity, own.mean())
+    torch.testing.assert_close(stats.negative_similarity, others.nanmean())
+    found = (others.nan_to_num(-2.0).amax(1) < own).float().mean()
+    assert stats.top1 == found >= 0.25
+
+
+def test_a_query_that_is_not_finite_makes_the_loss_not_finite():
+    q, k, keys = unit(4, 8, dim=1), unit(4, 8, dim=1), unit(8, 9, dim=0)
+    q[1, 2] = torch.nan
+    assert info_nce(q, Candidates(keys=keys, positives=k), 0.2)[0].isnan()
+
+
+def test_the_look_up_holds_only_a_chunk(monkeypatch):
+    """Nothing of the size N×K is allocated."""
+    monkeypatch.setitem(info_nce_module.PAIRS_AT_A_TIME, 'cpu', 2**12)
+    q = unit(64, 16, dim=1).requires_grad_()
+    keys, k = unit(16, 2**12, dim=0), unit(64, 16, dim=1)
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out is not keys:
+                Largest.size = max(Largest.size, out.numel())
+            return out
+
+    with Largest():
+        info_nce(q, Candidates(keys=keys, positives=k), 0.2)[0].backward()
+    assert Largest.size == 2**12
