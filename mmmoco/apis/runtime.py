@@ -91,26 +91,32 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
     Args:
         cfg: Config to change.
         amp: bfloat16 mixed precision.
-        fast: ``amp`` and the channels_last memory format.
+        fast: The channels_last memory format, and ``amp`` where the
+            hardware has units for it.
     """
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None:
         return
     on_cpu = not torch.cuda.is_available()
+    slow_bf16 = on_cpu and not torch.cpu._is_avx512_bf16_supported()
     kind = wrapper.get('type', 'OptimWrapper').split('.')[-1]
     needs_gpu = kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
-    if amp or fast or (on_cpu and needs_gpu):
+    if fast and slow_bf16 and not amp:
+        print_log(
+            '--fast: this CPU has no bfloat16 units; channels_last alone.',
+            logger='current',
+        )
+    if amp or (fast and not slow_bf16) or (on_cpu and needs_gpu):
         wrapper.type = 'mmmoco.ContrastOptimWrapper'
         wrapper.dtype = 'bfloat16'
         wrapper.pop('loss_scale', None)
-    if amp or fast:
-        if on_cpu and not torch.cpu._is_avx512_bf16_supported():
-            print_log(
-                'This CPU has no bfloat16 units: mixed precision will be '
-                'slower than float32 here.',
-                logger='current',
-                level=logging.WARNING,
-            )
+    if amp and slow_bf16:
+        print_log(
+            'This CPU has no bfloat16 units: mixed precision will be '
+            'slower than float32 here.',
+            logger='current',
+            level=logging.WARNING,
+        )
     elif on_cpu and needs_gpu:
         print_log(
             'The config asks for float16, which needs a GPU: using bfloat16.',
@@ -119,6 +125,10 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
         )
     if fast and 'dictionary' in cfg.model:
         cfg.model.channels_last = True
+    if fast:
+        cfg.setdefault('custom_hooks', []).append(
+            ConfigDict(type='mmmoco.KernelSettingsHook')
+        )
 
 
 def limit_iterations(cfg: Config, max_iters: int) -> None:

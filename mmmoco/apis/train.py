@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--fast',
         action='store_true',
-        help='bfloat16 mixed precision and channels_last',
+        help='channels_last, and bfloat16 mixed precision where the '
+        'hardware has units for it',
     )
     result.add_argument(
         '--amp', action='store_true', help='bfloat16 mixed precision'

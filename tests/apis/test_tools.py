@@ -159,12 +159,20 @@ def test_knn_with_the_defaults_of_the_protocol(tmp_path):
     }
 
 
-def test_fast_turns_the_speed_settings_on(tmp_path):
+@pytest.mark.parametrize('has_units', [True, False])
+def test_fast_turns_the_speed_settings_on(monkeypatch, has_units):
+    """And mixed precision only where the hardware is made for it."""
+    monkeypatch.setattr(
+        torch.cpu, '_is_avx512_bf16_supported', lambda: has_units
+    )
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     args = train.parser().parse_args(
         ['mocov2_r50_8xb32', '--fast', '--max-iters', '10']
     )
     cfg = train.prepare(args)
-    assert cfg.optim_wrapper.dtype == 'bfloat16'
+    dtype = 'bfloat16' if has_units else 'float32'
+    assert cfg.optim_wrapper.get('dtype', 'float32') == dtype
+    assert cfg.custom_hooks[-1].type == 'mmmoco.KernelSettingsHook'
     assert cfg.model.channels_last is True
     assert cfg.train_cfg.type == 'IterBasedTrainLoop'
     assert cfg.train_dataloader.sampler.infinite is True

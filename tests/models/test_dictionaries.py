@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.unwrap import bare_model
+from mmmoco.functional import info_nce
 from mmmoco.models.dictionaries import InBatch, MemoryBank, Queue
 
 
@@ -115,6 +116,23 @@ def test_state_dict_restores_the_queue():
     assert set(queue.state_dict()) == {'keys', 'ptr'}
     other.load_state_dict(queue.state_dict())
     assert torch.equal(other.keys, queue.keys) and int(other.ptr) == 3
+
+
+def test_a_bfloat16_queue_rounds_the_keys_and_nothing_else():
+    torch.manual_seed(0)
+    half = Queue(size=64, feat_dim=32, dtype='bfloat16')
+    new, q = keys(64, dim=32), keys(16, dim=32, seed=1)
+    half.write(new, ids(64))
+    assert half.keys.dtype == torch.bfloat16
+    assert torch.equal(half.keys.T, new.bfloat16())
+    full = Queue(size=64, feat_dim=32)
+    full.write(new.bfloat16().float(), ids(64))
+    losses = [
+        info_nce(q, queue.lookup(q, ids(16)), 0.2)[0] for queue in (half, full)
+    ]
+    assert torch.equal(*losses)
+    with pytest.raises(ValueError, match='float16'):
+        Queue(size=8, feat_dim=4, dtype='float16')
 
 
 def test_bad_sizes():

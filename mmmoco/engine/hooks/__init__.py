@@ -2,6 +2,7 @@ from .addressed_randomness_hook import AddressedRandomnessHook
 from .bad_files_hook import BadFilesHook
 from .checkpoint_hook import ContrastCheckpointHook
 from .guard_hook import GuardHook
+from .kernel_settings_hook import KernelSettingsHook
 from .knn_hook import KNNHook
 from .monitor_hook import MonitorHook
 from .update_hooks import DictionaryUpdateHook, KeyEncoderUpdateHook
@@ -14,6 +15,7 @@ __all__ = [
     'DictionaryUpdateHook',
     'GuardHook',
     'KNNHook',
+    'KernelSettingsHook',
     'KeyEncoderUpdateHook',
     'MonitorHook',
     'VerifyPretrainedHook',

@@ -21,13 +21,23 @@ class Queue(Dictionary):
         exclude_same_image: Remember the sample id of every key, and do not
             count keys of the query's own image as negatives. Useful when the
             data set is not much larger than the queue; off is exactly MoCo.
+        dtype: ``'float32'``, or ``'bfloat16'``: half the memory, keys
+            rounded to 8 bits of mantissa. Similarities are computed in
+            float32 either way.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     keys: Tensor
     ptr: Tensor
 
     def __init__(
-        self, size: int, feat_dim: int, exclude_same_image: bool = False
+        self,
+        size: int,
+        feat_dim: int,
+        exclude_same_image: bool = False,
+        dtype: str = 'float32',
     ) -> None:
         super().__init__()
         if size < 1 or feat_dim < 1:
@@ -35,11 +45,14 @@ class Queue(Dictionary):
                 f'Queue(size={size}, feat_dim={feat_dim}): both must be '
                 'positive.'
             )
+        if dtype not in ('float32', 'bfloat16'):
+            raise ValueError(
+                f"Queue(dtype={dtype!r}): use 'float32' or 'bfloat16'."
+            )
         self.size = size
         self.exclude_same_image = exclude_same_image
-        self.register_buffer(
-            'keys', F.normalize(torch.randn(feat_dim, size), dim=0)
-        )
+        keys = F.normalize(torch.randn(feat_dim, size), dim=0)
+        self.register_buffer('keys', keys.to(getattr(torch, dtype)))
         self.register_buffer('ptr', torch.zeros(1, dtype=torch.long))
         if exclude_same_image:
             self.register_buffer('ids', torch.full((size,), -1))

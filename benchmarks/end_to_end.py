@@ -1,0 +1,337 @@
+"""From JPEG files on disk to optimizer steps: images per second, by whom.
+
+Everyone reads the same files with the same number of workers, by the views
+and in the precision that the code base uses by default, and takes the steps
+of contenders.py. Rounds alternate between the contenders; a round opens the
+data anew and does not count its first batch. Also the fraction of the time
+that the step waited for data and, on a GPU, its utilisation.
+
+    python benchmarks/end_to_end.py --images data/cifar10/train --size 32
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from contenders import MODELS_TO_TRAIN, Setting, contenders
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope, init_default_scope
+from PIL import Image
+from reference_views import official_views
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from train_step import machine
+
+from mmmoco.apis import cli, load_config
+from mmmoco.apis.config import resolve_config
+from mmmoco.datasets import ImageFolderDataset
+from mmmoco.datasets.transforms import build_pipeline
+from mmmoco.registry import MODELS
+
+RECIPE = 'mocov2_r50_8xb32'
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+View = Callable[[str], Any]
+#: Whose views and whose step; ours also with the photometric operations on
+#: the device.
+PAIRS = {
+    'ours': ('ours', 'ours'),
+    'ours_device_views': ('ours_device_views', 'ours'),
+    'mmpretrain': ('mmpretrain', 'mmpretrain'),
+    'official_transcription': ('official', 'official_transcription'),
+    'lightly': ('lightly', 'lightly'),
+}
+
+
+class Files(Dataset[Any]):
+    """Paths, each passed through a function."""
+
+    def __init__(self, paths: list[str], view: View) -> None:
+        self.paths, self.view = paths, view
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.view(self.paths[index])
+
+
+@dataclass
+class Source:
+    """How files become two batches of views on the device.
+
+    Attributes:
+        view: Done by the workers.
+        finish: Done with a batch where the model is: its two views.
+    """
+
+    view: View
+    finish: Callable[[Any], tuple[Tensor, Tensor]]
+
+
+def ours(setting: Setting, device_views: bool) -> Source:
+    """Our views: uint8 crops, normalised on the device."""
+    cfg = load_config(RECIPE, {'device_views': device_views})
+    pipeline = _resized(cfg.train_dataloader.dataset.pipeline, setting.image)
+    compose = build_pipeline(pipeline)
+    augmentor: Any = MODELS.build(
+        {
+            'type': 'ViewAugmentor',
+            **_resized(cfg.model.data_preprocessor, setting.image),
+        }
+    ).to(setting.device)
+    augmentor.set_address(seed=0, step=0, rank=0)
+
+    def finish(batch: Any) -> tuple[Tensor, Tensor]:
+        inputs = augmentor(batch, True)['inputs']
+        return inputs['view_q'], inputs['view_k']
+
+    return Source(
+        lambda path: compose({'img_path': path, 'sample_idx': 0}), finish
+    )
+
+
+def mmpretrain(setting: Setting) -> Source:
+    """Mmpretrain's pipeline and preprocessor, from its own config."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        import mmpretrain.datasets
+        import mmpretrain.models  # noqa: F401
+    from mmpretrain.registry import MODELS as THEIRS
+    from mmpretrain.registry import TRANSFORMS
+
+    file = 'mmpretrain::_base_/datasets/imagenet_bs32_mocov2.py'
+    cfg = Config.fromfile(str(resolve_config(file)))
+    steps = _resized(cfg.train_pipeline, setting.image)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        compose = Compose([TRANSFORMS.build(step) for step in steps])
+        preprocessor: Any = THEIRS.build(
+            {'type': 'SelfSupDataPreprocessor', **cfg.data_preprocessor}
+        ).to(setting.device)
+
+    def finish(batch: Any) -> tuple[Tensor, Tensor]:
+        first, second = preprocessor(batch, True)['inputs']
+        return first, second
+
+    return Source(lambda path: compose({'img_path': path}), finish)
+
+
+def of_transform(setting: Setting, both: Callable[[Any], Any]) -> Source:
+    """Return a source of a function of a PIL image."""
+
+    def view(path: str) -> Any:
+        with Image.open(path) as image:
+            first, second = both(image.convert('RGB'))[:2]
+        return first, second
+
+    def finish(batch: Any) -> tuple[Tensor, Tensor]:
+        first, second = (x.to(setting.device) for x in batch)
+        return first, second
+
+    return Source(view, finish)
+
+
+def source(name: str, setting: Setting) -> Source:
+    """Return whose views they are.
+
+    Raises:
+        ImportError: If lightly is asked for and not installed.
+    """
+    if name.startswith('ours'):
+        return ours(setting, name == 'ours_device_views')
+    if name == 'mmpretrain':
+        return mmpretrain(setting)
+    if name == 'lightly':
+        from lightly.transforms import MoCoV2Transform
+
+        return of_transform(setting, MoCoV2Transform(setting.image))
+    official = transforms.Compose(
+        [
+            *official_views(setting.image),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    return of_transform(setting, lambda x: (official(x), official(x)))
+
+
+def collate(name: str) -> Any:
+    """Return how samples become a batch; mmpretrain's has no tensors alone."""
+    if name != 'mmpretrain':
+        return None
+    from mmengine.dataset import default_collate
+
+    return default_collate
+
+
+class Contender:
+    """Views, loader and step of one code base."""
+
+    def __init__(
+        self, name: str, setting: Setting, paths: list[str], workers: int
+    ) -> None:
+        views, stepper = PAIRS[name]
+        self.source = source(views, setting)
+        self.step = contenders(setting)[stepper]().step
+        self.loader = DataLoader(
+            Files(paths, self.source.view),
+            batch_size=setting.batch,
+            shuffle=True,
+            num_workers=workers,
+            drop_last=True,
+            pin_memory=setting.device == 'cuda',
+            collate_fn=collate(name),
+        )
+        self.device = setting.device
+
+    def round(self, steps: int) -> tuple[float, float]:
+        """Return seconds of so many steps, and the part spent waiting."""
+        batches = self._endless()
+        self.step(*self.source.finish(next(batches)))
+        waited, start = 0.0, time.perf_counter()
+        for _ in range(steps):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            self.step(*self.source.finish(batch))
+        if self.device == 'cuda':
+            torch.cuda.synchronize()
+        return time.perf_counter() - start, waited
+
+    def _endless(self) -> Iterator[Any]:
+        while True:
+            yield from self.loader
+
+
+def _resized(config: Any, size: int) -> Any:
+    """Return a config whose crops have another size."""
+    if isinstance(config, dict):
+        new = {key: _resized(value, size) for key, value in config.items()}
+        kind = str(new.get('type', ''))
+        if kind.endswith('RandomResizedCrop'):
+            # mmcv's calls the side scale, ours calls it size.
+            new['size' if kind.startswith('Fast') else 'scale'] = size
+        return new
+    if isinstance(config, list | tuple):
+        return [_resized(value, size) for value in config]
+    return config
+
+
+def utilisation() -> float | None:
+    """Return how busy the GPU is, in percent."""
+    if not torch.cuda.is_available():
+        return None
+    with contextlib.suppress(Exception):
+        return float(torch.cuda.utilization())
+    return None
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    MMLogger.get_instance('benchmark', log_level='ERROR')
+    init_default_scope('mmmoco')
+    torch.manual_seed(0)
+    paths = ImageFolderDataset(args.images).paths
+    setting = MODELS_TO_TRAIN[args.model]
+    setting = replace(
+        setting,
+        image=args.size or setting.image,
+        batch=args.batch or setting.batch,
+        keys=args.keys,
+        device=args.device,
+    )
+    if len(paths) < setting.batch:
+        raise ValueError(
+            f'--images {args.images} holds {len(paths)} images, less than a '
+            f'batch of {setting.batch}: give more images or a smaller --batch.'
+        )
+    runners: dict[str, Contender] = {}
+    for name in PAIRS:
+        with contextlib.suppress(ImportError):
+            runners[name] = Contender(name, setting, paths, args.workers)
+    rates: dict[str, list[float]] = {name: [] for name in runners}
+    waits: dict[str, list[float]] = {name: [] for name in runners}
+    busy: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(args.rounds):
+        for name, runner in runners.items():
+            seconds, waited = runner.round(args.steps)
+            rates[name].append(args.steps * setting.batch / seconds)
+            waits[name].append(waited / seconds)
+            used = utilisation()
+            if used is not None:
+                busy[name].append(used)
+    rows = [
+        {
+            'name': name,
+            'images_per_second': median(rates[name]),
+            'data_wait': median(waits[name]),
+            'gpu_utilisation': median(busy[name]) if busy[name] else None,
+        }
+        for name in runners
+    ]
+    by_name = {row['name']: row['images_per_second'] for row in rows}
+    best = max(by_name['ours'], by_name['ours_device_views'])
+    ratios = {
+        f'ours/{other}': by_name['ours'] / by_name[other]
+        for other in ('mmpretrain', 'official_transcription', 'lightly')
+        if other in by_name
+    }
+    ratios['ours, the faster views/mmpretrain'] = best / by_name['mmpretrain']
+    print(
+        f'{args.model}, {len(paths)} files, {setting.image} pixels, batch '
+        f'{setting.batch}, K = {setting.keys}, {args.workers} workers; '
+        f'{machine()}; median of {args.rounds} rounds of {args.steps} steps\n'
+    )
+    print(f'{"":24}{"images/s":>10}{"data wait":>11}')
+    for row in rows:
+        print(
+            f'{row["name"]:24}{row["images_per_second"]:10.1f}'
+            f'{row["data_wait"]:11.1%}'
+        )
+    print()
+    for name, ratio in ratios.items():
+        print(f'{name:40}{ratio:6.2f}')
+    if args.json:
+        content = {'machine': machine(), 'rows': rows, 'ratios': ratios}
+        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or '').split('\n\n')[0]
+    )
+    parser.add_argument(
+        '--images', required=True, metavar='DIR', help='any folder of images'
+    )
+    parser.add_argument(
+        '--model', choices=tuple(MODELS_TO_TRAIN), default='resnet18_cifar'
+    )
+    parser.add_argument('--size', type=int, help='side of the views')
+    parser.add_argument('--batch', type=int, help="instead of the model's")
+    parser.add_argument('--keys', type=int, default=65536)
+    parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--steps', type=int, default=4, help='in a round')
+    parser.add_argument(
+        '--device',
+        choices=('cpu', 'cuda'),
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+    )
+    parser.add_argument('--json', help='also write the figures there')
+    cli.add_debug(parser)
+    args = parser.parse_args()
+    cli.run(lambda: benchmark(args), 'end_to_end.py', args.debug)
+
+
+if __name__ == '__main__':
+    main()

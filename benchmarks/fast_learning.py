@@ -1,0 +1,116 @@
+"""Does ``--fast`` learn what the plain settings learn?
+
+Trains the small MoCo v2 of view_learning.py with either, on the same draws:
+the mean loss of the last 50 steps may differ by 1 % for each seed, and the
+means of the k-NN accuracies by two standard errors, or 0.5 points.
+
+    python benchmarks/fast_learning.py --data-root data/cifar10
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from mmengine.registry import init_default_scope
+from view_learning import compare, config, write_lists
+
+from mmmoco.apis import cli
+from mmmoco.apis.runtime import build_runner, use_precision
+from mmmoco.engine.knn_protocol import KNNProtocol
+
+LAST = 50
+PATHS = ('plain', 'fast', 'bfloat16')
+
+
+def run(
+    args: argparse.Namespace, path: str, seed: int, folder: Path
+) -> tuple[list[float], float]:
+    """Train; return the loss of every step and k-NN top-1 in percent."""
+    cfg = config(args, 'fast, workers', seed, folder)
+    cfg.model.channels_last = False
+    use_precision(cfg, amp=path == 'bfloat16', fast=path == 'fast')
+    runner = build_runner(cfg)
+    losses = []
+    wrapper: Any = runner.model
+    forward = wrapper.train_step
+
+    def noted(*a: Any, **k: Any) -> Any:
+        result = forward(*a, **k)
+        losses.append(float(result['loss']))
+        return result
+
+    wrapper.train_step = noted
+    model = runner.train()
+    (metrics,) = KNNProtocol.build(cfg.knn, seed=0).evaluate(model).values()
+    return losses, metrics['top1']
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Run both paths with all seeds, print the table."""
+    torch.set_num_threads(1)
+    init_default_scope('mmmoco')
+    paths = PATHS if args.bfloat16 else PATHS[:2]
+    losses: dict[str, list[float]] = {path: [] for path in paths}
+    top1: dict[str, list[float]] = {path: [] for path in paths}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sizes = {'train': args.bank, 'test': args.queries}
+        write_lists(args.data_root, folder, sizes)
+        for seed in args.seeds:
+            for path in paths:
+                curve, figure = run(args, path, seed, folder)
+                losses[path].append(mean(curve[-LAST:]))
+                top1[path].append(figure)
+                print(
+                    f'{path:10} seed {seed}: loss {losses[path][-1]:.4f}, '
+                    f'k-NN {figure:.2f} %',
+                    flush=True,
+                )
+    checks = {}
+    for path in paths[1:]:
+        apart = max(
+            abs(a / b - 1)
+            for a, b in zip(losses[path], losses['plain'], strict=True)
+        )
+        check = compare(top1['plain'], top1[path])
+        checks[path] = {**check, 'loss': apart, 'same_loss': apart <= 0.01}
+        print(
+            f'{path}: loss differs by {apart:.2%} at most (bound 1 %), k-NN '
+            f'by {check["difference"]:+.2f} (bound {check["bound"]:.2f})'
+        )
+    if args.json:
+        content = {'losses': losses, 'top1': top1, 'checks': checks}
+        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or '').split('\n\n')[0]
+    )
+    parser.add_argument(
+        '--data-root',
+        default='data/cifar10',
+        help='folder with train/<class>/* and test/<class>/*',
+    )
+    parser.add_argument('--iters', type=int, default=200)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--bank', type=int, default=5000)
+    parser.add_argument('--queries', type=int, default=5000)
+    parser.add_argument(
+        '--bfloat16',
+        action='store_true',
+        help='mixed precision too, where --fast would not choose it',
+    )
+    parser.add_argument('--json', help='also write the figures there')
+    cli.add_debug(parser)
+    args = parser.parse_args()
+    cli.run(lambda: benchmark(args), 'fast_learning.py', args.debug)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,235 @@
+"""Images per second and memory of a MoCo training step, by whom.
+
+The contenders stand in contenders.py. They take turns, a few steps each, so
+that whatever disturbs the machine disturbs all alike; rates are medians over
+the rounds. Memory is what a step needs beyond model, optimizer and queue, in
+a process of its own.
+
+    python benchmarks/train_step.py --model resnet18_cifar --json step.json
+    python benchmarks/train_step.py --part infonce
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from contenders import MODELS_TO_TRAIN, TEMPERATURE, Setting, contenders
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from mmmoco.apis import cli
+from mmmoco.functional import Candidates, info_nce
+
+RATIOS = (
+    ('ours', 'mmpretrain'),
+    ('ours', 'lightly'),
+    ('ours', 'official_transcription'),
+    ('ours_equalised', 'mmpretrain_equalised'),
+    ('ours_plain', 'mmpretrain'),
+)
+# Large blocks get pages of their own: memory in use, not memory kept.
+OWN_PAGES = {'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_MMAP_MAX_': '1000000'}
+
+
+def views(setting: Setting) -> tuple[Tensor, Tensor]:
+    """Return two batches of random views."""
+    shape = setting.batch, 3, setting.image, setting.image
+    first, second = torch.randn(2, *shape).to(setting.device)
+    return first, second
+
+
+def step_of(name: str, setting: Setting) -> Callable[[], Any]:
+    """Build one contender and return its step."""
+    contender = contenders(setting)[name]()
+    first, second = views(setting)
+    return lambda: contender.step(first, second)
+
+
+def look_up_of(name: str, setting: Setting) -> Callable[[], Any]:
+    """Return one way to do forward and backward of the look-up."""
+    q, k = F.normalize(torch.randn(2, setting.batch, setting.dim), dim=2)
+    keys = F.normalize(torch.randn(setting.dim, setting.keys), dim=0)
+    q, k, keys = (x.to(setting.device) for x in (q, k, keys))
+    q.requires_grad_()
+
+    def ours() -> None:
+        loss, _ = info_nce(q, Candidates(keys=keys, positives=k), TEMPERATURE)
+        torch.autograd.grad(loss, q)
+
+    def concat() -> None:
+        positive = (q * k).sum(1, keepdim=True)
+        logits = torch.cat([positive, q @ keys], dim=1) / TEMPERATURE
+        target = torch.zeros(len(q), dtype=torch.long, device=q.device)
+        torch.autograd.grad(F.cross_entropy(logits, target), q)
+
+    return {'ours': ours, 'concat': concat}[name]
+
+
+def measure(
+    steps: dict[str, Callable[[], Any]], rounds: int, turns: int, device: str
+) -> dict[str, float]:
+    """Return seconds of a step of each, the median of the rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            synchronise(device)
+            start = time.perf_counter()
+            for _ in range(turns):
+                step()
+            synchronise(device)
+            seconds[name].append((time.perf_counter() - start) / turns)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def synchronise(device: str) -> None:
+    """Wait for the device."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def peak_extra_bytes(step: Callable[[], Any], device: str) -> int:
+    """Return how far memory grows during a step, after a first one."""
+    step()
+    if device == 'cuda':
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    Path('/proc/self/clear_refs').write_text('5')
+    before = resident('VmRSS')
+    step()
+    return resident('VmHWM') - before
+
+
+def resident(what: str) -> int:
+    """Return a figure of this process's memory in bytes (Linux)."""
+    status = Path('/proc/self/status').read_text()
+    found = re.search(rf'{what}:\s+(\d+) kB', status)
+    if found is None:
+        raise RuntimeError('Memory can be measured on Linux only.')
+    return int(found.group(1)) * 1024
+
+
+def peak_in_own_process(name: str) -> int:
+    """Measure the memory of one contender in a fresh process."""
+    command = [sys.executable, __file__, *sys.argv[1:], '--measure', name]
+    environment = {**os.environ, **OWN_PAGES}
+    output = subprocess.check_output(command, text=True, env=environment)
+    return int(output.split()[-1])
+
+
+def machine() -> str:
+    """Return processor and the flags that matter here."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path('/proc/cpuinfo').read_text()
+    model = re.search(r'model name\s*: (.*)', info)
+    flags = re.findall(r'\b(avx2|avx512f|avx512_bf16|amx_bf16)\b', info)
+    return (
+        f'{model.group(1) if model else "CPU"}, {torch.get_num_threads()} '
+        f'threads, {" ".join(sorted(set(flags))) or "no vector flags"}'
+    )
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    MMLogger.get_instance('benchmark', log_level='ERROR')
+    init_default_scope('mmmoco')
+    torch.manual_seed(0)
+    given = {'batch': args.batch, 'keys': args.keys, 'image': args.image}
+    setting = replace(
+        MODELS_TO_TRAIN[args.model],
+        device=args.device,
+        **{name: value for name, value in given.items() if value},
+    )
+    build = step_of
+    names = list(contenders(setting))
+    if args.part == 'infonce':
+        build, names = look_up_of, ['ours', 'concat']
+        setting = replace(setting, batch=args.batch or 256)
+    if args.measure:
+        step = build(args.measure, setting)
+        print(peak_extra_bytes(step, args.device))
+        return
+    peaks = {name: peak_in_own_process(name) for name in names}
+    steps = {name: build(name, setting) for name in names}
+    seconds = measure(steps, args.rounds, args.turns, args.device)
+    pairs = RATIOS if args.part == 'step' else (('ours', 'concat'),)
+    ratios = {
+        f'{ours}/{other}': seconds[other] / seconds[ours]
+        for ours, other in pairs
+        if other in seconds
+    }
+    what = 'look-up' if args.part == 'infonce' else args.model
+    print(
+        f'{what}: batch {setting.batch}, K = {setting.keys}, '
+        f'{setting.image} pixels; {machine()}; median of {args.rounds} '
+        f'rounds of {args.turns}\n'
+    )
+    print(f'{"":24}{"s":>9}{"images/s":>10}{"peak extra MiB":>16}')
+    for name in names:
+        rate, extra = setting.batch / seconds[name], peaks[name] / 2**20
+        print(f'{name:24}{seconds[name]:9.4f}{rate:10.1f}{extra:16.1f}')
+    print()
+    for name, ratio in ratios.items():
+        print(f'{name:40}{ratio:6.2f} times as fast')
+    if args.json:
+        rows = [
+            {
+                'name': name,
+                'seconds': seconds[name],
+                'images_per_second': setting.batch / seconds[name],
+                'peak_extra_bytes': peaks[name],
+            }
+            for name in names
+        ]
+        content = {'machine': machine(), 'rows': rows, 'ratios': ratios}
+        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or '').split('\n\n')[0]
+    )
+    parser.add_argument(
+        '--part', choices=('step', 'infonce'), default='step', help='what'
+    )
+    parser.add_argument(
+        '--model', choices=tuple(MODELS_TO_TRAIN), default='resnet18_cifar'
+    )
+    parser.add_argument('--batch', type=int, help="instead of the model's")
+    parser.add_argument('--keys', type=int, help='length of the queue')
+    parser.add_argument('--image', type=int, help='side of the views')
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument(
+        '--turns', type=int, default=2, help='steps in a round'
+    )
+    parser.add_argument(
+        '--device',
+        choices=('cpu', 'cuda'),
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+    )
+    parser.add_argument('--json', help='also write the figures there')
+    parser.add_argument('--measure', help=argparse.SUPPRESS)
+    cli.add_debug(parser)
+    args = parser.parse_args()
+    cli.run(lambda: benchmark(args), 'train_step.py', args.debug)
+
+
+if __name__ == '__main__':
+    main()
