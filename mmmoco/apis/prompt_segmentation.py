@@ -28,8 +28,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mmmoco.datasets.digit_scenes import DigitScenes
-from mmmoco.datasets.object_masks import SceneObjects
 from mmmoco.datasets.transforms.loading import decode_rgb
 from mmmoco.evaluation.zero_shot import similarity_maps
 
@@ -39,6 +37,7 @@ from .config import load_config
 from .dense_features import ModelFeatures, load_model
 from .export_backbone import read_source
 from .extract_features import Encoder
+from .object_data import digit_scenes
 
 #: An upload may have this many bytes, and an image this many pixels.
 MAX_BYTES = 32 * 2**20
@@ -83,14 +82,7 @@ class Prompting:
     ) -> None:
         self.features = features
         self.shortest, self.longest = shortest, longest
-        scenes = DigitScenes(
-            split='val',
-            size=64,
-            digits_per_image=(2, 4),
-            num_scenes=EXAMPLES,
-            seed=1,
-        )
-        self.examples = [item.image for item in SceneObjects(scenes)]
+        self.examples = [item.image for item in digit_scenes('val', EXAMPLES)]
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -364,9 +356,16 @@ def described_config(checkpoint: str) -> Config:
     the shapes of the tensors tell what they are.
 
     Raises:
-        UsageError: If it does not say how images are normalised.
+        UsageError: If it does not tell its network, or how images are
+            normalised.
     """
-    source = read_source(checkpoint)
+    try:
+        source = read_source(checkpoint)
+    except ValueError as error:  # No shape tells the heads of a small ViT.
+        raise cli.UsageError(
+            f'{checkpoint!r} does not tell what network it holds: name the '
+            'config of the run with --config.'
+        ) from error
     if source.normalisation is None:
         raise cli.UsageError(
             f'{checkpoint!r} does not say how its images are normalised: '
