@@ -211,7 +211,7 @@ def read_source(
 
 
 def _normalisation(cfg: Config | None) -> dict[str, tuple[float, ...]] | None:
-    given = cfg and (
+    given: Any = cfg and (
         cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
     )
     try:

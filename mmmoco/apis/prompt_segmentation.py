@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -185,8 +185,8 @@ class PageServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Where the page is."""
-        host, port = self.server_address[:2]
-        return f'http://{host!s}:{port}'
+        host, port = cast(tuple[str, int], self.server_address)
+        return f'http://{host}:{port}'
 
 
 class PageHandler(BaseHTTPRequestHandler):
