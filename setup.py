@@ -162,7 +162,7 @@ setup(
     ],
     keywords='self-supervised learning, contrastive learning, MoCo, OpenMMLab',
     packages=find_packages(include=['mmmoco', 'mmmoco.*']),
-    package_data={'mmmoco': ['py.typed']},
+    package_data={'mmmoco': ['py.typed', 'apis/*.html']},
     python_requires='>=3.11',
     install_requires=REQUIRES,
     extras_require=EXTRAS,

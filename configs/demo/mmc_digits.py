@@ -21,20 +21,20 @@ param_scheduler = [
         type='LinearLR',
         start_factor=1e-3,
         begin=0,
-        end=4,
+        end=3,
         by_epoch=True,
         convert_to_iter_based=True,
     ),
     dict(
         type='CosineAnnealingLR',
-        T_max=36,
-        begin=4,
-        end=40,
+        T_max=24,
+        begin=3,
+        end=27,
         by_epoch=True,
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=40)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=27)
 auto_scale_lr = dict(base_batch_size=32, enable=False)
-default_hooks = dict(logger=dict(interval=33), checkpoint=dict(interval=40))
+default_hooks = dict(logger=dict(interval=33), checkpoint=dict(interval=9))
 randomness = dict(seed=0)

@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mmmoco.convert import below
 from mmmoco.engine import checkpoint_io
 
 from .cli import UsageError, require_file
@@ -45,11 +46,7 @@ def load_model(cfg: Config, checkpoint: str | None) -> nn.Module:
         return _random_model(cfg)
     require_file(checkpoint)
     state = checkpoint_io.state_dict_of(checkpoint_io.read(checkpoint))
-    own = {
-        name.removeprefix('backbone.'): value
-        for name, value in state.items()
-        if name.startswith('backbone.')
-    }
+    own = below(state, 'backbone.')
     if len(own) < len(state):
         return get_model(cfg, checkpoint)
     model = _random_model(cfg)
@@ -115,18 +112,18 @@ class ModelFeatures:
                 )
             backbone.out_indices = sorted(layers)
         self.backbone, self.size, self.layers = backbone, size, layers
-        self._check_size()
-
-    def _check_size(self) -> None:
-        patches = getattr(self.backbone, 'patch_embed', None)
-        stride = getattr(getattr(patches, 'projection', None), 'stride', None)
-        if isinstance(stride, tuple) and any(
-            side % stride[0] for side in _both(self.size)
-        ):
+        if any(side % self.patch_size for side in _both(self.size)):
             raise UsageError(
                 f'--size {self.size} is no multiple of the patch size '
-                f'{stride[0]}.'
+                f'{self.patch_size}.'
             )
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a transformer's patch; 1 for convolutional networks."""
+        patches = getattr(self.backbone, 'patch_embed', None)
+        stride = getattr(getattr(patches, 'projection', None), 'stride', None)
+        return int(stride[0]) if isinstance(stride, tuple) else 1
 
     @torch.no_grad()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:

@@ -61,12 +61,14 @@ class Source(NamedTuple):
         config: Config of the backbone.
         scope: Where types without a scope are looked up.
         meta: What goes into the exported file.
+        normalisation: ``mean`` and ``std`` of its images, where known.
     """
 
     backbone: dict[str, Tensor]
     config: Mapping[str, Any]
     scope: str
     meta: dict[str, Any]
+    normalisation: dict[str, tuple[float, ...]] | None
 
 
 class Exported(NamedTuple):
@@ -205,7 +207,19 @@ def read_source(
         'mmmoco_version': mmmoco.__version__,
     }
     known = {k: v for k, v in told.items() if v is not None}
-    return Source(backbone, described, scope, known)
+    return Source(backbone, described, scope, known, _normalisation(cfg))
+
+
+def _normalisation(cfg: Config | None) -> dict[str, tuple[float, ...]] | None:
+    given: Any = cfg and (
+        cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    )
+    try:
+        return {
+            name: tuple(map(float, given[name])) for name in ('mean', 'std')
+        }
+    except (TypeError, KeyError, ValueError):
+        return None
 
 
 def _config_of(meta: Mapping[str, Any]) -> Config | None:

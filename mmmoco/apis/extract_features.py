@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmmoco.convert import below
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.writing import replace
 from mmmoco.registry import MODELS
@@ -104,12 +105,7 @@ class Encoder(nn.Module):
                 ) from None
             self.data_preprocessor = MODELS.build(_preprocessor(cfg))
         state = checkpoint_io.state_dict_of(checkpoint_io.read(checkpoint))
-        own = {
-            name.removeprefix(PREFIX): value
-            for name, value in state.items()
-            if name.startswith(PREFIX)
-        }
-        checkpoint_io.load_into(self.backbone, own)
+        checkpoint_io.load_into(self.backbone, below(state, PREFIX))
 
     def extract_feat(self, x: Tensor) -> Tensor:
         """Return N×C features of normalised images."""

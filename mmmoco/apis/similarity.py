@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         description='Cosines of patch pairs inside objects and between '
         'them: means, overlap coefficient, AUC, and a figure.',
         epilog='Example: python tools/similarity.py demo/mmc_digits '
-        'work_dirs/mmc_digits/epoch_40.pth --layers 0 1 2 3',
+        'work_dirs/mmc_digits/epoch_27.pth --layers 0 1 2 3',
     )
     object_data.add_arguments(result)
     result.add_argument(

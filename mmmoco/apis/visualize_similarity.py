@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         'masks above T and the ground truth; with --reconstructions also '
         'what MMC restores.',
         epilog='Example: python tools/visualize_similarity.py '
-        'demo/mmc_digits work_dirs/mmc_digits/epoch_40.pth --threshold 0.4',
+        'demo/mmc_digits work_dirs/mmc_digits/epoch_27.pth --threshold 0.95',
     )
     object_data.add_arguments(result)
     result.add_argument('--count', type=int, default=5, help='default: 5')

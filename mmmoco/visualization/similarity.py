@@ -44,6 +44,8 @@ def plot_similarities(
         path: File to write.
         histograms: Name → counts inside and between, over [−1, 1].
     """
+    found = np.sum([np.add(*pair) for pair in histograms.values()], axis=0)
+    lowest = -1 + 2 * np.flatnonzero(found)[:1].sum() / len(found)
     figure, axes = plt.subplots(
         1,
         len(histograms),
@@ -69,6 +71,7 @@ def plot_similarities(
                 label=label,
             )
         axis.set(title=name, xlabel='cosine', ylabel='fraction of pairs')
+        axis.set_xlim(lowest - 0.02, 1.02)
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -88,16 +91,20 @@ def draw_segmentations(
 ) -> None:
     """Draw image with prompt, similarity map, mask at T and ground truth.
 
+    The colours of all maps span what the lowest one holds up to 1; a line
+    runs where a map crosses T.
+
     Args:
         path: File to write.
         rows: Image H×W×3, prompt (y, x), map H×W and true mask H×W.
         threshold: T.
     """
     titles = ('prompt', 'similarity', f'above {threshold:g}', 'ground truth')
+    lowest = min(float(row[2].min()) for row in rows)
     figure, axes = plt.subplots(
         len(rows),
         4,
-        figsize=(8.4, 2.1 * len(rows) + 0.3),
+        figsize=(9.2, 2.1 * len(rows) + 0.3),
         squeeze=False,
         layout='constrained',
     )
@@ -106,14 +113,18 @@ def draw_segmentations(
     ):
         line[0].imshow(image)
         line[0].plot(x, y, marker='+', color='red', ms=10, mew=2)
-        shown = line[1].imshow(similarity, vmin=-1, vmax=1, cmap='coolwarm')
+        shown = line[1].imshow(similarity, vmin=lowest, vmax=1)
+        if similarity.min() < threshold < similarity.max():
+            line[1].contour(
+                similarity, [threshold], colors='white', linewidths=1
+            )
         line[2].imshow(_marked(image, similarity > threshold))
         line[3].imshow(_marked(image, mask))
         for axis in line:
             axis.set(xticks=[], yticks=[])
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
-    figure.colorbar(shown, ax=axes[:, 1], location='bottom', shrink=0.8)
+    figure.colorbar(shown, ax=axes, label='cosine', shrink=0.7, aspect=30)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

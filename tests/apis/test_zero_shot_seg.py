@@ -9,7 +9,12 @@ import torch
 from mmmoco.apis import get_model, load_config, similarity, zero_shot_seg
 from mmmoco.apis import visualize_similarity as visualize
 from mmmoco.apis.cli import UsageError
-from mmmoco.apis.dense_features import ModelFeatures, load_model
+from mmmoco.apis.dense_features import (
+    ModelFeatures,
+    load_model,
+    normalised,
+)
+from mmmoco.apis.import_checkpoint import import_checkpoint
 from mmmoco.datasets.digit_scenes import DigitScenes
 from mmmoco.datasets.object_masks import SceneObjects
 
@@ -150,6 +155,35 @@ def test_a_file_with_a_backbone_only(checkpoint, tmp_path):
         load_model(load_config(MMC), str(tmp_path / 'nowhere.pth'))
 
 
+@torch.no_grad()
+def test_an_imported_timm_checkpoint(scenes, tmp_path):
+    """Patch tokens as timm computes them, through the converter's file."""
+    timm = pytest.importorskip('timm')
+    options = dict(img_size=64, patch_size=16, embed_dim=192, depth=2)
+    theirs = timm.models.VisionTransformer(
+        num_heads=3, num_classes=0, **options
+    ).eval()
+    torch.save(theirs.state_dict(), tmp_path / 'theirs.pth')
+    report = import_checkpoint(
+        str(tmp_path / 'theirs.pth'), str(tmp_path / 'ours.pth')
+    )
+    cfg = load_config('mmc_vit-b_4xb64_400e')
+    cfg.model.backbone = report.model
+    heads = (cfg.model.heads.pat, cfg.model.heads.cls)
+    for head in heads:
+        head.projector.in_channels = 192
+        head.projector.norm_cfg = dict(type='BN1d')
+    cfg.model.heads.rec.in_channels = 192
+    model = load_model(cfg, str(tmp_path / 'ours.pth'))
+    images = [scenes[i].image for i in range(2)]
+    (own,) = ModelFeatures(model, 64)(images)
+    tokens = theirs.forward_features(normalised(model, images, 64).cpu())
+    expected = tokens[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+    torch.testing.assert_close(own.cpu(), expected, atol=1e-4, rtol=1e-4)
+    scored = zero_shot_seg.score_dataset(ModelFeatures(model, 64), scenes)
+    assert scored.scores.ious.isfinite().all()
+
+
 def test_similarity_by_layer(checkpoint, tmp_path):
     similarity.main(
         [MMC, str(checkpoint), '--limit', '4', '--layers', '0', '3']
@@ -194,8 +228,6 @@ def test_bad_input_is_one_line(options, message, tmp_path, capsys):
 
 
 def test_images_are_resized_and_made_grey():
-    from mmmoco.apis.dense_features import normalised
-
     model = get_model(MMC)
     image = np.zeros((30, 50, 3), np.uint8)
     image[..., 0] = 200

@@ -57,7 +57,8 @@ model = dict(
         type='MaskedViewAugmentor',
         mean=(110.0,),
         std=(45.0,),
-        corruption=dict(type='BlockCorruption', align=8),
+        # A side has 6 patches: 30 % of it would be single patches, no blocks.
+        corruption=dict(type='BlockCorruption', align=8, max_side=0.5),
         views=dict(
             view_1=dict(source='image', ops=view),
             view_2=dict(source='image', ops=view),
