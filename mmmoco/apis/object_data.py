@@ -73,14 +73,7 @@ def object_data(args: argparse.Namespace) -> ObjectMasks:
         UsageError: If an argument is missing.
     """
     if args.dataset == 'digits':
-        scenes = DigitScenes(
-            split=args.split,
-            size=64,
-            digits_per_image=(2, 4),
-            num_scenes=args.limit or 300,
-            seed=1,
-        )
-        return SceneObjects(scenes, args.min_area)
+        return digit_scenes(args.split, args.limit or 300, args.min_area)
     if args.annotations is None:
         raise UsageError(f'--dataset {args.dataset} needs --annotations.')
     if args.dataset in ('coco', 'panoptic'):
@@ -101,6 +94,30 @@ def object_data(args: argparse.Namespace) -> ObjectMasks:
     return LabelObjects.cityscapes(
         args.annotations, args.split, min_area=args.min_area
     )
+
+
+def digit_scenes(split: str, count: int, min_area: int = 1) -> SceneObjects:
+    """Return scenes of several digits, of the kind that demos train on.
+
+    Canvas, contrast and noise are those of
+    ``configs/_base_/datasets/digits.py``.
+
+    Args:
+        split: ``'train'`` or ``'val'``.
+        count: Number of scenes.
+        min_area: Digits with fewer visible pixels are left out.
+    """
+    scenes = DigitScenes(
+        split=split,
+        size=64,
+        digits_per_image=(2, 4),
+        num_scenes=count,
+        seed=1,
+        background=(30.0, 150.0),
+        contrast=(60.0, 105.0),
+        noise=(2.0, 6.0),
+    )
+    return SceneObjects(scenes, min_area)
 
 
 def image_size(args: argparse.Namespace, cfg: Config) -> int:

@@ -107,8 +107,8 @@ def draw_segmentations(
         line[0].imshow(image)
         line[0].plot(x, y, marker='+', color='red', ms=10, mew=2)
         shown = line[1].imshow(similarity, vmin=-1, vmax=1, cmap='coolwarm')
-        line[2].imshow(_marked(image, similarity > threshold))
-        line[3].imshow(_marked(image, mask))
+        line[2].imshow(keep_mask(image, similarity > threshold))
+        line[3].imshow(keep_mask(image, mask))
         for axis in line:
             axis.set(xticks=[], yticks=[])
     for axis, title in zip(axes[0], titles, strict=True):
@@ -151,10 +151,10 @@ def draw_reconstructions(
     plt.close(figure)
 
 
-def _marked(
+def keep_mask(
     image: NDArray[np.uint8], mask: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Keep the pixels of a mask, and darken the rest."""
+    """Keep the pixels of a mask of an image H×W×3, and darken the rest."""
     result: NDArray[np.uint8] = np.where(
         mask[..., None], image, image // 4
     ).astype(np.uint8)

@@ -1,0 +1,257 @@
+"""The page: what the server answers, and what a browser makes of it."""
+
+import io
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmmoco.apis import get_model, load_config
+from mmmoco.apis import prompt_segmentation as prompting
+from mmmoco.apis.cli import UsageError
+from mmmoco.engine.checkpoint_io import CheckpointError
+from mmmoco.evaluation.zero_shot import similarity_maps
+
+pytestmark = pytest.mark.slow
+
+MMC = 'demo/mmc_digits'
+BROWSER = '/usr/bin/chromium'
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """As a run of mmengine leaves it, with the text of its config."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('run') / 'epoch_1.pth'
+    content = {
+        'meta': {'cfg': load_config(MMC).pretty_text},
+        'state_dict': get_model(MMC).state_dict(),
+    }
+    torch.save(content, path)
+    return str(path)
+
+
+def arguments(*argv):
+    return prompting.parser().parse_args([*argv])
+
+
+@pytest.fixture(scope='module')
+def images(checkpoint):
+    """Model and examples, from the checkpoint alone."""
+    return prompting.build(arguments(checkpoint))
+
+
+@pytest.fixture(scope='module')
+def url(checkpoint, tmp_path_factory):
+    """The page on a free port."""
+    args = arguments(checkpoint, '--port', '0')
+    folder = tmp_path_factory.mktemp('examples')
+    blocks, address = prompting.launch(args, str(folder))
+    yield address
+    blocks.close()
+
+
+def png(height, width, **options):
+    draws = np.random.default_rng(0)
+    image = Image.fromarray(
+        draws.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
+    stream = io.BytesIO()
+    image.save(stream, 'PNG', **options)
+    return stream.getvalue()
+
+
+def test_clicks_cost_no_forward(images):
+    """The tokens are computed once; the map is the protocol's."""
+    calls = []
+    handle = images.features.backbone.register_forward_hook(
+        lambda *_: calls.append(1)
+    )
+    name = images.open(images.examples[0])
+    opened = images.opened(name)
+    assert opened.pixels.shape == (64, 64, 3)
+    assert opened.tokens.shape[1:] == (8, 8)
+    for x, y in ((3, 50), (40, 20)):
+        found = images.map(name, x, y)
+        (expected,) = similarity_maps(opened.tokens, [(y, x)], (64, 64))
+        np.testing.assert_array_equal(found, expected.cpu().numpy())
+    assert len(calls) == 1
+    handle.remove()
+
+
+def test_checkpoint_and_config_describe_the_same_model(images, checkpoint):
+    other = prompting.build(arguments(checkpoint, '--config', MMC))
+    first, second = (
+        each.opened(each.open(images.examples[0])).tokens
+        for each in (images, other)
+    )
+    torch.testing.assert_close(first, second)
+
+
+def test_a_foreign_config_text_builds_nothing(checkpoint, tmp_path):
+    """Neither its types nor its shapes are taken on trust."""
+    content = torch.load(checkpoint)
+    text = content['meta']['cfg']
+    path = tmp_path / 'foreign.pth'
+    for own, foreign, words in (
+        ("type='MoCoV3ViT'", "type='subprocess.Popen'", '--config'),
+        ('feedforward_channels=256', 'feedforward_channels=10**6', '--config'),
+        ('feedforward_channels=256', 'feedforward_channels=999', '999'),
+    ):
+        assert own in text
+        content['meta']['cfg'] = text.replace(own, foreign)
+        torch.save(content, path)
+        with pytest.raises((UsageError, CheckpointError), match=words):
+            prompting.described_config(str(path))
+
+
+def test_a_checkpoint_without_normalisation_asks_for_the_config(
+    checkpoint, tmp_path
+):
+    content = torch.load(checkpoint)
+    del content['meta']['cfg']
+    path = tmp_path / 'bare.pth'
+    torch.save(content, path)
+    with pytest.raises(UsageError, match='--config'):
+        prompting.described_config(str(path))
+
+
+def test_uploads_keep_their_ratio_and_their_orientation(images):
+    opened = images.opened(images.open_upload(png(900, 1200)))
+    assert opened.pixels.shape == (576, 768, 3)
+    assert opened.tokens.shape[1:] == (42, 56)
+    exif = Image.Exif()
+    exif[prompting.ORIENTATION] = 6  # Lay on its side.
+    opened = images.opened(images.open_upload(png(30, 90, exif=exif)))
+    assert opened.pixels.shape == (90, 30, 3)
+
+
+def test_bad_uploads_are_one_line(images, monkeypatch):
+    for body in (b'no image', b''):
+        with pytest.raises(OSError, match='decode'):
+            images.open_upload(body)
+    monkeypatch.setattr(prompting, 'MAX_PIXELS', 99)
+    with pytest.raises(OSError, match='10×10 pixels'):
+        images.open_upload(png(10, 10))
+
+
+def test_only_the_last_images_are_kept(images):
+    names = [
+        images.open(images.examples[0]) for _ in range(prompting.KEPT + 1)
+    ]
+    with pytest.raises(UsageError, match='open it again'):
+        images.map(names[0], 1, 1)
+    assert images.map(names[-1], 1, 1).shape == (64, 64)
+    with pytest.raises(UsageError, match='64×64'):
+        images.map(names[-1], 64, 0)
+
+
+def test_pictures_of_small_images_are_enlarged():
+    pixels = np.zeros((64, 48, 3), np.uint8)
+    assert prompting.enlarged(pixels).shape == (384, 288, 3)
+    assert prompting.enlarged(np.zeros((400, 9, 3), np.uint8)).shape[0] == 400
+    found = np.tile(np.float32([-1.0, 0.2, 1.0]), (3, 1))
+    heat = prompting.heat_map(found).astype(int)
+    assert heat[0, 0, 2] > heat[0, 0, 0]  # blue
+    assert heat[0, 2, 0] > heat[0, 2, 2]  # red
+    picture, text = prompting.segmented(
+        np.full((3, 3, 3), 200, np.uint8), found, 0.2
+    )
+    assert text.startswith('33.3% of the image')
+    assert (picture[0, -1] == 200).all() and (picture[0, 0] == 50).all()
+
+
+def test_it_listens_on_this_machine_only():
+    assert arguments('x.pth').host == '127.0.0.1'
+    assert prompting.is_loopback('127.0.0.1')
+    assert prompting.is_loopback('localhost')
+    assert not prompting.is_loopback('0.0.0.0')
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ([], 'nowhere.pth'),
+        (['--port', '70000'], '65535'),
+        (['--config', 'nowhere'], 'nowhere'),
+        (['--cfg-options', 'model.m=0.9'], 'needs --config'),
+        (['--size', '8'], '--size 8'),
+        (['--port', 'TAKEN'], 'another --port'),
+    ],
+)
+def test_bad_arguments_are_one_line(options, words, checkpoint, url, capsys):
+    file = checkpoint if options else 'nowhere.pth'
+    taken = str(urlsplit(url).port)
+    argv = [taken if o == 'TAKEN' else o for o in options]
+    with pytest.raises(SystemExit) as exit_info:
+        prompting.main([file, *argv])
+    assert exit_info.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert words in lines[-2] and 'Traceback' not in ''.join(lines)
+
+
+@pytest.fixture(scope='module')
+def browser():
+    """The Chromium of the system; missing, the test fails."""
+    from playwright.sync_api import sync_playwright
+
+    assert Path(BROWSER).is_file(), 'bash tools/setup.sh full installs it'
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=BROWSER, args=['--no-sandbox']
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('width', [1280, 390])
+def test_click_and_slide(url, browser, tmp_path, width):
+    from playwright.sync_api import expect
+
+    page = browser.new_page(viewport={'width': width, 'height': 844})
+    requests, complaints = [], []
+    page.on('request', lambda request: requests.append(request.url))
+    page.on('pageerror', lambda error: complaints.append(str(error)))
+    page.goto(url)
+    status = page.locator('#status')
+    expect(status).to_contain_text('Open an image', timeout=60_000)
+    upload = tmp_path / 'upload.png'
+    upload.write_bytes(png(60, 90))
+    page.locator('#upload input[type=file]').set_input_files(upload)
+    expect(status).to_contain_text('tokens in', timeout=30_000)
+    examples = page.get_by_role('button').filter(has=page.locator('img'))
+    examples.first.click()
+    expect(status).to_contain_text('8 × 8 tokens', timeout=30_000)
+
+    def share():
+        return float(re.search(r'([\d.]+)% of', status.inner_text())[1])
+
+    def shown():
+        return page.locator('#mask img').get_attribute('src')
+
+    slider = page.get_by_label('range slider for Threshold')
+    page.locator('#prompt img').click()
+    expect(status).to_contain_text('lies above', timeout=30_000)
+    at_first, first = share(), shown()
+    number = page.locator('#threshold input[type=number]')
+    number.fill('0.97')
+    number.press('Enter')
+    expect(status).to_contain_text('above 0.97', timeout=30_000)
+    assert share() < at_first
+    expect(page.locator('#mask img')).not_to_have_attribute('src', first)
+    higher = share()
+    slider.focus()
+    for _ in range(10):
+        page.keyboard.press('ArrowLeft')
+    expect(status).to_contain_text('above 0.87', timeout=30_000)
+    assert share() > higher
+
+    assert page.evaluate('document.documentElement.scrollWidth <= innerWidth')
+    assert {urlsplit(each).hostname for each in requests} == {'127.0.0.1'}
+    assert not complaints
+    page.close()
