@@ -44,6 +44,7 @@ OPTIONAL = [
     'safetensors',
     'timm',
 ]
+DEMO = ['gradio']
 TRACKING = ['mlflow-skinny', 'tensorboard']
 # Only the full set-up runs the tests in a browser.
 BROWSER = ['playwright']
@@ -56,10 +57,11 @@ EXTRAS = {
     'satellite': SATELLITE,
     'webdataset': WEBDATASET,
     'tracking': TRACKING,
+    'demo': DEMO,
     'optional': OPTIONAL,
     'test': TEST,
     'browser': BROWSER,
-    'all': sorted({*DET, *SEG, *OPTIONAL, *TRACKING}),
+    'all': sorted({*DET, *SEG, *OPTIONAL, *TRACKING, *DEMO}),
 }
 
 # Tools that make sense in a checkout only.
@@ -162,7 +164,7 @@ setup(
     ],
     keywords='self-supervised learning, contrastive learning, MoCo, OpenMMLab',
     packages=find_packages(include=['mmmoco', 'mmmoco.*']),
-    package_data={'mmmoco': ['py.typed', 'apis/*.html']},
+    package_data={'mmmoco': ['py.typed']},
     python_requires='>=3.11',
     install_requires=REQUIRES,
     extras_require=EXTRAS,

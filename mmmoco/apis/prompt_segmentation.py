@@ -1,35 +1,36 @@
 """One click, one object, in the browser: ``demo/prompt_segmentation.py``.
 
-A page on Python's own HTTP server: it loads nothing from elsewhere. The
-tokens of an image are computed once; a click costs one map, and the threshold
-moves in the browser alone.
+The tokens of an image are computed once; a click costs one map, and a move of
+the threshold one comparison. Gradio makes the page.
 """
 
 import argparse
 import io
 import ipaddress
-import json
+import os
 import secrets
+import socket
 import sys
+import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from mmmoco.datasets.transforms.loading import decode_rgb
 from mmmoco.evaluation.zero_shot import similarity_maps
+from mmmoco.visualization import keep_mask
 
 from . import cli
 from .complete import check_complete
@@ -46,12 +47,18 @@ MAX_PIXELS = 50_000_000
 #: Longest side of the image on the page; maps have its size.
 SHOWN_SIDE = 768
 
+#: Smaller ones are enlarged for the eye, by a whole factor.
+SMALL_SIDE = 384
+
 #: Images whose tokens are kept.
 KEPT = 8
 
 EXAMPLES = 6
+OPEN_FIRST = 'Open an image, then click a point of it.'
 ORIENTATION = 0x0112
-PAGE = Path(__file__).with_suffix('.html')
+
+#: T at the start; the paper varies it from 0 to 0.3.
+THRESHOLD = 0.3
 
 
 class Opened(NamedTuple):
@@ -85,16 +92,6 @@ class Prompting:
         self.examples = [item.image for item in digit_scenes('val', EXAMPLES)]
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         self._lock = threading.Lock()
-
-    def example(self, number: int) -> NDArray[np.uint8]:
-        """Return an embedded scene.
-
-        Raises:
-            UsageError: If there is no such scene.
-        """
-        if not 0 <= number < len(self.examples):
-            raise cli.UsageError(f'There is no example {number}.')
-        return self.examples[number]
 
     def open_upload(self, content: bytes) -> str:
         """Decode a file and compute its tokens; return its name.
@@ -163,182 +160,6 @@ class Prompting:
         maps = similarity_maps(image.tokens, [(y, x)], (height, width))
         result: NDArray[np.float32] = maps[0].cpu().numpy()
         return result
-
-
-class PageServer(ThreadingHTTPServer):
-    """Serves one page and what it asks for.
-
-    Args:
-        address: Host and port.
-        prompting: Images and maps.
-        title: What model this is.
-    """
-
-    daemon_threads = True
-
-    def __init__(
-        self, address: tuple[str, int], prompting: Prompting, title: str
-    ) -> None:
-        super().__init__(address, PageHandler)
-        self.prompting, self.title = prompting, title
-
-    @property
-    def url(self) -> str:
-        """Where the page is."""
-        host, port = cast(tuple[str, int], self.server_address)
-        return f'http://{host}:{port}'
-
-
-class PageHandler(BaseHTTPRequestHandler):
-    """Answers one request; what is wrong with it is said in one line."""
-
-    server: PageServer
-    server_version = 'mmmoco'
-    sys_version = ''
-    timeout: ClassVar[int] = 60
-
-    def do_GET(self) -> None:
-        """Answer the page, its pictures, and maps."""
-        self._answer(
-            {
-                '/': self._page,
-                '/picture': self._picture,
-                '/example': self._example,
-                '/map': self._map,
-            }
-        )
-
-    def do_POST(self) -> None:
-        """Open an image."""
-        self._answer({'/open': self._open})
-
-    def _answer(self, places: dict[str, Any]) -> None:
-        parts = urlsplit(self.path)
-        asked = {k: v[0] for k, v in parse_qs(parts.query).items()}
-        try:
-            if not self._is_from_here():
-                self._send_error('Foreign host or origin.', 403)
-            elif parts.path not in places:
-                self._send_error('There is nothing here.', 404)
-            else:
-                places[parts.path](asked)
-        except (cli.UsageError, OSError, ValueError, KeyError) as error:
-            if isinstance(error, ConnectionError):
-                return  # The page was closed.
-            self._send_error(str(error), 400)
-
-    def _is_from_here(self) -> bool:
-        """Tell whether no page of another site asks.
-
-        Its name could lead to this machine (DNS rebinding), and any site may
-        send forms. A server that everybody may reach knows no names.
-        """
-        host = self.headers.get('Host', '')
-        origin = self.headers.get('Origin')
-        if origin is not None and urlsplit(origin).netloc != host:
-            return False
-        own, port = self.server.server_address[:2]
-        if not is_loopback(str(own)):
-            return True
-        known = {f'{name}:{port}' for name in (own, 'localhost', '127.0.0.1')}
-        return host in known
-
-    def _page(self, asked: dict[str, str]) -> None:
-        nonce = secrets.token_urlsafe(16)
-        told = {
-            'title': self.server.title,
-            'examples': len(self.server.prompting.examples),
-        }
-        text = PAGE.read_text(encoding='utf-8')
-        # In a script, "<" could end it.
-        data = json.dumps(told).replace('<', '\\u003c')
-        text = text.replace('{{nonce}}', nonce).replace('{{told}}', data)
-        policy = (
-            f"default-src 'none'; script-src 'nonce-{nonce}'; "
-            f"style-src 'nonce-{nonce}'; img-src 'self'; connect-src 'self'; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        self._send(text.encode(), 'text/html; charset=utf-8', policy=policy)
-
-    def _example(self, asked: dict[str, str]) -> None:
-        self._send_picture(self.server.prompting.example(_number(asked, 'n')))
-
-    def _picture(self, asked: dict[str, str]) -> None:
-        image = self.server.prompting.opened(asked.get('image', ''))
-        self._send_picture(image.pixels)
-
-    def _map(self, asked: dict[str, str]) -> None:
-        found = self.server.prompting.map(
-            asked.get('image', ''), _number(asked, 'x'), _number(asked, 'y')
-        )
-        self._send(found.astype('<f4').tobytes(), 'application/octet-stream')
-
-    def _open(self, asked: dict[str, str]) -> None:
-        prompting = self.server.prompting
-        content = self._body()
-        if 'example' in asked:
-            name = prompting.open(prompting.example(_number(asked, 'example')))
-        else:
-            name = prompting.open_upload(content)
-        image = prompting.opened(name)
-        height, width = image.pixels.shape[:2]
-        rows, columns = image.tokens.shape[1:]
-        self._send_json(
-            {
-                'image': name,
-                'width': width,
-                'height': height,
-                'rows': rows,
-                'columns': columns,
-                'seconds': round(image.seconds, 3),
-            }
-        )
-
-    def _body(self) -> bytes:
-        length = int(self.headers.get('Content-Length') or 0)
-        if not 0 <= length <= MAX_BYTES:
-            self.close_connection = True
-            raise cli.UsageError(
-                f'A file of {length / 2**20:.0f} MiB: '
-                f'{MAX_BYTES // 2**20} MiB are the most.'
-            )
-        return self.rfile.read(length)
-
-    def _send_picture(self, pixels: NDArray[np.uint8]) -> None:
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, 'PNG', compress_level=1)
-        self._send(stream.getvalue(), 'image/png')
-
-    def _send_json(self, content: Any, status: int = 200) -> None:
-        self._send(json.dumps(content).encode(), 'application/json', status)
-
-    def _send_error(self, message: str, status: int) -> None:
-        self._send_json({'error': message}, status)
-
-    def _send(
-        self, content: bytes, kind: str, status: int = 200, policy: str = ''
-    ) -> None:
-        self.send_response(HTTPStatus(status))
-        self.send_header('Content-Type', kind)
-        self.send_header('Content-Length', str(len(content)))
-        self.send_header('X-Content-Type-Options', 'nosniff')
-        self.send_header('Referrer-Policy', 'no-referrer')
-        self.send_header('Cross-Origin-Resource-Policy', 'same-origin')
-        self.send_header('Cache-Control', 'no-store')
-        if policy:
-            self.send_header('Content-Security-Policy', policy)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of single requests."""
-
-
-def _number(asked: dict[str, str], name: str) -> int:
-    try:
-        return int(asked[name])
-    except (KeyError, ValueError):
-        raise cli.UsageError(f'{name} must be a whole number.') from None
 
 
 def is_loopback(host: str) -> bool:
@@ -435,38 +256,266 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def start(args: argparse.Namespace) -> PageServer:
-    """Build the model and listen; ``serve_forever`` answers.
+def page(prompting: Prompting, title: str, folder: str) -> Any:
+    """Lay out the page.
+
+    Args:
+        prompting: Images and maps.
+        title: What model this is.
+        folder: Where the examples are written.
+
+    Returns:
+        A ``gradio.Blocks``.
+    """
+    gradio = _gradio()
+    examples = []
+    for number, pixels in enumerate(prompting.examples, 1):
+        examples.append(str(Path(folder, f'scene {number}.png')))
+        Image.fromarray(pixels).save(examples[-1])
+
+    def told(work: Callable[..., Any]) -> Callable[..., Any]:
+        """Show what is wrong with an input on the page, in one line."""
+
+        @wraps(work)
+        def run(*args: Any) -> Any:
+            try:
+                return work(*args)
+            except (cli.UsageError, OSError, ValueError) as error:
+                raise gradio.Error(str(error), print_exception=False) from None
+
+        return run
+
+    @told
+    def open_file(path: str | None) -> Any:
+        if path is None:
+            return None, None, None, None, None, OPEN_FIRST
+        name = prompting.open_upload(Path(path).read_bytes())
+        image = prompting.opened(name)
+        rows, columns = image.tokens.shape[1:]
+        text = (
+            f'{columns} × {rows} tokens in {image.seconds:.2f} s. Click a '
+            'point of the image.'
+        )
+        return name, None, enlarged(image.pixels), None, None, text
+
+    def click(name: str | None, threshold: float, event: Any) -> Any:
+        return clicked(name, threshold, *event.index)
+
+    # Gradio hands over what it finds annotated so.
+    click.__annotations__['event'] = gradio.SelectData
+
+    @told
+    def clicked(name: str | None, threshold: float, x: int, y: int) -> Any:
+        if name is None:
+            raise cli.UsageError(OPEN_FIRST)
+        pixels = prompting.opened(name).pixels
+        times = enlargement(pixels)
+        found = prompting.map(name, int(x) // times, int(y) // times)
+        mask, text = segmented(pixels, found, threshold)
+        crossed = with_cross(enlarged(pixels), int(x), int(y))
+        return found, crossed, enlarged(heat_map(found)), mask, text
+
+    @told
+    def slide(
+        name: str | None, found: Any, threshold: float
+    ) -> tuple[Any, Any]:
+        if name is None or found is None:
+            return None, OPEN_FIRST
+        return segmented(prompting.opened(name).pixels, found, threshold)
+
+    def picture(place: str, label: str) -> Any:
+        # Gradio's own label would cover a corner of the image.
+        with gradio.Column(min_width=220):
+            gradio.Markdown(f'**{label}**')
+            return gradio.Image(
+                interactive=False,
+                show_label=False,
+                alt_text=label,
+                format='png',
+                buttons=['fullscreen'],
+                elem_id=place,
+            )
+
+    with gradio.Blocks(title='Prompt segmentation') as blocks:
+        gradio.Markdown(
+            f'# One click, one object\n`{title}`: how similar every patch is '
+            'to the one that you click, and what lies above the threshold.'
+        )
+        name, found = gradio.State(), gradio.State()
+        with gradio.Row():
+            with gradio.Column(scale=1, min_width=240):
+                upload = gradio.Image(
+                    label='Open an image',
+                    type='filepath',
+                    sources=['upload', 'clipboard'],
+                    height=240,
+                    elem_id='upload',
+                )
+                gradio.Examples(examples, upload, label='or a drawn scene')
+            with gradio.Column(scale=4):
+                with gradio.Row():
+                    shown, heat, mask = (
+                        picture(*place)
+                        for place in (
+                            ('prompt', 'Click a point'),
+                            ('similarity', 'Similarity, dark to bright'),
+                            ('mask', 'Above the threshold'),
+                        )
+                    )
+                threshold = gradio.Slider(
+                    -1.0,
+                    1.0,
+                    THRESHOLD,
+                    step=0.01,
+                    label='Threshold T (cosine similarity)',
+                    elem_id='threshold',
+                )
+                status = gradio.Markdown(OPEN_FIRST, elem_id='status')
+        quick: dict[str, Any] = dict(
+            show_progress='hidden', api_visibility='private'
+        )
+        upload.change(
+            open_file,
+            upload,
+            [name, found, shown, heat, mask, status],
+            api_visibility='private',
+        )
+        shown.select(
+            click,
+            [name, threshold],
+            [found, shown, heat, mask, status],
+            **quick,
+        )
+        threshold.input(
+            slide,
+            [name, found, threshold],
+            [mask, status],
+            trigger_mode='always_last',
+            **quick,
+        )
+    return blocks
+
+
+def segmented(
+    pixels: NDArray[np.uint8], found: NDArray[np.float32], threshold: float
+) -> tuple[NDArray[np.uint8], str]:
+    """Return the image with all but the mask darkened, and what it is."""
+    mask = found > threshold
+    text = (
+        f'{mask.mean():.1%} of the image lies above {threshold:g}; the '
+        f'similarities go from {found.min():.2f} to {found.max():.2f}.'
+    )
+    return enlarged(keep_mask(pixels, mask)), text
+
+
+def enlargement(pixels: NDArray[np.uint8]) -> int:
+    """Return how many times a small image is enlarged on the page."""
+    return max(1, SMALL_SIDE // max(pixels.shape[:2]))
+
+
+def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a small image with larger pixels."""
+    times = enlargement(pixels)
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def heat_map(found: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return similarities in colours, from the lowest one up to 1, H×W×3."""
+    lowest = float(found.min())
+    scaled = (found - lowest) / max(1.0 - lowest, 1e-6)
+    colours = matplotlib.colormaps['viridis'](scaled, bytes=True)
+    result: NDArray[np.uint8] = colours[..., :3]
+    return result
+
+
+def with_cross(pixels: NDArray[np.uint8], x: int, y: int) -> Any:
+    """Return the image with a cross at a point."""
+    image = Image.fromarray(pixels)
+    drawing = ImageDraw.Draw(image)
+    arm = max(3, min(image.size) // 24)
+    for colour, width in (('white', 3), ('red', 1)):
+        drawing.line((x - arm, y, x + arm, y), colour, width)
+        drawing.line((x, y - arm, x, y + arm), colour, width)
+    return np.asarray(image)
+
+
+def _gradio() -> Any:
+    """Import Gradio, which then tells nobody.
+
+    Raises:
+        UsageError: If it is not installed.
+    """
+    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+    try:
+        import gradio
+    except ImportError as error:
+        raise cli.UsageError(
+            f"The page needs Gradio ({error}): pip install 'mmmoco[demo]'."
+        ) from None
+    return gradio
+
+
+def free_port(host: str) -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def launch(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
+    """Build the model and listen.
+
+    Args:
+        args: The command line.
+        folder: For the examples, while the page is open.
+
+    Returns:
+        The running page, which ``close()`` ends, and its address.
 
     Raises:
         UsageError: If host and port cannot be had.
     """
     if not 0 <= args.port <= 65535:
         raise cli.UsageError(f'--port {args.port}: use 0 to 65535.')
-    prompting = build(args)
-    title = Path(args.checkpoint).name
+    _gradio()
+    blocks = page(build(args), Path(args.checkpoint).name, folder)
     try:
-        return PageServer((args.host, args.port), prompting, title)
+        _, url, _ = blocks.launch(
+            server_name=args.host,
+            server_port=args.port or free_port(args.host),
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=[],
+            max_file_size=MAX_BYTES,
+        )
     except OSError as error:
         raise cli.UsageError(
             f'Cannot listen on {args.host}:{args.port} '
             f'({error.strerror or error}): choose another --port or --host.'
         ) from None
+    return blocks, url
 
 
 def serve(args: argparse.Namespace) -> None:
     """Serve as the command line says, until interrupted."""
-    with start(args) as server:
-        sys.stdout.write(f'Open {server.url} (Ctrl+C ends)\n')
+    with tempfile.TemporaryDirectory() as folder:
+        blocks, url = launch(args, folder)
+        sys.stdout.write(f'Open {url} (Ctrl+C ends)\n')
         if not is_loopback(args.host):
             sys.stdout.write(
                 f'Whoever reaches {args.host} can use this page.\n'
             )
         sys.stdout.flush()
         try:
-            server.serve_forever()
+            threading.Event().wait()
         except KeyboardInterrupt:
             sys.stdout.write('\n')
+        finally:
+            blocks.close()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

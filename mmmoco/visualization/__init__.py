@@ -8,6 +8,7 @@ from .scalars import Series, merge_scalars, read_json_lines, read_scalars
 from .similarity import (
     draw_reconstructions,
     draw_segmentations,
+    keep_mask,
     plot_similarities,
     plot_thresholds,
 )
@@ -25,6 +26,7 @@ __all__ = [
     'draw_segmentations',
     'draw_views',
     'embed',
+    'keep_mask',
     'line_chart',
     'merge_scalars',
     'plot_checkpoints',

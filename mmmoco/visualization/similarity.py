@@ -118,8 +118,8 @@ def draw_segmentations(
             line[1].contour(
                 similarity, [threshold], colors='white', linewidths=1
             )
-        line[2].imshow(_marked(image, similarity > threshold))
-        line[3].imshow(_marked(image, mask))
+        line[2].imshow(keep_mask(image, similarity > threshold))
+        line[3].imshow(keep_mask(image, mask))
         for axis in line:
             axis.set(xticks=[], yticks=[])
     for axis, title in zip(axes[0], titles, strict=True):
@@ -162,10 +162,10 @@ def draw_reconstructions(
     plt.close(figure)
 
 
-def _marked(
+def keep_mask(
     image: NDArray[np.uint8], mask: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Keep the pixels of a mask, and darken the rest."""
+    """Keep the pixels of a mask of an image H×W×3, and darken the rest."""
     result: NDArray[np.uint8] = np.where(
         mask[..., None], image, image // 4
     ).astype(np.uint8)

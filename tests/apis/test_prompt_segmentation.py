@@ -1,9 +1,7 @@
 """The page: what the server answers, and what a browser makes of it."""
 
-import http.client
 import io
-import json
-import threading
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,29 +40,19 @@ def arguments(*argv):
 
 
 @pytest.fixture(scope='module')
-def server(checkpoint):
-    """The page on a free port, from the checkpoint alone."""
-    with prompting.start(arguments(checkpoint, '--port', '0')) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
+def images(checkpoint):
+    """Model and examples, from the checkpoint alone."""
+    return prompting.build(arguments(checkpoint))
 
 
-def ask(server, method, path, body=None, **headers):
-    parts = urlsplit(server.url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port)
-    connection.request(method, path, body, headers)
-    answer = connection.getresponse()
-    content = answer.read()
-    connection.close()
-    return answer, content
-
-
-def opened(server, path='/open?example=0', body=None):
-    answer, content = ask(server, 'POST', path, body)
-    assert answer.status == 200, content
-    return json.loads(content)
+@pytest.fixture(scope='module')
+def url(checkpoint, tmp_path_factory):
+    """The page on a free port."""
+    args = arguments(checkpoint, '--port', '0')
+    folder = tmp_path_factory.mktemp('examples')
+    blocks, address = prompting.launch(args, str(folder))
+    yield address
+    blocks.close()
 
 
 def png(height, width, **options):
@@ -77,36 +65,31 @@ def png(height, width, **options):
     return stream.getvalue()
 
 
-def test_clicks_cost_no_forward(server):
+def test_clicks_cost_no_forward(images):
     """The tokens are computed once; the map is the protocol's."""
-    features = server.prompting.features
     calls = []
-    handle = features.backbone.register_forward_hook(
+    handle = images.features.backbone.register_forward_hook(
         lambda *_: calls.append(1)
     )
-    found = opened(server)
-    assert (found['width'], found['height']) == (64, 64)
-    assert (found['columns'], found['rows']) == (8, 8)
+    name = images.open(images.examples[0])
+    opened = images.opened(name)
+    assert opened.pixels.shape == (64, 64, 3)
+    assert opened.tokens.shape[1:] == (8, 8)
     for x, y in ((3, 50), (40, 20)):
-        answer, content = ask(
-            server, 'GET', f'/map?image={found["image"]}&x={x}&y={y}'
-        )
-        assert answer.status == 200
-        own = np.frombuffer(content, '<f4').reshape(64, 64)
-        tokens = server.prompting.opened(found['image']).tokens
-        (expected,) = similarity_maps(tokens, [(y, x)], (64, 64))
-        np.testing.assert_array_equal(own, expected.cpu().numpy())
+        found = images.map(name, x, y)
+        (expected,) = similarity_maps(opened.tokens, [(y, x)], (64, 64))
+        np.testing.assert_array_equal(found, expected.cpu().numpy())
     assert len(calls) == 1
     handle.remove()
 
 
-def test_checkpoint_and_config_describe_the_same_model(server, checkpoint):
-    example = server.prompting.examples[0]
+def test_checkpoint_and_config_describe_the_same_model(images, checkpoint):
     other = prompting.build(arguments(checkpoint, '--config', MMC))
-    names = [p.open(example) for p in (server.prompting, other)]
-    torch.testing.assert_close(
-        server.prompting.opened(names[0]).tokens, other.opened(names[1]).tokens
+    first, second = (
+        each.opened(each.open(images.examples[0])).tokens
+        for each in (images, other)
     )
+    torch.testing.assert_close(first, second)
 
 
 def test_a_foreign_config_text_builds_nothing(checkpoint, tmp_path):
@@ -137,70 +120,50 @@ def test_a_checkpoint_without_normalisation_asks_for_the_config(
         prompting.described_config(str(path))
 
 
-def test_uploads_keep_their_ratio_and_their_orientation(server):
-    found = opened(server, '/open', png(900, 1200))
-    assert (found['width'], found['height']) == (768, 576)
-    assert (found['columns'], found['rows']) == (56, 42)
+def test_uploads_keep_their_ratio_and_their_orientation(images):
+    opened = images.opened(images.open_upload(png(900, 1200)))
+    assert opened.pixels.shape == (576, 768, 3)
+    assert opened.tokens.shape[1:] == (42, 56)
     exif = Image.Exif()
     exif[prompting.ORIENTATION] = 6  # Lay on its side.
-    found = opened(server, '/open', png(30, 90, exif=exif))
-    assert (found['width'], found['height']) == (30, 90)
-    _, content = ask(server, 'GET', f'/picture?image={found["image"]}')
-    with Image.open(io.BytesIO(content)) as picture:
-        assert picture.size == (30, 90)
+    opened = images.opened(images.open_upload(png(30, 90, exif=exif)))
+    assert opened.pixels.shape == (90, 30, 3)
 
 
-def test_bad_uploads_are_one_line(server, monkeypatch):
-    for body, words in ((b'no image', 'Cannot decode'), (b'', 'decode')):
-        answer, content = ask(server, 'POST', '/open', body)
-        assert answer.status == 400
-        assert words in json.loads(content)['error']
+def test_bad_uploads_are_one_line(images, monkeypatch):
+    for body in (b'no image', b''):
+        with pytest.raises(OSError, match='decode'):
+            images.open_upload(body)
     monkeypatch.setattr(prompting, 'MAX_PIXELS', 99)
-    answer, content = ask(server, 'POST', '/open', png(10, 10))
-    assert answer.status == 400
-    assert '10×10 pixels' in json.loads(content)['error']
-    monkeypatch.setattr(prompting, 'MAX_BYTES', 50)
-    answer, content = ask(server, 'POST', '/open', png(5, 5))
-    assert answer.status == 400
-    assert 'the most' in json.loads(content)['error']
+    with pytest.raises(OSError, match='10×10 pixels'):
+        images.open_upload(png(10, 10))
 
 
-def test_only_the_last_images_are_kept(server):
-    names = [opened(server)['image'] for _ in range(prompting.KEPT + 1)]
-    answer, content = ask(server, 'GET', f'/map?image={names[0]}&x=1&y=1')
-    assert answer.status == 400 and b'open it again' in content
-    answer, _ = ask(server, 'GET', f'/map?image={names[-1]}&x=1&y=1')
-    assert answer.status == 200
+def test_only_the_last_images_are_kept(images):
+    names = [
+        images.open(images.examples[0]) for _ in range(prompting.KEPT + 1)
+    ]
+    with pytest.raises(UsageError, match='open it again'):
+        images.map(names[0], 1, 1)
+    assert images.map(names[-1], 1, 1).shape == (64, 64)
+    with pytest.raises(UsageError, match='64×64'):
+        images.map(names[-1], 64, 0)
 
 
-@pytest.mark.parametrize(
-    ('path', 'status'),
-    [
-        ('/map?x=1&y=1', 400),
-        ('/map?image=NAME&x=64&y=0', 400),
-        ('/map?image=NAME&x=one&y=0', 400),
-        ('/example?n=-1', 400),
-        ('/../../etc/passwd', 404),
-    ],
-)
-def test_odd_questions(server, path, status):
-    name = opened(server)['image']
-    answer, content = ask(server, 'GET', path.replace('NAME', name))
-    assert answer.status == status and json.loads(content)['error']
-
-
-def test_other_sites_cannot_use_the_page(server):
-    port = server.server_address[1]
-    for headers in (
-        {'Host': f'evil.example:{port}'},
-        {'Origin': 'http://evil.example'},
-        {'Origin': 'null'},
-    ):
-        answer, _ = ask(server, 'POST', '/open?example=0', **headers)
-        assert answer.status == 403
-    answer, _ = ask(server, 'GET', '/', Host=f'localhost:{port}')
-    assert answer.status == 200
-    assert "default-src 'none'" in answer.headers['Content-Security-Policy']
+def test_pictures_of_small_images_are_enlarged():
+    pixels = np.zeros((64, 48, 3), np.uint8)
+    assert prompting.enlarged(pixels).shape == (384, 288, 3)
+    assert prompting.enlarged(np.zeros((400, 9, 3), np.uint8)).shape[0] == 400
+    found = np.tile(np.float32([-1.0, 0.2, 1.0]), (3, 1))
+    heat = prompting.heat_map(found).astype(int)
+    assert heat.shape == (3, 3, 3) and (heat[0] == heat[2]).all()
+    assert (np.diff(heat[0].sum(1)) > 0).all()  # brighter
+    assert prompting.heat_map(np.ones((2, 2), np.float32)).any()
+    picture, text = prompting.segmented(
+        np.full((3, 3, 3), 200, np.uint8), found, 0.2
+    )
+    assert text.startswith('33.3% of the image')
+    assert (picture[0, -1] == 200).all() and (picture[0, 0] == 50).all()
 
 
 def test_it_listens_on_this_machine_only():
@@ -221,11 +184,9 @@ def test_it_listens_on_this_machine_only():
         (['--port', 'TAKEN'], 'another --port'),
     ],
 )
-def test_bad_arguments_are_one_line(
-    options, words, checkpoint, server, capsys
-):
+def test_bad_arguments_are_one_line(options, words, checkpoint, url, capsys):
     file = checkpoint if options else 'nowhere.pth'
-    taken = str(server.server_address[1])
+    taken = str(urlsplit(url).port)
     argv = [taken if o == 'TAKEN' else o for o in options]
     with pytest.raises(SystemExit) as exit_info:
         prompting.main([file, *argv])
@@ -250,80 +211,48 @@ def browser():
 
 @pytest.mark.browser
 @pytest.mark.parametrize('width', [1280, 390])
-def test_click_and_slide(server, browser, tmp_path, width):
+def test_click_and_slide(url, browser, tmp_path, width):
     from playwright.sync_api import expect
 
     page = browser.new_page(viewport={'width': width, 'height': 844})
     requests, complaints = [], []
     page.on('request', lambda request: requests.append(request.url))
-    page.on('console', lambda message: complaints.append(message.text))
     page.on('pageerror', lambda error: complaints.append(str(error)))
-    page.goto(server.url)
-    status, area = page.locator('#status'), page.locator('#area')
-    slider = page.get_by_label('Threshold T')
-    expect(status).to_contain_text('8 × 8 patches', timeout=30_000)
-    expect(slider).to_be_disabled()
-    assert page.get_by_role('button', name='Example').count() == 6
-
-    def share():
-        return float(area.text_content().split()[0])
-
-    def bright():
-        """Pixels of the mask's canvas that are shown undimmed."""
-        return page.evaluate(
-            """() => {
-              const [image, mask] = ['image', 'mask'].map(id => {
-                const c = document.getElementById(id);
-                return c.getContext('2d')
-                  .getImageData(0, 0, c.width, c.height).data; });
-              let same = 0;
-              for (let i = 0; i < mask.length; i += 4)
-                same += mask[i] === image[i];
-              return 400 * same / mask.length; }"""
-        )
-
-    # Click in the middle of the lower left quarter.
-    marker = page.get_by_role('application')
-    box = marker.bounding_box()
-    marker.click(
-        position={
-            'x': 16.5 / 64 * box['width'],
-            'y': 48.5 / 64 * box['height'],
-        }
-    )
-    expect(status).to_contain_text('Prompt at (16, 48)')
-    expect(slider).to_be_enabled()
-    at_first = share()
-    assert 0 < at_first < 100
-    assert bright() == pytest.approx(at_first, abs=0.1)
-
-    slider.focus()
-    for _ in range(20):
-        page.keyboard.press('ArrowRight')
-    higher = share()
-    assert higher < at_first
-    assert bright() == pytest.approx(higher, abs=0.1)
-    page.keyboard.press('Home')
-    assert share() > at_first
-    assert sum('/map' in url for url in requests) == 1  # No slide asks.
-
-    page.keyboard.press('End')
-    marker.focus()
-    page.keyboard.press('ArrowRight')
-    expect(status).to_contain_text('Prompt at (24, 48)')
-
+    page.goto(url)
+    status = page.locator('#status')
+    expect(status).to_contain_text('Open an image', timeout=60_000)
     upload = tmp_path / 'upload.png'
     upload.write_bytes(png(60, 90))
-    page.get_by_label('Open an image').set_input_files(upload)
-    expect(status).to_contain_text('90 × 60 pixels')
-    expect(slider).to_be_disabled()
-    upload.write_bytes(b'no image')
-    page.get_by_label('Open an image').set_input_files(upload)
-    expect(status).to_contain_text('Cannot decode')
+    page.locator('#upload input[type=file]').set_input_files(upload)
+    expect(status).to_contain_text('tokens in', timeout=30_000)
+    examples = page.get_by_role('button').filter(has=page.locator('img'))
+    examples.first.click()
+    expect(status).to_contain_text('8 × 8 tokens', timeout=30_000)
+
+    def share():
+        return float(re.search(r'([\d.]+)% of', status.inner_text())[1])
+
+    def shown():
+        return page.locator('#mask img').get_attribute('src')
+
+    slider = page.get_by_label('range slider for Threshold')
+    page.locator('#prompt img').click()
+    expect(status).to_contain_text('lies above', timeout=30_000)
+    at_first, first = share(), shown()
+    number = page.locator('#threshold input[type=number]')
+    number.fill('0.97')
+    number.press('Enter')
+    expect(status).to_contain_text('above 0.97', timeout=30_000)
+    assert share() < at_first
+    expect(page.locator('#mask img')).not_to_have_attribute('src', first)
+    higher = share()
+    slider.focus()
+    for _ in range(10):
+        page.keyboard.press('ArrowLeft')
+    expect(status).to_contain_text('above 0.87', timeout=30_000)
+    assert share() > higher
 
     assert page.evaluate('document.documentElement.scrollWidth <= innerWidth')
-    assert {urlsplit(url).hostname for url in requests} == {'127.0.0.1'}
-    # The refused upload, and what the readbacks of this test cost.
-    expected = ('400', 'willReadFrequently')
-    assert all(any(e in text for e in expected) for text in complaints)
+    assert {urlsplit(each).hostname for each in requests} == {'127.0.0.1'}
+    assert not complaints
     page.close()
