@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
+from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 
-from mmmoco.apis import list_configs, load_config, train
+from mmmoco.apis import config, list_configs, load_config, train
+from mmmoco.apis.config import resolve_config
 from mmmoco.apis.initialization import initialize
 from mmmoco.apis.runtime import build_runner
 from mmmoco.datasets.digit_export import export_scenes
@@ -204,6 +206,16 @@ def test_it_keeps_the_rules_of_moco(name):
         heads = [h for h in map(heads.get, ('bbox_head', 'mask_head')) if h]
         for part in (cfg.model.neck, *heads):
             assert part.norm_cfg.type == 'SyncBN'
+
+
+def test_mmdets_own_tools_read_them_too(monkeypatch):
+    """They have neither our way of finding bases nor ``--init``."""
+    ours = {name: load_config(f'{PLACE}/{name}') for name in NAMES}
+    plain = staticmethod(config._mmengine_base_path)
+    monkeypatch.setattr(Config, '_get_cfg_path', plain)
+    for name, expected in ours.items():
+        theirs = Config.fromfile(resolve_config(f'{PLACE}/{name}'))
+        assert theirs.to_dict() == expected.to_dict(), name
 
 
 #: lr at the batch that the name has, iterations, steps, warm-up.
