@@ -321,13 +321,18 @@ FILES = {
     'train2017/': 'train/',
     'val2017/': 'val/',
 }
-SIZE = (96, 96)
+SIZES = {
+    'Resize': dict(scale=(96, 96)),
+    'RandomResize': dict(scale=(96, 96)),
+    'RandomChoiceResize': dict(scales=[(96, 96)]),
+    'RandomCrop': dict(crop_size=(96, 96)),
+}
 
 
 def shrink(node, root):
     """Digits for the data, 96 pixels, one process; the rest stays."""
     if isinstance(node, list | tuple):
-        return [shrink(value, root) for value in node]
+        return type(node)(shrink(value, root) for value in node)
     if not isinstance(node, dict):
         return node
     changes = {
@@ -335,9 +340,7 @@ def shrink(node, root):
         'num_workers': 0,
         'persistent_workers': False,
         'data_root': str(root),
-        'scales': [SIZE],
-        'crop_size': SIZE,
-        'size': SIZE,
+        **SIZES.get(node.get('type'), {}),
     }
     for key, value in node.items():
         if key == 'ann_file' and '/annotations/' in value:  # of a metric
@@ -347,8 +350,6 @@ def shrink(node, root):
             node[key] = FILES[value]
         elif key in changes:
             node[key] = changes[key]
-        elif key == 'scale' and node.get('type') in ('Resize', 'RandomResize'):
-            node[key] = SIZE
         else:
             node[key] = shrink(value, root)
     if node.get('type') in ('CocoDataset', 'VOCDataset', 'CityscapesDataset'):
