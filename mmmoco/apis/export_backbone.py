@@ -195,7 +195,7 @@ def read_source(
         if not described or not _is_buildable(described):
             described = describe_backbone(backbone, num_heads)
     told = {
-        'method': (cfg and cfg.model.get('type')) or _method_of(weights),
+        'method': (cfg and cfg.model.get('type')) or method_of(content),
         'epochs': meta.get('epoch'),
         'iterations': meta.get('iter'),
         'config_hash': config_hash(cfg) if cfg else None,
@@ -206,6 +206,21 @@ def read_source(
     }
     known = {k: v for k, v in told.items() if v is not None}
     return Source(backbone, described, scope, known)
+
+
+def method_of(content: Mapping[str, Any]) -> str | None:
+    """Return the method that made a checkpoint, such as ``'MoCoV2'``.
+
+    Args:
+        content: A training checkpoint, or an exported backbone.
+
+    Returns:
+        None if nothing in it tells.
+    """
+    meta = content.get('meta') or {}
+    cfg = _config_of(meta)
+    told = meta.get('method') or (cfg and cfg.model.get('type'))
+    return told or _method_of(checkpoint_io.state_dict_of(content))
 
 
 def _config_of(meta: Mapping[str, Any]) -> Config | None:
