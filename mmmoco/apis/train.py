@@ -5,9 +5,11 @@ import os
 from collections.abc import Sequence
 
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 
 from . import cli
 from .config import load_config, resolve_config
+from .initialization import initialize
 from .runtime import (
     build_runner,
     init_processes,
@@ -43,6 +45,13 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         '--load-from', metavar='CKPT', help='start from the weights of CKPT'
+    )
+    result.add_argument(
+        '--init',
+        metavar='CKPT|supervised|random',
+        help='what the pre-trained parts of a downstream model start from: a '
+        'checkpoint (from training or exported), the weights of torchvision, '
+        'or none',
     )
     result.add_argument(
         '--max-iters',
@@ -106,6 +115,8 @@ def prepare(args: argparse.Namespace) -> Config:
     if args.max_iters is not None:
         limit_iterations(cfg, args.max_iters)
     _choose_checkpoint(cfg, args)
+    if args.init:
+        initialize(cfg, args.init)
     return cfg
 
 
@@ -114,6 +125,11 @@ def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
         raise ValueError(
             '--resume continues a run, --load-from starts a new one from '
             'weights: give one of them.'
+        )
+    if args.init and args.load_from:
+        raise ValueError(
+            '--load-from overwrites the whole model, what --init loads too: '
+            'give one of them.'
         )
     path = args.load_from
     if args.resume:
@@ -135,7 +151,10 @@ def train(args: argparse.Namespace) -> None:
         os.environ['LOCAL_RANK'] = str(args.local_rank or 0)
     cfg = prepare(args)
     init_processes(cfg, args.launcher)
-    build_runner(cfg).train()
+    runner = build_runner(cfg)
+    if args.init:
+        print_log(f'Initialised: {cfg.initialization}.', logger='current')
+    runner.train()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

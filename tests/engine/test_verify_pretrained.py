@@ -1,14 +1,19 @@
 """Loading into downstream models, and frozen backbones."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModule
 from PIL import Image
+from torch import nn
 
 from mmmoco.apis import get_model, load_config
+from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import CheckpointError
+from mmmoco.engine.hooks import VerifyPretrainedHook
 
 pytestmark = pytest.mark.slow
 
@@ -238,3 +243,60 @@ def test_the_head_learns_faster_with_few_labels(
     groups = runner.optim_wrapper.optimizer.param_groups
     rates = sorted({round(group['initial_lr'], 6) for group in groups})
     assert rates == [0.01, 1.0]
+
+
+class Net(BaseModule):
+    def __init__(self, widths, **init):
+        super().__init__(dict(type='Pretrained', **init))
+        for name, width in widths.items():
+            self.add_module(name, nn.BatchNorm2d(width))
+
+
+def test_two_modules_may_share_a_file(tmp_path, capsys):
+    """As the backbone and the RoI head of a C4 detector do."""
+    path = str(tmp_path / 'x.pth')
+    whole = nn.ModuleDict({f'layer{i}': nn.BatchNorm2d(i) for i in (3, 4)})
+    torch.save({'state_dict': whole.state_dict()}, path)
+    backbone = Net({'layer3': 3}, checkpoint=path)
+    head = Net({'layer4': 4, 'norm': 4}, checkpoint=path)
+    model = nn.ModuleDict({'backbone': backbone, 'head': head})
+    backbone.init_weights()
+    head.init_weights()
+    runner = SimpleNamespace(model=model, _resume=False, _load_from=None)
+    hook = VerifyPretrainedHook(allow_missing=['norm.*'])
+    hook.before_run(runner)
+    hook.before_train(runner)
+    log = ''.join(capsys.readouterr())
+    assert 'backbone: all 5 tensors equal those of' in log
+    assert 'head: all 5 tensors' in log
+    assert '; new: norm.weight, norm.bias' in log
+    # A layer that no module takes is one that was forgotten.
+    whole['layer2'] = nn.BatchNorm2d(2)
+    torch.save({'state_dict': whole.state_dict()}, path)
+    with pytest.raises(CheckpointError, match=r'unknown .*: layer2\.weight'):
+        hook.before_train(runner)
+    # With another prefix or file, nothing is shared.
+    head.init_cfg['prefix'] = 'layer4.'
+    with pytest.raises(CheckpointError, match=r'unknown .*layer4\.weight'):
+        hook.before_train(runner)
+
+
+def test_a_file_behind_a_url_is_compared_too(tmp_path, monkeypatch):
+    """An old one of torchvision: a classifier, and no counted batches."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    cache = tmp_path / 'hub' / 'checkpoints'
+    cache.mkdir(parents=True)
+    source = nn.ModuleDict({'bn': nn.BatchNorm2d(3), 'fc': nn.Linear(2, 2)})
+    state = dict(source.state_dict())
+    del state['bn.num_batches_tracked']
+    state['bn.weight'] = torch.rand(3)
+    torch.save(state, cache / 'net-0123abcd.pth')
+    url = 'https://nowhere.invalid/net-0123abcd.pth'
+    net = Net({'bn': 3}, checkpoint=url)
+    checkpoint_io.install()
+    net.init_weights()
+    hook = VerifyPretrainedHook()
+    assert hook.verify('backbone', net, net.init_cfg) == 4
+    net.bn.bias.data += 1
+    with pytest.raises(CheckpointError, match=r'other values: bn\.bias'):
+        hook.verify('backbone', net, net.init_cfg)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
 from mmmoco.engine import checkpoint_io
@@ -20,13 +20,17 @@ class VerifyPretrainedHook(Hook):
     OpenMMLab only warns when a ``Pretrained`` checkpoint does not fit, and
     trains on from random weights. This hook compares every module that has
     ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix=…)`` with its
-    file, tensor by tensor. A resumed run is not compared: its weights have
-    moved on.
+    file, tensor by tensor; a file behind a URL as torch's cache has it.
+    Modules with the same file and prefix share its keys: ``layer4`` of a C4
+    detector is in its RoI head. A resumed run is not compared: its weights
+    have moved on.
 
     Args:
-        allow_missing: Shell patterns of keys that the file may lack.
+        allow_missing: Shell patterns of keys that the file may lack. The
+            batches that BatchNorm counted are never asked for: old files
+            lack them, and mmengine starts them at 0.
         allow_unexpected: Patterns of keys below the prefix that the module
-            may lack.
+            may lack: the classifier in the files of torchvision.
         allow_reshaped: Patterns of keys that the module may have resized
             while loading, such as the positions of a ViT.
     """
@@ -36,7 +40,7 @@ class VerifyPretrainedHook(Hook):
     def __init__(
         self,
         allow_missing: Sequence[str] = (),
-        allow_unexpected: Sequence[str] = (),
+        allow_unexpected: Sequence[str] = ('fc.*',),
         allow_reshaped: Sequence[str] = ('*pos_embed',),
     ) -> None:
         self.allow_missing = tuple(allow_missing)
@@ -49,6 +53,8 @@ class VerifyPretrainedHook(Hook):
         Raises:
             ValueError: If there is no ``Pretrained`` module or no file.
         """
+        # Another library's script may run this: what it loads is plain data.
+        checkpoint_io.install()
         found = list(pretrained_modules(bare_model(runner)))
         if not found:
             raise ValueError(
@@ -72,35 +78,56 @@ class VerifyPretrainedHook(Hook):
         """
         if runner._resume or runner._load_from:
             return
-        for name, module, init in pretrained_modules(bare_model(runner)):
-            count = self.verify(name, module, init)
-            print_log(
-                f'{name}: all {count} tensors equal those of '
-                f'{init["checkpoint"]}.',
-                logger='current',
-            )
+        found = list(pretrained_modules(bare_model(runner)))
+        for name, module, init in found:
+            others = [
+                other
+                for _, other, theirs in found
+                if other is not module and _source(theirs) == _source(init)
+            ]
+            self.verify(name, module, init, others)
 
-    def verify(self, name: str, module: nn.Module, init: Any) -> int:
-        """Compare one module with its file; return the tensors compared."""
-        path, prefix = init['checkpoint'], init.get('prefix', '')
-        if '://' in path:
-            return 0
-        loaded = checkpoint_io.state_dict_of(checkpoint_io.read(path))
-        prefix = f'{prefix.rstrip(".")}.' if prefix else ''
+    def verify(
+        self,
+        name: str,
+        module: nn.Module,
+        init: Any,
+        others: Sequence[nn.Module] = (),
+    ) -> int:
+        """Compare one module with its file.
+
+        Args:
+            name: Place of the module in the model.
+            module: What was loaded.
+            init: Its ``init_cfg``.
+            others: Modules that take the rest of the same file.
+
+        Returns:
+            The number of tensors that were compared.
+
+        Raises:
+            CheckpointError: If they differ; lists all that does.
+        """
+        path, prefix = _source(init)
         theirs = {
             key.removeprefix(prefix): value
-            for key, value in loaded.items()
+            for key, value in _weights(path).items()
             if key.startswith(prefix)
         }
         own: dict[str, Tensor] = module.state_dict()
+        elsewhere = {key for other in others for key in other.state_dict()}
         shared = [key for key in own if key in theirs]
         reshaped = [k for k in shared if own[k].shape != theirs[k].shape]
+        missing = [
+            k
+            for k in own
+            if k not in theirs and not k.endswith('num_batches_tracked')
+        ]
         groups = {
-            'missing in the file': _outside(
-                [k for k in own if k not in theirs], self.allow_missing
-            ),
+            'missing in the file': _outside(missing, self.allow_missing),
             'unknown to the model': _outside(
-                [k for k in theirs if k not in own], self.allow_unexpected
+                [k for k in theirs if k not in own and k not in elsewhere],
+                self.allow_unexpected,
             ),
             'of another shape': _outside(reshaped, self.allow_reshaped),
             'of other values': [
@@ -124,7 +151,30 @@ class VerifyPretrainedHook(Hook):
                 'of the pre-training config and its prefix, or name keys '
                 'that may differ in VerifyPretrainedHook.'
             )
-        return len(shared) - len(reshaped)
+        count = len(shared) - len(reshaped)
+        new = f'; new: {", ".join(missing)}' if missing else ''
+        resized = f'; resized: {", ".join(reshaped)}' if reshaped else ''
+        print_log(
+            f'{name}: all {count} tensors equal those of {path}{resized}'
+            f'{new}.',
+            logger='current',
+        )
+        return count
+
+
+def _source(init: Any) -> tuple[str, str]:
+    """Return file and prefix; the prefix with its dot, or empty."""
+    prefix = init.get('prefix') or ''
+    return init['checkpoint'], f'{prefix.rstrip(".")}.' if prefix else ''
+
+
+def _weights(path: str) -> dict[str, Tensor]:
+    if '://' not in path:
+        return checkpoint_io.state_dict_of(checkpoint_io.read(path))
+    # The model has just been loaded from there: it is in torch's cache.
+    checkpoint_io.install()
+    loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    return checkpoint_io.state_dict_of(loaded)
 
 
 def pretrained_modules(
