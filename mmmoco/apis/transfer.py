@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -193,10 +194,10 @@ def in_percent(metrics: Mapping[str, Any], scope: str) -> dict[str, float]:
     """
     factor = 100.0 if scope == 'mmdet' else 1.0
     return {
-        name.rpartition('/')[2]: round(factor * value, 4)
+        name.rpartition('/')[2]: round(factor * float(value), 4)
         for name, value in metrics.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-        if value >= 0
+        if isinstance(value, Real) and math.isfinite(value)
+        if float(value) >= 0
     }
 
 

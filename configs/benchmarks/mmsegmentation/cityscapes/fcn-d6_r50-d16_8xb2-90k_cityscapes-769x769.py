@@ -13,10 +13,11 @@ _base_ = [
 ]
 crop = (769, 769)
 model = dict(data_preprocessor=dict(size=crop))
+ratio = dict(ratio_range=(0.5, 2.0), keep_ratio=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0)),
+    dict(type='RandomResize', scale=(2048, 1024), **ratio),
     dict(type='RandomCrop', crop_size=crop),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),

@@ -15,18 +15,20 @@ crop = (513, 513)
 model = dict(
     data_preprocessor=dict(size=crop), decode_head=dict(num_classes=21)
 )
+ratio = dict(ratio_range=(0.5, 2.0), keep_ratio=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     # Images of VOC are 500 pixels long: 0.5 to 2 times their size.
-    dict(type='RandomResize', scale=(500, 500), ratio_range=(0.5, 2.0)),
+    dict(type='RandomResize', scale=(500, 500), **ratio),
     dict(type='RandomCrop', crop_size=crop),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
-for part in (_base_.dataset_train, _base_.dataset_aug):
-    part.pipeline = train_pipeline
-parts = [_base_.dataset_train, _base_.dataset_aug]
+parts = [
+    dict(_base_.dataset_train, pipeline=train_pipeline),
+    dict(_base_.dataset_aug, pipeline=train_pipeline),
+]
 train_dataloader = dict(batch_size=2, dataset=dict(datasets=parts))
 whole = [_base_.test_pipeline[0], *_base_.test_pipeline[2:]]  # not resized
 val_dataloader = test_dataloader = dict(dataset=dict(pipeline=whole))
