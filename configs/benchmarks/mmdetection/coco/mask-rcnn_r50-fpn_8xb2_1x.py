@@ -1,0 +1,10 @@
+# Mask R-CNN, ResNet-50-FPN, COCO, 90k iterations (MoCo v1, table 5).
+# Hardware: 8 GPUs of 16 GB.
+# Time: not measured.
+# Metric: 38.5 box AP, 35.1 mask AP for MoCo v1, 200 epochs (published).
+_base_ = [
+    '../../../_base_/downstream/mask-rcnn_r50-fpn.py',
+    '../../../_base_/downstream/coco_instances.py',
+    '../../../_base_/downstream/detection_90k.py',
+    '../../../_base_/downstream/detection_runtime.py',
+]
