@@ -131,7 +131,7 @@ def test_fcn_16s_is_that_of_the_paper(part):
     """Appendix A.5 of MoCo v1."""
     from mmmoco.apis.model import build_without_memory
 
-    (name,) = (n for n in NAMES if f'{part}/fcn-d6' in n)
+    (name,) = (n for n in NAMES if f'{part}/fcn16s' in n)
     cfg = load_config(name)
     model = build_without_memory(cfg)
     for block in model.backbone.layer4:

@@ -249,7 +249,7 @@ def test_transfer_sh_trains_tests_records_and_resumes(
         'mIoU 72.50',
         'MoCo v1, table 6',
         'supervised: mIoU 74.4',
-        'config=fcn-d6_r50-d16',
+        'config=fcn16s_r50',
     ):
         assert words in html, words
 

@@ -4,7 +4,7 @@
 # Metric: 72.5 mIoU for MoCo v1, 74.4 supervised, 39.5 random (published).
 _base_ = [
     '../../../_base_/downstream/fcn16s_r50.py',
-    '../../../_base_/downstream/verified.py',
+    '../../../_base_/downstream/segmentation_runtime.py',
     *__import__('mmmoco.apis', fromlist=['_']).package_bases(
         'mmseg::_base_/datasets/pascal_voc12_aug.py',
         'mmseg::_base_/schedules/schedule_20k.py',

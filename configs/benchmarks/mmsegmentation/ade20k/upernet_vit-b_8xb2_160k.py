@@ -4,7 +4,7 @@
 # Metric: 47.3 mIoU for MoCo v3, 47.4 supervised (published by MAE's authors).
 _base_ = [
     '../../../_base_/downstream/upernet_vit-b.py',
-    '../../../_base_/downstream/verified.py',
+    '../../../_base_/downstream/segmentation_runtime.py',
     *__import__('mmmoco.apis', fromlist=['_']).package_bases(
         'mmseg::_base_/datasets/ade20k.py',
         'mmseg::_base_/default_runtime.py',

@@ -1,11 +1,11 @@
-# FCN R50-D8 on VOC 2012 as in mmselfsup's zoo, but with the stem loaded too.
+# FCN R50-D8 on Cityscapes as in mmselfsup's zoo, but with the stem loaded too.
 # Hardware: 4 GPUs of 11 GB.
 # Time: not measured.
-# Metric: 67.55 mIoU for MoCo v2 (mmselfsup: ResNetV1c, whose stem was random).
+# Metric: none was published for MoCo.
 _base_ = [
-    '../../../_base_/downstream/verified.py',
+    '../../../_base_/downstream/segmentation_runtime.py',
     *__import__('mmmoco.apis', fromlist=['_']).package_bases(
-        'mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py'
+        'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py'
     ),
 ]
 model = dict(

@@ -4,7 +4,7 @@
 # Metric: 75.3 mIoU for MoCo v1, 74.6 supervised, 65.3 random (published).
 _base_ = [
     '../../../_base_/downstream/fcn16s_r50.py',
-    '../../../_base_/downstream/verified.py',
+    '../../../_base_/downstream/segmentation_runtime.py',
     *__import__('mmmoco.apis', fromlist=['_']).package_bases(
         'mmseg::_base_/datasets/cityscapes.py',
         'mmseg::_base_/schedules/schedule_80k.py',
