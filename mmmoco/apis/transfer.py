@@ -6,7 +6,8 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,16 @@ class Task:
         config: Name of the config.
         source: Where the published figures stand.
         published: Figures in percent by metric, by initialisation.
+        packages: What it needs beyond the extras.
     """
 
     name: str
     config: str
-    source: str
-    published: Mapping[str, Mapping[str, float]]
+    source: str = ''
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    packages: Sequence[str] = ()
 
-    def published_for(self, start: str | None) -> dict[str, Any]:
+    def published_for(self, start: str | None) -> dict[str, Any] | None:
         """Return the figures that belong beside a result.
 
         Args:
@@ -58,8 +61,11 @@ class Task:
 
         Returns:
             The published figures of the same initialisation by metric, if
-            there are any; source, and those of the others as text.
+            there are any; source, and those of the others as text. None if
+            nothing was published for the task.
         """
+        if not self.published:
+            return None
         others = {
             name: ', '.join(f'{k} {v}' for k, v in figures.items())
             for name, figures in self.published.items()
@@ -118,6 +124,7 @@ def prepare(
 
     Raises:
         FileNotFoundError: If checkpoint or data do not exist.
+        ImportError: If a package is missing.
         ValueError: If the task is unknown, an argument contradicts the
             purpose, or the work dir belongs to another run.
     """
@@ -129,6 +136,12 @@ def prepare(
     task = tasks[args.task]
     if args.checkpoint not in WITHOUT_FILE:
         cli.require_file(args.checkpoint)
+    for package in task.packages:
+        if find_spec(package) is None:
+            raise ImportError(
+                f'{task.name} needs the package {package}, which no extra of '
+                f'mmmoco brings: pip install {package}.'
+            )
     training = train.parser().parse_args([task.config, *arguments])
     for name in ('init', 'resume', 'load_from'):
         if getattr(training, name):
