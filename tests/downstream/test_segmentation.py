@@ -1,20 +1,27 @@
 """The segmentation configs: built, loaded, trained and tested for real."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from mmmoco.apis import list_configs, load_config, train, transfer
+from mmmoco.apis import (
+    get_model,
+    list_configs,
+    load_config,
+    train,
+    transfer,
+)
 from mmmoco.apis.runtime import build_runner
 from mmmoco.engine import checkpoint_io
+from mmmoco.visualization import read_json_lines
 
 from . import segmentation_data as data
 
 pytestmark = [pytest.mark.downstream, pytest.mark.slow]
 
-NAMES = list_configs('^benchmarks/mmsegmentation/')
+NAMES = list_configs('^benchmarks/mmsegmentation/(?!demo)')
+DEMO = 'benchmarks/mmsegmentation/demo_digits/fcn_1xb16_500i'
 STARTS = ('ours', 'supervised', 'random')
 
 
@@ -108,7 +115,7 @@ def test_mmsegs_own_tools_read_them_too():
     import sys
 
     root = Path(__file__).parents[2]
-    paths = [str(root / 'configs' / f'{name}.py') for name in NAMES]
+    paths = [str(root / 'configs' / f'{name}.py') for name in (*NAMES, DEMO)]
     code = (
         'import sys\nfrom mmengine.config import Config\n'
         'for path in sys.argv[1:]:\n'
@@ -123,7 +130,7 @@ def test_mmsegs_own_tools_read_them_too():
     )
     assert done.returncode == 0, done.stderr
     lines = [x for x in done.stdout.splitlines() if x.startswith('mmseg ')]
-    assert len(lines) == len(NAMES) >= 5
+    assert len(lines) == len(paths) >= 6
 
 
 @pytest.mark.parametrize('part', ['voc12aug', 'cityscapes'])
@@ -225,9 +232,31 @@ def test_a_task_trains_tests_and_records(task, files, scenes, tmp_path):
     )  # fmt: skip
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'backbone: all ' in log  # VerifyPretrainedHook compared them
-    text = (tmp_path / 'results.jsonl').read_text()
-    (line,) = map(json.loads, text.splitlines())
+    (line,) = read_json_lines(tmp_path / 'results.jsonl')
     assert line['task'] == task
     assert set(line['metrics']) == {'aAcc', 'mIoU', 'mAcc'}
     assert all(0 <= figure < 100 for figure in line['metrics'].values())
     assert line['checkpoint'].endswith('iter_1.pth')
+
+
+@pytest.mark.parametrize('start', ['ours', 'random'])
+def test_the_demo(start, scenes, tmp_path):
+    """Two iterations, from a checkpoint of demo/mocov2_digits or not."""
+    file = 'random'
+    if start == 'ours':
+        pretraining = get_model('demo/mocov2_digits')
+        file = str(tmp_path / 'epoch_100.pth')
+        torch.save({'state_dict': pretraining.state_dict()}, file)
+    transfer.main(
+        [
+            file, 'digits-seg', '--data-root', str(scenes / 'cityscapes'),
+            '--work-dir', str(tmp_path / 'run'), '--max-iters', '2',
+            '--debug', '--cfg-options',
+            f'model.data_preprocessor.size=({data.SIDE}, {data.SIDE})',
+            'train_dataloader.batch_size=2', 'val_dataloader.batch_size=2',
+        ]
+    )  # fmt: skip
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert ('all 24 tensors equal those of' in log) == (start == 'ours')
+    (line,) = read_json_lines(tmp_path / 'run' / 'results.jsonl')
+    assert line['published'] is None and 0 <= line['metrics']['mIoU'] < 100
