@@ -7,9 +7,9 @@
 #
 # CKPT is a file, or supervised (torchvision), or random. TASK is one of
 # voc-det, coco-det, coco-mask, lvis, cityscapes-inst, cityscapes-seg, voc-seg,
-# ade-seg, digits-seg. GPUS is 1 if it is left out. --check only looks whether
-# checkpoint and data are there. Call it again to go on where it was stopped;
-# the work dir is work_dirs/TASK/CKPT-HASH, or --work-dir.
+# ade-seg, digits-det, digits-seg. GPUS is 1 if it is left out. --check only
+# looks whether checkpoint and data are there. Call it again to go on where it
+# was stopped; the work dir is work_dirs/TASK/CKPT-HASH, or --work-dir.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"

@@ -140,7 +140,7 @@ def prepare(
         if find_spec(package) is None:
             raise ImportError(
                 f'{task.name} needs the package {package}, which no extra of '
-                f'mmmoco brings: pip install {package}.'
+                'mmmoco brings: docs/transfer.md says how it is installed.'
             )
     training = train.parser().parse_args([task.config, *arguments])
     for name in ('init', 'resume', 'load_from'):

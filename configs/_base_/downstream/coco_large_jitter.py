@@ -1,4 +1,4 @@
-# COCO for ViTDet: images rescaled by 0.1 to 2, cropped or padded to 1024.
+# COCO for ViTDet: images rescaled by 0.1 to 2 and cropped to 1024.
 _base_ = 'coco_instances.py'
 size = (1024, 1024)
 train_pipeline = [
@@ -18,13 +18,11 @@ train_pipeline = [
         allow_negative_crop=True,
     ),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
-    dict(type='Pad', size=size, pad_val=dict(img=(114, 114, 114))),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=size, keep_ratio=True),
-    dict(type='Pad', size=size, pad_val=dict(img=(114, 114, 114))),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',

@@ -1,5 +1,5 @@
 # ViTDet's schedule: 100 epochs of COCO, 64 images an iteration; the learning
-# rate falls by 0.7 from each block to the one below it.
+# rate falls by 0.7 from each block to the one below it. Norms do not decay.
 _base_ = 'detection_90k.py'
 decay = 0.7
 train_cfg = dict(max_iters=184375)
@@ -22,8 +22,11 @@ optim_wrapper = dict(
             'backbone.pos_embed': dict(lr_mult=decay**13, decay_mult=0.0),
             'backbone.patch_embed': dict(lr_mult=decay**13),
             **{
-                f'backbone.layers.{i}.': dict(lr_mult=decay ** (12 - i))
+                f'backbone.layers.{i}.{norm}': dict(
+                    lr_mult=decay ** (12 - i), decay_mult=kept
+                )
                 for i in range(12)
+                for norm, kept in (('', 1.0), ('ln', 0.0))
             },
         },
     ),

@@ -1,0 +1,17 @@
+# RetinaNet on embedded digit scenes: sees what pre-training gives a detector.
+# Hardware: two CPU cores.
+# Time: not measured.
+# Metric: not measured.
+_base_ = [
+    '../../../_base_/downstream/retinanet_plain-conv-net.py',
+    '../../../_base_/downstream/digit_scenes_boxes.py',
+    '../../../_base_/downstream/detection_90k.py',
+    '../../../_base_/downstream/detection_runtime.py',
+]
+train_cfg = dict(max_iters=500, val_interval=500)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=50),
+    dict(milestones=[350, 450], **_base_.steps),
+]
+default_hooks = dict(checkpoint=dict(interval=500))
+randomness = dict(seed=0)
