@@ -234,6 +234,8 @@ def test_scripts_are_valid_bash(script):
         ('dist_test.sh', ['c.py', '2'], 'CONFIG CHECKPOINT GPUS'),
         ('dist_test.sh', ['c.py', 'x.pth', 'x'], "GPUS .* not 'x'"),
         ('slurm_train.sh', ['part', 'job'], 'PARTITION JOB_NAME CONFIG'),
+        ('transfer.sh', ['x.pth'], 'CKPT TASK'),
+        ('transfer.sh', ['x.pth', 'voc-seg', '0'], "GPUS .* not '0'"),
         ('setup.sh', [], r'core\|full'),
         ('setup.sh', ['all'], "'all'"),
     ],
@@ -247,7 +249,14 @@ def test_a_wrong_call_ends_with_one_line(script, arguments, names):
 
 
 @pytest.mark.parametrize(
-    'script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'setup.sh']
+    'script',
+    [
+        'dist_train.sh',
+        'dist_test.sh',
+        'slurm_train.sh',
+        'setup.sh',
+        'transfer.sh',
+    ],
 )
 def test_scripts_explain_themselves(script, tmp_path):
     done = run('bash', ROOT / 'tools' / script, '--help', cwd=tmp_path)

@@ -1,6 +1,6 @@
 """What the tools call and users import."""
 
-from .config import list_configs, load_config
+from .config import list_configs, load_config, package_bases
 from .model import get_model
 
-__all__ = ['get_model', 'list_configs', 'load_config']
+__all__ = ['get_model', 'list_configs', 'load_config', 'package_bases']

@@ -99,6 +99,21 @@ def _package_configs(package: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / '.mim' / 'configs'
 
 
+def package_bases(*names: str) -> list[str]:
+    """Return the files of ``package::path`` configs, for a ``_base_``.
+
+    ``'mmseg::…'`` itself is found by :func:`load_config` only; other tools
+    look for a distribution that the maintained line does not have.
+
+    Args:
+        names: As ``mmseg::_base_/models/fcn_r50-d8.py``.
+
+    Raises:
+        FileNotFoundError: If the package or a file does not exist.
+    """
+    return [str(resolve_config(name)) for name in names]
+
+
 def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     """Read a config by path or name, and apply options.
 

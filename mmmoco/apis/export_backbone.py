@@ -197,7 +197,7 @@ def read_source(
         if not described or not _is_buildable(described):
             described = describe_backbone(backbone, num_heads)
     told = {
-        'method': (cfg and cfg.model.get('type')) or _method_of(weights),
+        'method': (cfg and cfg.model.get('type')) or method_of(content),
         'epochs': meta.get('epoch'),
         'iterations': meta.get('iter'),
         'config_hash': config_hash(cfg) if cfg else None,
@@ -220,6 +220,21 @@ def _normalisation(cfg: Config | None) -> dict[str, tuple[float, ...]] | None:
         }
     except (TypeError, KeyError, ValueError):
         return None
+
+
+def method_of(content: Mapping[str, Any]) -> str | None:
+    """Return the method that made a checkpoint, such as ``'MoCoV2'``.
+
+    Args:
+        content: A training checkpoint, or an exported backbone.
+
+    Returns:
+        None if nothing in it tells.
+    """
+    meta = content.get('meta') or {}
+    cfg = _config_of(meta)
+    told = meta.get('method') or (cfg and cfg.model.get('type'))
+    return told or _method_of(checkpoint_io.state_dict_of(content))
 
 
 def _config_of(meta: Mapping[str, Any]) -> Config | None:

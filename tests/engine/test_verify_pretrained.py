@@ -119,14 +119,17 @@ def test_an_unfrozen_backbone_does_move(folder, tmp_path, weights, runner_of):
         assert not torch.equal(state[full], expected[full])
 
 
+@pytest.mark.parametrize('resume', [False, True])
 def test_partly_loaded_weights_stop_the_run(
-    folder, tmp_path, weights, runner_of
+    folder, tmp_path, weights, runner_of, resume
 ):
+    """Also when asked to resume, with nothing to resume from."""
     backbone = pretrained(weights)
     backbone.update(channels=(4, 6, 8), strides=(1, 2, 1), out_indices=(2,))
     cfg = classifier(
         'linear/mocov2_r50_8xb32_100e', folder, tmp_path, backbone
     )
+    cfg.resume = resume
     with pytest.raises(CheckpointError) as caught:
         runner_of(cfg).train()
     text = str(caught.value)
@@ -262,7 +265,7 @@ def test_two_modules_may_share_a_file(tmp_path, capsys):
     model = nn.ModuleDict({'backbone': backbone, 'head': head})
     backbone.init_weights()
     head.init_weights()
-    runner = SimpleNamespace(model=model, _resume=False, _load_from=None)
+    runner = SimpleNamespace(model=model, _has_loaded=False)
     hook = VerifyPretrainedHook(allow_missing=['norm.*'])
     hook.before_run(runner)
     hook.before_train(runner)

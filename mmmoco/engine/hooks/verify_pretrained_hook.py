@@ -76,7 +76,7 @@ class VerifyPretrainedHook(Hook):
         Raises:
             CheckpointError: If they differ; lists all that does.
         """
-        if runner._resume or runner._load_from:
+        if runner._has_loaded:
             return
         found = list(pretrained_modules(bare_model(runner)))
         for name, module, init in found:

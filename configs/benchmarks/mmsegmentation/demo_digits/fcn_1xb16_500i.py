@@ -1,0 +1,20 @@
+# FCN on embedded digit scenes: sees what pre-training gives a segmentor.
+# Hardware: two CPU cores.
+# Time: not measured.
+# Metric: not measured.
+_base_ = [
+    '../../../_base_/downstream/fcn_plain-conv-net.py',
+    '../../../_base_/downstream/digit_scenes_labels.py',
+    '../../../_base_/downstream/segmentation_runtime.py',
+    *__import__('mmmoco.apis', fromlist=['_']).package_bases(
+        'mmseg::_base_/schedules/schedule_20k.py',
+        'mmseg::_base_/default_runtime.py',
+    ),
+]
+optim_wrapper = dict(optimizer=dict(lr=0.02, weight_decay=1e-4))
+param_scheduler = [
+    dict(type='MultiStepLR', milestones=[350, 450], by_epoch=False)
+]
+train_cfg = dict(max_iters=500, val_interval=500)
+default_hooks = dict(checkpoint=dict(interval=500))
+randomness = dict(seed=0)
