@@ -4,6 +4,8 @@ from .checkpoint_hook import ContrastCheckpointHook
 from .guard_hook import GuardHook
 from .knn_hook import KNNHook
 from .monitor_hook import MonitorHook
+from .non_finite_hook import NonFiniteHook
+from .preemption_hook import PreemptionHook
 from .update_hooks import DictionaryUpdateHook, KeyEncoderUpdateHook
 from .verify_pretrained_hook import VerifyPretrainedHook
 
@@ -16,5 +18,7 @@ __all__ = [
     'KNNHook',
     'KeyEncoderUpdateHook',
     'MonitorHook',
+    'NonFiniteHook',
+    'PreemptionHook',
     'VerifyPretrainedHook',
 ]
