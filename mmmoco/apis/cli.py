@@ -16,8 +16,9 @@ from mmmoco.engine.collapse import CollapseError
 from mmmoco.engine.hooks.non_finite_hook import NonFiniteError
 
 #: What bad input raises; anything else is a fault of ours and keeps its
-#: stack trace.
-USER_ERRORS = (FileNotFoundError, KeyError, ValueError, ImportError)
+#: stack trace
+#: (files that are missing, unreadable or damaged are OSErrors).
+USER_ERRORS = (OSError, KeyError, ValueError, ImportError)
 
 
 class UsageError(ValueError):

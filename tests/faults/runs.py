@@ -68,8 +68,9 @@ class Faults:
         absent: These iterations do nothing at all.
         full: The disk is full from the first to before the second.
         ballast: File that fills the disk; None: a limit of the file size.
-        kill_in_save: Which save is hit, and where: a number of written
-            bytes, ``'before rename'``, ``'after rename'`` or ``'pointer'``.
+        kill_in_save: Which save is hit, and when: ``'N bytes written'`` (or
+            no), ``'before the rename'``, ``'after the rename'`` or
+            ``'before the pointer moves'``.
         signal_at: An iteration, the name of the signal that every process
             then sends itself, and for one process its rank.
         pace: Seconds that every iteration takes longer.
@@ -79,7 +80,7 @@ class Faults:
     absent: tuple[int, ...] = ()
     full: tuple[int, int] | None = None
     ballast: Path | None = None
-    kill_in_save: tuple[int, int | str] | None = None
+    kill_in_save: tuple[int, str] | None = None
     signal_at: tuple[int, str] | tuple[int, str, int] | None = None
     pace: float = 0.0
 
@@ -451,6 +452,9 @@ class FaultHook(Hook):
     def _arm(self, which, where):
         replace = writing.replace
         hook = self
+        limit = 0 if where.startswith('no') else 1 << 40
+        if where[0].isdigit():
+            limit = int(where.split()[0])
 
         def die():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -458,9 +462,9 @@ class FaultHook(Hook):
         def doomed(path, content):
             pointer = Path(path).name == 'last_checkpoint'
             hook.saves += not pointer
-            if hook.saves != which or pointer != (where == 'pointer'):
+            if hook.saves != which or pointer != ('pointer' in where):
                 return replace(path, content)
-            if where == 'after rename':
+            if where == 'after the rename':
                 replace(path, content)
                 die()
 
@@ -473,12 +477,12 @@ class FaultHook(Hook):
 
                     def write(self, data):
                         nonlocal size
-                        size += len(data)
-                        done = file.write(data)
-                        if isinstance(where, int) and size > where:
+                        if size + len(data) > limit:
+                            file.write(data[: max(limit - size, 0)])
                             file.flush()
                             die()
-                        return done
+                        size += len(data)
+                        return file.write(data)
 
                 content(Cut())
                 file.flush()

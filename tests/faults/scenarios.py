@@ -15,7 +15,14 @@ from runs import Faults, children_of, small_disk
 
 PACE = 0.03
 #: Where a save can be hit.
-PLACES = (0, 500, 20_000, 'before rename', 'after rename', 'pointer')
+PLACES = (
+    'no byte written',
+    '500 bytes written',
+    '20000 bytes written',
+    'before the rename',
+    'after the rename',
+    'before the pointer moves',
+)
 
 
 @dataclass
@@ -73,7 +80,7 @@ def kill_in_save(folder, reference, draws, where=None, which=None):
     run.start('--resume', faults=Faults(kill_in_save=(which, where)))
     assert run.wait() == [-signal.SIGKILL], run.log()[-2000:]
     unfinished = len(list(run.work_dir.glob('.*.tmp')))
-    assert unfinished == (where != 'after rename'), where
+    assert unfinished == (where != 'after the rename'), where
     run.finish('--resume')
     assert not list(run.work_dir.glob('.*.tmp'))
     return compared(run, reference, 1)
