@@ -7,7 +7,7 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.disk import survive_in
 from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
 from mmmoco.engine.unwrap import bare_model
-from mmmoco.registry import RUNNERS
+from mmmoco.registry import OPTIMIZERS, RUNNERS
 
 from .hooks.guard_hook import check_loader
 
@@ -55,6 +55,21 @@ class ContrastRunner(Runner):
         """Save, with what a resume by other processes needs to know."""
         meta = {'processes': describe_processes(self), **(meta or {})}
         super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build it.
+
+        Raises:
+            KeyError: If there is no such optimizer.
+        """
+        if isinstance(optim_wrapper, dict):
+            kind = (optim_wrapper.get('optimizer') or {}).get('type')
+            if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+                raise KeyError(
+                    f'optim_wrapper.optimizer.type={kind!r} is unknown; use '
+                    'for example SGD, AdamW or LARS.'
+                )
+        return super().build_optim_wrapper(optim_wrapper)
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Build it; a full disk then costs scalars, not the run."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 TOOLS = sorted(p.name for p in (ROOT / 'tools').glob('*.py'))
 DEMO, R50 = 'demo/mocov2_digits', 'mocov2_r50_8xb32'
@@ -26,6 +28,8 @@ def files(tmp_path_factory):
     (folder / 'text.pth').write_text('hello')
     (folder / 'broken.py').write_text('model = dict(\n')
     (folder / 'empty').mkdir()
+    (folder / 'images').mkdir()
+    Image.new('RGB', (8, 8)).save(folder / 'images' / 'a.png')
     return folder
 
 
@@ -65,7 +69,7 @@ def cases():
         yield tool, ['{broken}', *rest], 'broken.py'
         wrong = ['--cfg-options', 'modle.m=0.9']
         yield tool, [DEMO, *rest, *wrong], 'modle'
-        if '{good}' in rest:
+        if '{good}' in rest and tool != 'davis_seg.py':
             for name in ('missing', 'cut', 'text'):
                 bad = [a.replace('{good}', f'{{{name}}}') for a in rest]
                 yield tool, [DEMO, *bad], f'{name}.pth'
@@ -114,18 +118,19 @@ def cases():
     yield 'make_shards.py', ['{empty}', 'out'], 'empty'
     yield (
         'make_shards.py',
-        ['{empty}', 'out', '--samples-per-shard', '0'],
-        'samples-per-shard',
+        ['{images}', 'out', '--samples-per-shard', '0'],
+        'samples',
     )
     subset = ['--percent', '1', '--out', 'x.txt']
     yield 'make_label_subset.py', ['{missing}', *subset], 'missing'
     yield 'make_label_subset.py', ['{empty}', *subset], 'empty'
     yield (
         'make_label_subset.py',
-        ['{empty}', '--percent', '200', '--out', 'x'],
+        ['{images}', '--percent', '200', '--out', 'x'],
         '200',
     )
-    yield 'make_digit_scenes.py', ['--no-such'], '--no-such'
+    yield 'make_digit_scenes.py', ['out', '--no-such'], '--no-such'
+    yield 'make_digit_scenes.py', ['out', '--size', 'x'], '--size'
     yield 'report.py', ['{missing}'], 'missing'
     yield 'report.py', ['{empty}'], 'empty'
 

@@ -151,8 +151,9 @@ def _read_npy(source: str | io.BytesIO) -> AnyImage:
     Raises:
         ValueError: If it is not, or too large.
     """
-    file = Path(source).open('rb') if isinstance(source, str) else source
-    with file:
+    if isinstance(source, str):
+        source = io.BytesIO(Path(source).read_bytes())
+    with source as file:
         version = np.lib.format.read_magic(file)
         shape = _NPY_HEADERS[version](file)[0]
         check_size(*_sides(shape))

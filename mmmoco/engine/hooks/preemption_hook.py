@@ -51,7 +51,12 @@ class PreemptionHook(Hook):
         self._before: dict[int, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the signals; the run goes on, so remove the file."""
+        """Listen to the signals; the run goes on, so remove the file.
+
+        Raises:
+            ValueError: If there is no hook that saves.
+        """
+        self._saver = _checkpoint_hook(runner)
         if is_main_process():
             remove_marker(runner.work_dir)
         if threading.current_thread() is not threading.main_thread():
@@ -102,7 +107,7 @@ class PreemptionHook(Hook):
         runner.logger.warning(
             f'{name} at iteration {done}: saving the state, then ending.'
         )
-        hook = _checkpoint_hook(runner)
+        hook = self._saver
         saved = hook.save_now(runner)
         if is_main_process():
             write_marker(
