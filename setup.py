@@ -47,7 +47,14 @@ OPTIONAL = [
 TRACKING = ['mlflow-skinny', 'tensorboard']
 # Only the full set-up runs the tests in a browser.
 BROWSER = ['playwright']
-TEST = ['mypy', 'pytest', 'pytest-timeout', 'ruff', 'tensorboard']
+TEST = [
+    'hypothesis',
+    'mypy',
+    'pytest',
+    'pytest-timeout',
+    'ruff',
+    'tensorboard',
+]
 EXTRAS = {
     'mminstall': OPENMMLAB,
     'det': DET,

@@ -53,15 +53,21 @@ with socket.socket() as s:
   fi
   # A signal of the scheduler is for the training processes, which save and
   # end; torchrun itself would kill them, so it does not listen.
-  local restarts=()
+  local meeting=(
+    --node_rank="${NODE_RANK:-0}"
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port"
+  )
   if [[ -n ${MAX_RESTARTS:-} ]]; then
-    restarts=(--max-restarts="$MAX_RESTARTS")
+    # The default meeting place keeps the addresses of the processes that
+    # died, and the new ones then wait for those.
+    meeting=(
+      --max-restarts="$MAX_RESTARTS" --rdzv-backend=c10d --rdzv-id=mmmoco
+      --rdzv-endpoint="${MASTER_ADDR:-127.0.0.1}:$port"
+    )
   fi
   export PET_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT
   run_interruptible signal_children_of deaf "$python" -m torch.distributed.run \
-    --nnodes="$nodes" --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port" \
-    --nproc_per_node="$processes" ${restarts[@]+"${restarts[@]}"} \
+    --nnodes="$nodes" "${meeting[@]}" --nproc_per_node="$processes" \
     "$tools/$script" "$@"
 }
 

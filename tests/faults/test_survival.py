@@ -43,10 +43,9 @@ def test_killed_in_a_save(tmp_path, uninterrupted, draws, where):
 @pytest.mark.slow
 @pytest.mark.parametrize('mounted', [True, False])
 def test_full_disk(tmp_path, uninterrupted, draws, mounted):
-    if mounted:
-        with scenarios.small_disk() as disk:
-            if disk is None:
-                pytest.skip('may not mount a disk here')
+    with scenarios.small_disk() as disk:
+        if mounted and disk is None:
+            pytest.skip('may not mount a disk here')
     found = scenarios.full_disk(
         tmp_path, uninterrupted(), draws, mounted=mounted
     )
@@ -57,18 +56,23 @@ def test_full_disk(tmp_path, uninterrupted, draws, mounted):
 def test_a_disk_that_stays_full_is_an_error_at_the_end(
     tmp_path, uninterrupted
 ):
-    """And what was saved before is still there."""
-    run = scenarios.like(uninterrupted(), tmp_path)
-    run.start(faults=Faults(full=(4, 1000)))
-    assert run.wait() == [2]
-    log = run.log()
-    assert log.count('train.py: error: The run is complete, but its last') == 1
-    assert f'{run.work_dir}/iter_3.pth is what was saved before' in log
-    assert 'Traceback' not in log.replace('--- Logging error ---', '')[:0]
-    assert [p.name for p in run.checkpoints()] == ['iter_3.pth']
-    run.finish('--resume')
-    assert run.states().keys() == uninterrupted().states().keys()
-    assert run.differences(uninterrupted(), curves=False) == []
+    """And what was saved before is still there, to go on from."""
+    with scenarios.small_disk() as disk:
+        if disk is None:
+            pytest.skip('may not mount a disk here')
+        reference, work_dir = uninterrupted(), disk / 'run'
+        run = scenarios.like(reference, tmp_path, work_dir=work_dir)
+        ballast = disk / 'ballast'
+        run.start(faults=Faults(full=(4, 1000), ballast=ballast))
+        assert run.wait() == [2]
+        errors = [x for x in run.log().splitlines() if ': error: ' in x]
+        assert len(errors) == 1
+        assert 'The run is complete, but its last state' in errors[0]
+        assert f'{work_dir}/iter_3.pth is what was saved before' in errors[0]
+        assert [p.name for p in run.checkpoints()] == ['iter_3.pth']
+        ballast.unlink()
+        run.finish('--resume')
+        assert run.differences(reference, curves=False) == []
 
 
 @pytest.mark.slow
