@@ -48,7 +48,14 @@ DEMO = ['gradio']
 TRACKING = ['mlflow-skinny', 'tensorboard']
 # Only the full set-up runs the tests in a browser.
 BROWSER = ['playwright']
-TEST = ['mypy', 'pytest', 'pytest-timeout', 'ruff', 'tensorboard']
+TEST = [
+    'hypothesis',
+    'mypy',
+    'pytest',
+    'pytest-timeout',
+    'ruff',
+    'tensorboard',
+]
 EXTRAS = {
     'mminstall': OPENMMLAB,
     'det': DET,

@@ -1,4 +1,4 @@
-# Sourced by dist_train.sh, dist_test.sh and slurm_train.sh.
+# Sourced by dist_train.sh, dist_test.sh, slurm_train.sh and chains.
 # shellcheck shell=bash
 
 # The folder of the tools, in a checkout and in an installed package.
@@ -51,9 +51,78 @@ with socket.socket() as s:
   if ! nvidia-smi -L >/dev/null 2>&1; then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
   fi
-  exec "$python" -m torch.distributed.run \
-    --nnodes="$nodes" --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port" \
-    --nproc_per_node="$processes" \
+  # A signal of the scheduler is for the training processes, which save and
+  # end; torchrun itself would kill them, so it does not listen.
+  local meeting=(
+    --node_rank="${NODE_RANK:-0}"
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port"
+  )
+  if [[ -n ${MAX_RESTARTS:-} ]]; then
+    # The default meeting place keeps the addresses of the processes that
+    # died, and the new ones then wait for those.
+    meeting=(
+      --max-restarts="$MAX_RESTARTS" --rdzv-backend=c10d --rdzv-id=mmmoco
+      --rdzv-endpoint="${MASTER_ADDR:-127.0.0.1}:$port"
+    )
+  fi
+  export PET_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT
+  run_interruptible signal_children_of deaf "$python" -m torch.distributed.run \
+    --nnodes="$nodes" "${meeting[@]}" --nproc_per_node="$processes" \
     "$tools/$script" "$@"
+}
+
+# run_interruptible FORWARD COMMAND...: runs a command; SIGTERM and SIGUSR1 go
+# on through FORWARD SIGNAL PROCESS. Returns its status.
+run_interruptible() {
+  local forward=$1 process status interrupted name
+  shift
+  "$@" <&0 &
+  process=$!
+  for name in TERM USR1; do
+    # shellcheck disable=SC2064
+    trap "interrupted=1; $forward $name $process" "$name"
+  done
+  while true; do
+    interrupted='' status=0
+    wait "$process" || status=$?
+    # A signal ends the waiting too.
+    [[ -n $interrupted ]] || break
+  done
+  trap - TERM USR1
+  return "$status"
+}
+
+deaf() { # COMMAND...
+  trap '' TERM USR1
+  exec "$@"
+}
+
+signal_children_of() { # SIGNAL PROCESS
+  local file
+  for file in /proc/"$2"/task/*/children; do
+    # shellcheck disable=SC2046
+    kill -s "$1" $(<"$file") 2>/dev/null || true
+  done
+}
+
+# What train.py takes for its work dir.
+work_dir_of() { # CONFIG ARGUMENTS...
+  local config=$1 place
+  place="work_dirs/$(basename "${config%.py}")"
+  shift
+  while (($#)); do
+    case $1 in
+      --work-dir) place=${2:-} ;;
+      --work-dir=*) place=${1#*=} ;;
+    esac
+    shift
+  done
+  printf '%s\n' "$place"
+}
+
+# Ends a chain whose training was stopped: the next start goes on with it.
+stop_if_preempted() { # WORK_DIR
+  [[ -e $1/PREEMPTED ]] || return 0
+  printf '%s\n' "${0##*/}: $1 was pre-empted; the same command goes on." >&2
+  exit 0
 }

@@ -1,5 +1,6 @@
 # What every pre-training run has: the two update hooks, logging, checkpoints,
-# bad files counted and listed.
+# bad files counted and listed, a clean stop when the run diverges or the
+# scheduler needs the machine.
 default_scope = 'mmmoco'
 
 # Where flips, colours and blur are done: by the workers, or for whole batches
@@ -12,6 +13,8 @@ custom_hooks = [
     dict(type='DictionaryUpdateHook'),
     dict(type='MonitorHook'),
     dict(type='BadFilesHook'),
+    dict(type='NonFiniteHook'),
+    dict(type='PreemptionHook'),
 ]
 default_hooks = dict(
     guard=dict(type='GuardHook'),

@@ -13,10 +13,12 @@ from mmengine.logging import print_log
 
 from mmmoco.engine.checkpoint_io import CheckpointError
 from mmmoco.engine.collapse import CollapseError
+from mmmoco.engine.hooks.non_finite_hook import NonFiniteError
 
 #: What bad input raises; anything else is a fault of ours and keeps its
-#: stack trace.
-USER_ERRORS = (FileNotFoundError, KeyError, ValueError, ImportError)
+#: stack trace
+#: (files that are missing, unreadable or damaged are OSErrors).
+USER_ERRORS = (OSError, KeyError, ValueError, ImportError)
 
 
 class UsageError(ValueError):
@@ -66,6 +68,7 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
         *USER_ERRORS,
         CheckpointError,
         CollapseError,
+        NonFiniteError,
         TypeError,
     ) as error:
         # A TypeError is the user's where a config has an unknown argument.

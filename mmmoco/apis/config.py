@@ -125,9 +125,17 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         FileNotFoundError: If the config does not exist.
         KeyError: If an option names no existing key (a typing error would
             otherwise be ignored), except below ``type``-less dicts.
+        ValueError: If it, or a file that it builds on, is no valid Python.
     """
     enable_package_bases()
-    cfg = Config.fromfile(str(resolve_config(name)))
+    path = resolve_config(name)
+    try:
+        cfg = Config.fromfile(str(path))
+    except SyntaxError as error:
+        raise ValueError(
+            f'{str(path)!r}, or a file that it builds on, is no valid '
+            f'Python: {error.msg} (line {error.lineno}).'
+        ) from error
     if options:
         for key in options:
             _check_option(cfg, key)

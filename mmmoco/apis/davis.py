@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mmmoco.datasets.transforms import open_image
 from mmmoco.engine.results import append_result
 from mmmoco.evaluation.video import propagate, score_video, to_index
 
@@ -58,7 +59,7 @@ class Video:
 
 def read_index(path: Path) -> NDArray[np.uint8]:
     """Return the indices of a palette PNG, H×W."""
-    with Image.open(path) as image:
+    with open_image(path, str(path)) as image:
         return np.asarray(image, dtype=np.uint8)
 
 
@@ -101,7 +102,7 @@ def segment(
 
     def frames() -> Iterator[Tensor]:
         for path in video.frames:
-            with Image.open(path) as image:
+            with open_image(path, str(path)) as image:
                 pixels = np.asarray(image.convert('RGB'))
             resized = cv2.resize(
                 pixels, size[::-1], interpolation=cv2.INTER_AREA
@@ -132,7 +133,7 @@ def write_results(
     """
     target = folder / video.name
     target.mkdir(parents=True, exist_ok=True)
-    with Image.open(video.labels[0]) as given:
+    with open_image(video.labels[0], str(video.labels[0])) as given:
         palette = given.getpalette()
     for path, index in zip(video.frames, found, strict=True):
         image = Image.fromarray(index, mode='P')

@@ -7,6 +7,7 @@ code.
 
 import logging
 import os
+import signal
 from typing import Any
 
 import torch
@@ -34,6 +35,9 @@ def init_processes(
     cfg.launcher = launcher
     if launcher == 'none':
         return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        # tools/dist_train.sh lets torchrun ignore it, not its processes.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if torch.cuda.is_available():
         if not with_runner:
             init_dist(launcher)

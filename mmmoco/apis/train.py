@@ -1,11 +1,15 @@
 """Training: the job behind ``tools/train.py``."""
 
 import argparse
+import logging
 import os
 from collections.abc import Sequence
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
+
+from mmmoco.engine import checkpoint_io
+from mmmoco.engine.preemption import why_started_again
 
 from . import cli
 from .config import load_config, resolve_config
@@ -122,6 +126,18 @@ def prepare(args: argparse.Namespace) -> Config:
 
 
 def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
+    again = why_started_again(cfg.work_dir)
+    if again and checkpoint_io.any_numbered(cfg.work_dir):
+        # The same command, given again by a scheduler: --load-from and the
+        # path of --resume were for the first time.
+        print_log(
+            f'{again}: it goes on from its newest checkpoint. To start '
+            'afresh, take another --work-dir, or empty this one.',
+            logger='current',
+            level=logging.WARNING,
+        )
+        cfg.resume, cfg.load_from = True, None
+        return
     if args.resume and args.load_from:
         raise ValueError(
             '--resume continues a run, --load-from starts a new one from '

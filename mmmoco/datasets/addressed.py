@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import get_dist_info
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from mmmoco.functional import (
@@ -130,6 +131,11 @@ def transformed(
     return result
 
 
+#: Indices that become Python numbers together: a long epoch begins, and is
+#: resumed, without a list of all of it.
+_AT_ONCE = 4096
+
+
 @DATA_SAMPLERS.register_module()
 class AddressedSampler(Sampler[SampleAddress]):
     """Yield this process's share of every epoch, as addresses.
@@ -187,8 +193,10 @@ class AddressedSampler(Sampler[SampleAddress]):
         if self.infinite:
             epoch, start = epoch + start // len(self), start % len(self)
         while True:
-            for index in self._indices(epoch)[start:]:
-                yield SampleAddress(index, epoch, self.seed)
+            share = self._indices(epoch)[start:]
+            for part in share.split(_AT_ONCE) if len(share) else ():
+                for index in part.tolist():
+                    yield SampleAddress(index, epoch, self.seed)
             if not self.infinite:
                 return
             epoch, start = epoch + 1, 0
@@ -199,7 +207,7 @@ class AddressedSampler(Sampler[SampleAddress]):
         for position in itertools.islice(itertools.count(), start, stop):
             yield SampleAddress(position, self.epoch, self.seed)
 
-    def _indices(self, epoch: int) -> list[int]:
+    def _indices(self, epoch: int) -> Tensor:
         n = len(self.dataset)
         if self.shuffle:
             draws = generator(self.seed, epoch, 'order')
@@ -208,5 +216,4 @@ class AddressedSampler(Sampler[SampleAddress]):
             order = torch.arange(n)
         padded = order.repeat(-(-len(self) * self.world_size // n))
         share = padded[: len(self) * self.world_size]
-        indices: list[int] = share[self.rank :: self.world_size].tolist()
-        return indices
+        return share[self.rank :: self.world_size]

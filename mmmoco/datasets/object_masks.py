@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .digit_scenes import DigitScenes
+from .transforms.loading import open_image
 
 Masks = NDArray[np.bool_]
 
@@ -292,10 +293,10 @@ class LabelObjects(ObjectMasks):
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
         """Return an image with its objects."""
         image, label_file, instance_file = self.pairs[index]
-        labels = np.asarray(Image.open(_file(label_file)))
+        labels = _indices(label_file)
         masks, classes = [], []
         if instance_file is not None:
-            instances = np.asarray(Image.open(_file(instance_file)))
+            instances = _indices(instance_file)
             for value in np.unique(instances):
                 mask = instances == value
                 label = int(np.bincount(labels[mask]).argmax())
@@ -322,5 +323,10 @@ def _file(path: str | Path) -> Path:
 
 
 def _rgb(path: Path) -> Image.Image:
-    with Image.open(_file(path)) as image:
+    with open_image(_file(path), str(path)) as image:
         return image.convert('RGB')
+
+
+def _indices(path: Path) -> NDArray[Any]:
+    with open_image(_file(path), str(path)) as image:
+        return np.asarray(image)

@@ -76,6 +76,11 @@ class KNNProtocol:
         chosen = tuple(ks) or ((k,) if isinstance(k, int) else tuple(k))
         if min(chosen) < 1:
             raise ValueError(f'knn.k={min(chosen)}: must be at least 1.')
+        temperature = settings.get('temperature', 0.07)
+        if not temperature > 0:
+            raise ValueError(
+                f'knn.temperature={temperature}: must be positive (0.07).'
+            )
         size = len(bank.dataset)
         if max(chosen) > size:
             raise ValueError(
@@ -85,7 +90,7 @@ class KNNProtocol:
             bank,
             query,
             chosen,
-            settings.get('temperature', 0.07),
+            temperature,
             features,
             settings.get('backend', 'auto'),
             settings.get('memory_map'),

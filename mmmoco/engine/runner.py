@@ -4,8 +4,10 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.disk import survive_in
+from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
 from mmmoco.engine.unwrap import bare_model
-from mmmoco.registry import RUNNERS
+from mmmoco.registry import OPTIMIZERS, RUNNERS
 
 from .hooks.guard_hook import check_loader
 
@@ -15,9 +17,10 @@ class ContrastRunner(Runner):
     """mmengine's Runner, with the learning rate scaled as the papers do."""
 
     _resuming = False
+    _resumed_meta: dict[str, Any]
 
     def resume(self, filename: str, **kwargs: Any) -> None:
-        """Continue a run from a checkpoint.
+        """Continue a run from a checkpoint, also with other processes.
 
         Raises:
             CheckpointError: If the file holds weights only.
@@ -25,6 +28,11 @@ class ContrastRunner(Runner):
         self._resuming = True
         super().resume(filename, **kwargs)
         self._resuming = False
+        # The sampler was built before the seed of the run was known.
+        sampler = self.train_dataloader.sampler
+        if hasattr(sampler, 'seed'):
+            sampler.seed = self.seed
+        Reshard(self, self._resumed_meta.get('processes')).apply()
 
     def load_checkpoint(self, filename: str, **kwargs: Any) -> dict[str, Any]:
         """Load the weights; for a resume, the file must hold the rest too."""
@@ -33,16 +41,52 @@ class ContrastRunner(Runner):
         )
         if self._resuming:
             checkpoint_io.require_resumable(checkpoint, filename)
+            self._resumed_meta = checkpoint['meta']
         return checkpoint
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        *args: Any,
+        meta: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save, with what a resume by other processes needs to know."""
+        meta = {'processes': describe_processes(self), **(meta or {})}
+        super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build it.
+
+        Raises:
+            KeyError: If there is no such optimizer.
+        """
+        if isinstance(optim_wrapper, dict):
+            kind = (optim_wrapper.get('optimizer') or {}).get('type')
+            if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+                raise KeyError(
+                    f'optim_wrapper.optimizer.type={kind!r} is unknown; use '
+                    'for example SGD, AdamW or LARS.'
+                )
+        return super().build_optim_wrapper(optim_wrapper)
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        """Build it; a full disk then costs scalars, not the run."""
+        built = super().build_visualizer(visualizer)
+        for backend in built._vis_backends.values():
+            survive_in(backend)
+        return built
 
     def build_train_loop(self, loop: Any) -> Any:
         """Build the loop.
 
         Raises:
             ValueError: If an epoch would have no iteration, which the
-                schedules cannot be built for.
+                schedules cannot be built for, or no end.
         """
         built = super().build_train_loop(loop)
+        fit_sampler(built)
         check_loader(built.dataloader, self.world_size)
         return built
 

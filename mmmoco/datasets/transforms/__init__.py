@@ -14,7 +14,7 @@ from .fast_views import (
     FastSolarize,
     FastView,
 )
-from .loading import LoadRGB, ToPIL, decode_rgb
+from .loading import LoadRGB, ToPIL, decode_rgb, open_image
 from .multi_hot import MultiHot
 from .pipeline import build_pipeline
 from .satellite import DiscreteRotation, GaussianNoise, SeasonalViews
@@ -43,4 +43,5 @@ __all__ = [
     'Views',
     'build_pipeline',
     'decode_rgb',
+    'open_image',
 ]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mmmoco.registry import TRANSFORMS
 
 from .fast_views import Drawn, FastView
+from .loading import check_size
 
 Results = dict[str, Any]
 AnyImage = NDArray[Any]
@@ -87,7 +88,7 @@ class LoadBands(BaseTransform):
     def _read(self, source: str | io.BytesIO, path: str) -> AnyImage:
         """Return H×W×C."""
         if path.lower().endswith('.npy'):
-            image, axis = np.load(source, allow_pickle=False), None
+            image, axis = _read_npy(source), None
         else:
             image, axis = read_tiff(source)
         if image.ndim == 2:
@@ -144,6 +145,35 @@ def natural_order(path: Path) -> list[Any]:
     return [int(p) if p.isdigit() else p for p in parts]
 
 
+def _read_npy(source: str | io.BytesIO) -> AnyImage:
+    """Read an array, if the file is as long as its header says.
+
+    Raises:
+        ValueError: If it is not, or too large.
+    """
+    if isinstance(source, str):
+        source = io.BytesIO(Path(source).read_bytes())
+    with source as file:
+        version = np.lib.format.read_magic(file)
+        shape = _NPY_HEADERS[version](file)[0]
+        check_size(*_sides(shape))
+        file.seek(0)
+        array: AnyImage = np.load(file, allow_pickle=False)
+    return array
+
+
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def _sides(shape: Sequence[int]) -> tuple[int, int]:
+    """Width and height of an image of any order of axes."""
+    large = sorted(shape, reverse=True)[:2]
+    return (large[0], large[1]) if len(large) == 2 else (0, 0)
+
+
 def read_tiff(source: str | io.BytesIO) -> tuple[AnyImage, int | None]:
     """Return the first image of a TIFF, and the axis of its bands.
 
@@ -158,6 +188,7 @@ def read_tiff(source: str | io.BytesIO) -> tuple[AnyImage, int | None]:
         ) from error
     with tifffile.TiffFile(source) as file:
         series = file.series[0]
+        check_size(*_sides(series.shape))
         try:
             image = series.asarray()
         except ValueError as error:

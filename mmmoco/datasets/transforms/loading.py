@@ -1,6 +1,9 @@
 """From a file to uint8 RGB, whatever the file holds."""
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,53 @@ JPEG = b'\xff\xd8\xff'
 DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, EOFError)
 
 
+#: Larger images are refused before they are decoded: a file of a few kB can
+#: claim to hold gigabytes.
+MAX_PIXELS = 100_000_000
+
+
+@contextmanager
+def open_image(
+    source: str | os.PathLike[str] | bytes,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Image.Image]:
+    """Open an image with PIL, unless it is too large.
+
+    Args:
+        source: Path or content.
+        name: What to call it in errors.
+        max_pixels: The limit.
+
+    Raises:
+        OSError: If it cannot be decoded, within the block too, or is too
+            large.
+    """
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file) as image:
+            check_size(*image.size, max_pixels)
+            yield image
+    except FileNotFoundError:
+        raise
+    except (*DAMAGED, Image.DecompressionBombError) as error:
+        raise OSError(f'Cannot decode image {name!r}: {error}') from error
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse an image before it is decoded.
+
+    Raises:
+        OSError: If it has more pixels than allowed.
+    """
+    if width * height > max_pixels:
+        raise OSError(
+            f'{width}×{height} pixels are more than max_pixels={max_pixels}'
+        )
+
+
 def decode_rgb(
-    data: bytes, name: str, max_pixels: int = 100_000_000
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.uint8]:
     """Decode an image, as PIL's ``convert('RGB')`` defines it.
 
@@ -41,19 +89,10 @@ def decode_rgb(
     Raises:
         OSError: If it cannot be decoded to the end, or is too large.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise OSError(
-                    f'{width}×{height} pixels are more than '
-                    f'max_pixels={max_pixels}'
-                )
-            if image.mode == 'RGB' and data.startswith(JPEG):
-                return _decode_jpeg(data)
-            return _to_rgb(image)
-    except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise OSError(f'Cannot decode image {name!r}: {error}') from error
+    with open_image(data, name, max_pixels) as image:
+        if image.mode == 'RGB' and data.startswith(JPEG):
+            return _decode_jpeg(data)
+        return _to_rgb(image)
 
 
 def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
@@ -105,7 +144,7 @@ class LoadRGB(BaseTransform):
         max_pixels: Larger images are refused before they are decoded.
     """
 
-    def __init__(self, max_pixels: int = 100_000_000) -> None:
+    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
         self.max_pixels = max_pixels
 
     def transform(self, results: Results) -> Results:

@@ -26,7 +26,7 @@ deletes old checkpoints before it saves the new one; ours does not.
 """
 
 from .installing import install, uninstall
-from .latest import find_latest, require_resumable
+from .latest import any_numbered, find_latest, require_resumable
 from .reading import CheckpointError, UnsafeCheckpointError, read
 from .states import load_into, state_dict_of
 from .writing import remove_leftovers, write, write_bytes, write_text
@@ -34,6 +34,7 @@ from .writing import remove_leftovers, write, write_bytes, write_text
 __all__ = [
     'CheckpointError',
     'UnsafeCheckpointError',
+    'any_numbered',
     'find_latest',
     'install',
     'load_into',

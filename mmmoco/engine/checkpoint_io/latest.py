@@ -52,6 +52,11 @@ def find_latest(work_dir: PathLike) -> str | None:
     return None
 
 
+def any_numbered(work_dir: PathLike) -> bool:
+    """Whether a folder holds checkpoints of a run, readable or not."""
+    return bool(_candidates(Path(work_dir)))
+
+
 def require_resumable(checkpoint: dict[str, Any], path: PathLike) -> None:
     """Check that a checkpoint is the state of a run, not only weights.
 

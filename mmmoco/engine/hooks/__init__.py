@@ -5,6 +5,8 @@ from .guard_hook import GuardHook
 from .kernel_settings_hook import KernelSettingsHook
 from .knn_hook import KNNHook
 from .monitor_hook import MonitorHook
+from .non_finite_hook import NonFiniteHook
+from .preemption_hook import PreemptionHook
 from .update_hooks import DictionaryUpdateHook, KeyEncoderUpdateHook
 from .verify_pretrained_hook import VerifyPretrainedHook
 
@@ -18,5 +20,7 @@ __all__ = [
     'KernelSettingsHook',
     'KeyEncoderUpdateHook',
     'MonitorHook',
+    'NonFiniteHook',
+    'PreemptionHook',
     'VerifyPretrainedHook',
 ]

@@ -8,6 +8,7 @@ from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmmoco.engine.disk import survive
 from mmmoco.registry import HOOKS
 
 LIST_NAME = 'bad_files.txt'
@@ -135,9 +136,12 @@ class BadFilesHook(Hook):
             return
         self._listed |= new.keys()
         file = os.path.join(runner.work_dir, LIST_NAME)
-        with open(file, 'a', encoding='utf-8') as stream:
-            for name, reason in new.items():
-                stream.write(f'{name}\t{reason}\n')
+        text = ''.join(f'{name}\t{reason}\n' for name, reason in new.items())
+        with (
+            survive(f'{file} is not written', file),
+            open(file, 'a', encoding='utf-8') as stream,
+        ):
+            stream.write(text)
         shown = ', '.join(f'{n!r} ({r})' for n, r in list(new.items())[:3])
         more = f' and {len(new) - 3} more' if len(new) > 3 else ''
         runner.logger.warning(

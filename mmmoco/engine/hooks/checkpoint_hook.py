@@ -6,6 +6,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.disk import survive, warn
 from mmmoco.registry import HOOKS
 
 
@@ -16,6 +17,9 @@ class ContrastCheckpointHook(CheckpointHook):
     A checkpoint that is due in the middle of a gradient accumulation waits
     for the next optimizer step: gradients and staged keys are not saved. An
     outdated checkpoint is deleted after the new one is written, never before.
+    A save that fails (the disk is full) is lost with a warning and the run
+    goes on; only if the last state cannot be saved either, it ends with an
+    error.
 
     Args:
         **kwargs: As for mmengine's CheckpointHook.
@@ -30,6 +34,8 @@ class ContrastCheckpointHook(CheckpointHook):
         super().__init__(**kwargs)
         self._waiting = False
         self._kept: list[str] = []
+        self._failed: OSError | None = None  # of the newest save
+        self._saved_at = -1
 
     def after_train_iter(
         self,
@@ -49,14 +55,50 @@ class ContrastCheckpointHook(CheckpointHook):
             self._waiting = True
             return
         self._waiting = False
+        runner.logger.info(
+            f'Saving checkpoint at {runner.iter + 1} iterations'
+        )
+        self._save_iteration(runner, runner.iter + 1)
+
+    def save_now(self, runner: Runner) -> bool:
+        """Save after the running iteration, unless that was done.
+
+        Returns:
+            Whether the state is saved.
+        """
+        if self._saved_at != runner.iter + 1:
+            self._save_iteration(runner, runner.iter + 1)
+        return self._failed is None
+
+    def after_train(self, runner: Runner) -> None:
+        """Try again, if the last state could not be saved.
+
+        Raises:
+            CheckpointError: If it still cannot.
+        """
+        if self._failed is not None:
+            self._save_iteration(runner, runner.iter)
+        if self._failed is not None:
+            raise checkpoint_io.CheckpointError(
+                f'The run is complete, but its last state {self._failed}. '
+                f'{self.last_ckpt or "Nothing"} is what was saved before: '
+                'make room and --resume.'
+            )
+        super().after_train(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: Any) -> None:
+        """Save the best model, if that is asked for and works."""
+        with survive('The best model is not saved'):
+            super().after_val_epoch(runner, metrics)
+
+    def _save_iteration(self, runner: Runner, done: int) -> None:
+        """Save under the number of the iteration, in any loop."""
         by_epoch, template = self.by_epoch, self.filename_tmpl
         self.by_epoch = False
         self.filename_tmpl = template.replace('epoch_', 'iter_')
+        meta = dict(epoch=runner.epoch, iter=done)
         try:
-            runner.logger.info(
-                f'Saving checkpoint at {runner.iter + 1} iterations'
-            )
-            self._save_checkpoint(runner)
+            self._save_checkpoint_with_step(runner, done, meta)
         finally:
             self.by_epoch, self.filename_tmpl = by_epoch, template
 
@@ -108,11 +150,18 @@ class ContrastCheckpointHook(CheckpointHook):
             if is_main_process():
                 pointer = os.path.join(runner.work_dir, 'last_checkpoint')
                 checkpoint_io.write_text(pointer, self.last_ckpt)
-        except OSError:
+        except OSError as error:
             # The older files are still there, and still the ones to keep.
             self._kept, self.last_ckpt = kept, last
             self._publish(runner)
-            raise
+            self._failed = error
+            warn(
+                f'THE CHECKPOINT WAS NOT SAVED: {error}. Training goes on; '
+                f'the newest good one is {last}. Make room: the next save '
+                'comes when it is due.'
+            )
+            return
+        self._failed, self._saved_at = None, meta['iter']
         if is_main_process():
             for file in outdated:
                 path = self.file_backend.join_path(self.out_dir, file)

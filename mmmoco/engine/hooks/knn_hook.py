@@ -1,10 +1,15 @@
+import os
 from typing import Any
 
+from mmengine.dist import broadcast, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import nn
 
+from mmmoco.engine.disk import survive
 from mmmoco.engine.knn_protocol import KNNProtocol
 from mmmoco.engine.results import append_result
+from mmmoco.engine.statistics import statistics_of
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import HOOKS
 
@@ -80,7 +85,10 @@ class KNNHook(Hook):
             runner: The runner.
             done: Epochs (or iterations) trained.
         """
-        results = self.protocol.evaluate(bare_model(runner))
+        model = bare_model(runner)
+        share_statistics(model)
+        results = self.protocol.evaluate(model)
+        results_file = os.path.join(runner.work_dir, 'results.jsonl')
         iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
         unit = 'iterations' if iterations else 'epochs'
         for k, metrics in results.items():
@@ -101,13 +109,26 @@ class KNNHook(Hook):
                 {f'knn/{name}{suffix}': x for name, x in metrics.items()},
                 step=done,
             )
-            append_result(
-                runner.work_dir,
-                task='knn',
-                protocol=described,
-                metrics=metrics,
-                cfg=runner.cfg,
-                epoch=runner.epoch if iterations else done,
-                seed=runner.seed,
-            )
+            with survive('The k-NN result is not written', results_file):
+                append_result(
+                    runner.work_dir,
+                    task='knn',
+                    protocol=described,
+                    metrics=metrics,
+                    cfg=runner.cfg,
+                    epoch=runner.epoch if iterations else done,
+                    seed=runner.seed,
+                )
         return results[self.protocol.ks[0]]
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Give all processes the BatchNorm statistics of the first.
+
+    They are those that a checkpoint holds: the accuracy is the one of the
+    checkpoint, also in a run that was resumed from it. Training does not read
+    them.
+    """
+    if get_world_size() > 1:
+        for buffer in statistics_of(model):
+            broadcast(buffer)

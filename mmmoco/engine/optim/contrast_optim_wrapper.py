@@ -12,6 +12,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from mmmoco.engine.statistics import statistics_of
 from mmmoco.registry import OPTIM_WRAPPERS
 
 DTYPES = {
@@ -26,10 +27,11 @@ class ContrastOptimWrapper(OptimWrapper):
     """Precision, accumulation, and the decision whether a step is taken.
 
     After the last backward of an accumulation all processes agree whether
-    every gradient is finite. Only then the optimizer steps, and only then
-    :attr:`stepped` is True: the hooks that move key encoder and dictionary
-    read nothing else. ``should_update()`` is also true when a step is
-    skipped.
+    every loss and every gradient is finite. Only then the optimizer steps,
+    and only then :attr:`stepped` is True: the hooks that move key encoder and
+    dictionary read nothing else. ``should_update()`` is also true when a step
+    is skipped; BatchNorm's statistics, which every forward moves, then go
+    back to where they were before the accumulation.
 
     Args:
         dtype: ``'float32'``; ``'bfloat16'`` (mixed precision on CPU and
@@ -42,6 +44,7 @@ class ContrastOptimWrapper(OptimWrapper):
         stepped: Whether the last call of :meth:`update_params` changed the
             parameters.
         skipped: Steps that were not taken because of a non-finite gradient.
+        skipped_in_a_row: Those since the last step that was taken.
         grad_norm: L2 norm of the gradient at the last step or skipped step.
 
     Raises:
@@ -73,12 +76,19 @@ class ContrastOptimWrapper(OptimWrapper):
             if loss_scale != 'dynamic':
                 self.scaler = GradScaler('cuda', init_scale=float(loss_scale))
         self.stepped = False
-        self.skipped = 0
+        self.skipped = self.skipped_in_a_row = 0
         self.grad_norm: Tensor | None = None
+        self._losses_finite: Tensor | None = None
+        #: Buffers of the normalisation layers, and their values before the
+        #: accumulation.
+        self._statistics: tuple[list[Tensor], list[Tensor]] | None = None
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast, and no gradient exchange inside an accumulation."""
+        if self._statistics is None or self.should_update():
+            buffers = statistics_of(model)
+            self._statistics = buffers, [b.clone() for b in buffers]
         with super().optim_context(model):
             if self.dtype is None:
                 yield
@@ -100,26 +110,24 @@ class ContrastOptimWrapper(OptimWrapper):
     ) -> None:
         """Back-propagate; at the end of an accumulation step, or skip."""
         self.stepped = False
+        finite = torch.isfinite(loss.detach()).all()
+        if self._losses_finite is not None:
+            finite = finite & self._losses_finite
+        self._losses_finite = finite
         self.backward(self.scale_loss(loss))
         if not self.should_update():
             return
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         self.grad_norm = self._gradient_norm()
-        if self._all_agree(bool(torch.isfinite(self.grad_norm))):
+        finite = finite & torch.isfinite(self.grad_norm)
+        self._losses_finite = None
+        if self._all_agree(bool(finite)):
             self.step(**(step_kwargs or {}))
             self.stepped = True
+            self.skipped_in_a_row = 0
         else:
-            self.skipped += 1
-            print_log(
-                'Skipped an optimizer step: its gradient is not finite '
-                f'(norm {float(self.grad_norm):g}; {self.skipped} skipped so '
-                'far). Weights, key encoder and dictionary stay as they '
-                'were. If it goes on, look at the learning rate and at the '
-                'images.',
-                logger='current',
-                level=logging.WARNING,
-            )
+            self._skip(loss)
         if self.scaler is not None:
             self.scaler.update()
         self.zero_grad(**(zero_kwargs or {}))
@@ -132,6 +140,24 @@ class ContrastOptimWrapper(OptimWrapper):
             self.scaler.step(self.optimizer, **kwargs)
         else:
             self.optimizer.step(**kwargs)
+
+    def _skip(self, loss: Tensor) -> None:
+        """Count a step that is not taken, and undo what the forward did."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self._statistics is not None:
+            for buffer, before in zip(*self._statistics, strict=True):
+                buffer.copy_(before)
+        print_log(
+            'Skipped an optimizer step: loss or gradient is not finite (loss '
+            f'{float(loss.detach()):g}, norm {float(self.grad_norm or 0):g}; '
+            f'{self.skipped} skipped so far, {self.skipped_in_a_row} in a '
+            'row). Weights, key encoder, dictionary and statistics stay as '
+            'they were. If it goes on, look at the learning rate and at the '
+            'images.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
     def _gradient_norm(self) -> Tensor:
         grads = [
@@ -154,6 +180,7 @@ class ContrastOptimWrapper(OptimWrapper):
         """The optimizer's state, the loss scale and the skip count."""
         state = super().state_dict()
         state['skipped_steps'] = self.skipped
+        state['skipped_in_a_row'] = self.skipped_in_a_row
         if self.scaler is not None:
             state['loss_scaler'] = self.scaler.state_dict()
         return state
@@ -162,6 +189,7 @@ class ContrastOptimWrapper(OptimWrapper):
         """Restore what :meth:`state_dict` returned, or a plain optimizer."""
         state = dict(state_dict)
         self.skipped = state.pop('skipped_steps', 0)
+        self.skipped_in_a_row = state.pop('skipped_in_a_row', 0)
         scaler = state.pop('loss_scaler', None)
         if self.scaler is not None and scaler is not None:
             self.scaler.load_state_dict(scaler)

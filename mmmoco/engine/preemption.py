@@ -1,0 +1,57 @@
+"""Being stopped by the scheduler, and starting again."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from mmmoco.engine import checkpoint_io
+
+#: File in the work dir of a run that was stopped and can go on.
+MARKER = 'PREEMPTED'
+
+#: Where torchrun and Slurm count how often they started a job again.
+RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+
+
+class Preempted(SystemExit):
+    """The run stopped because it was asked to, with its state saved.
+
+    Uncaught it ends the process with exit code 0; whoever goes on after a
+    training must look for the marker.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+def write_marker(work_dir: str, **facts: Any) -> None:
+    """Say in ``work_dir`` that the run was stopped and can go on.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    facts['time'] = time.strftime('%Y-%m-%dT%H:%M:%S')
+    text = json.dumps(facts, indent=2) + '\n'
+    checkpoint_io.write_text(Path(work_dir, MARKER), text)
+
+
+def remove_marker(work_dir: str) -> None:
+    """Remove the marker, if there is one."""
+    Path(work_dir, MARKER).unlink(missing_ok=True)
+
+
+def why_started_again(work_dir: str) -> str | None:
+    """Return why a run is a continuation although nobody said so, or None.
+
+    Args:
+        work_dir: Of the run.
+    """
+    if Path(work_dir, MARKER).is_file():
+        return f'{work_dir}/{MARKER} says that this run was stopped'
+    for name in RESTART_COUNTS:
+        count = os.environ.get(name, '0')
+        if count.isdigit() and int(count):
+            return f'{name}={count}'
+    return None

@@ -1,0 +1,183 @@
+"""Going on with another number of processes, or another batch."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+
+
+def describe_processes(runner: Runner) -> dict[str, int]:
+    """Return how the runner cuts the data into batches."""
+    loader = runner.train_dataloader
+    return {
+        'processes': runner.world_size,
+        'batch': loader.batch_size or 0,
+        'accumulation': getattr(
+            runner.optim_wrapper, '_accumulative_counts', 1
+        ),
+        'epoch_length': _length(loader),
+    }
+
+
+def _length(loader: Any) -> int:
+    try:
+        return len(loader)
+    except TypeError:  # A stream of unknown length.
+        return 0
+
+
+def fit_sampler(loop: Any) -> None:
+    """Let our sampler end where the loop wants it to.
+
+    Raises:
+        ValueError: If an epoch-based loop would never end its first epoch.
+    """
+    sampler = loop.dataloader.sampler
+    if not hasattr(sampler, 'infinite'):
+        return
+    if isinstance(loop, IterBasedTrainLoop):
+        # Else the loop begins the loader again and again, and cannot tell
+        # where it was when the run is resumed.
+        sampler.infinite = True
+    elif isinstance(loop, EpochBasedTrainLoop) and sampler.infinite:
+        raise ValueError(
+            'train_dataloader.sampler.infinite=True has no end, and the '
+            'epoch-based loop waits for it: set it to False, or use '
+            "train_cfg.type='IterBasedTrainLoop'."
+        )
+
+
+@dataclass
+class Reshard:
+    """Fits a resumed runner to its processes, and says what changes.
+
+    Nothing in a checkpoint belongs to one process: weights, optimizer and
+    dictionary are the same on all. What depends on their number is the place
+    in the data, the units of schedules that count iterations, and the batch.
+
+    Args:
+        runner: Just resumed.
+        before: :func:`describe_processes` of the run that saved; None if
+            unknown (then nothing is done).
+    """
+
+    runner: Runner
+    before: dict[str, int] | None
+
+    def apply(self) -> None:
+        """Do it, if anything differs."""
+        before, now = self.before, describe_processes(self.runner)
+        if not before or before == now:
+            return
+        micro = [d['batch'] * d['processes'] for d in (before, now)]
+        effective = [
+            size * d['accumulation']
+            for size, d in zip(micro, (before, now), strict=True)
+        ]
+        lines = [
+            f'The checkpoint is of {_described(before)}; this run has '
+            f'{_described(now)}.',
+            f'Effective batch: {effective[0]} before, {effective[1]} now.',
+            self._learning_rate(*effective),
+        ]
+        epochs = isinstance(self.runner.train_loop, EpochBasedTrainLoop)
+        if epochs and before['epoch_length'] and now['epoch_length']:
+            lines.append(self._place(before, now, *micro))
+        elif micro[0] != micro[1]:
+            done = self.runner.iter
+            lines.append(
+                f'The place in the data is that of iteration {done} of a run '
+                f'with the new batch: {done * micro[1]} samples instead of '
+                f'{done * micro[0]}.'
+            )
+        lines.append(
+            'From here on the run is not the one it would have been: '
+            'batches are cut differently, so BatchNorm, ShuffleBN and the '
+            'draws of each process differ.'
+        )
+        self.runner.logger.log(logging.WARNING, ' '.join(lines))
+
+    def _learning_rate(self, before: int, now: int) -> str:
+        groups = self.runner.optim_wrapper.optimizer.param_groups
+        rates = sorted({group['lr'] for group in groups})
+        shown = ', '.join(f'{rate:g}' for rate in rates)
+        if before == now:
+            return f'Learning rate: {shown}, as before.'
+        factor = now / before
+        scale = self.runner.auto_scale_lr or {}
+        if not scale.get('enable', False):
+            return (
+                f'Learning rate: stays {shown}, as the checkpoint has it '
+                f'(--auto-scale-lr would multiply it by {factor:g}).'
+            )
+        for group in groups:
+            group['lr'] *= factor
+            group['initial_lr'] = group.get('initial_lr', 0.0) * factor
+        for scheduler in self._schedulers():
+            if scheduler.param_name == 'lr':
+                scheduler.base_values = [
+                    value * factor for value in scheduler.base_values
+                ]
+        return f'Learning rate: {shown} multiplied by {factor:g}.'
+
+    def _place(
+        self, before: dict[str, int], now: dict[str, int], old: int, new: int
+    ) -> str:
+        """Count the iterations of an epoch-based run in the new unit."""
+        runner, loop = self.runner, self.runner.train_loop
+        lengths = before['epoch_length'], now['epoch_length']
+        done = runner.iter - runner.epoch * lengths[0]
+        kept = min(done * old // max(new, 1), lengths[1])
+        # Not within an accumulation, where no state was saved.
+        start = runner.epoch * lengths[1]
+        kept = max(kept - (start + kept) % now['accumulation'], 0)
+        loop._iter = start + kept
+        for scheduler in self._schedulers():
+            if not scheduler.by_epoch:
+                _restate(scheduler, lengths[1] / lengths[0], loop._iter)
+        text = f'An epoch has {lengths[1]} iterations instead of {lengths[0]}'
+        if done:
+            text += (
+                f'; of this one {done * old} samples were used, and it goes '
+                f'on after {kept * new}'
+            )
+        return (
+            f'{text}; iteration {loop._iter} comes next. Schedules by '
+            'iteration were restated in the new unit.'
+        )
+
+    def _schedulers(self) -> list[Any]:
+        found = self.runner.param_schedulers or []
+        return list(found) if isinstance(found, list) else []
+
+
+def _restate(scheduler: Any, ratio: float, done: int) -> None:
+    """Count a schedule in iterations that are ``ratio`` times as many."""
+    length = scheduler.end - scheduler.begin
+    follows = getattr(scheduler, 'total_iters', None) == length - 1
+    for name in ('begin', 'end', 'T_max', 'total_iters', 'step_size'):
+        value = getattr(scheduler, name, None)
+        if isinstance(value, int) and value < _WITHOUT_END:
+            setattr(scheduler, name, round(value * ratio))
+    if follows:
+        scheduler.total_iters = scheduler.end - scheduler.begin - 1
+    if hasattr(scheduler, 'milestones'):
+        counts = type(scheduler.milestones)()
+        for milestone, times in scheduler.milestones.items():
+            counts[round(milestone * ratio)] += times
+        scheduler.milestones = counts
+    scheduler._global_step = done
+    last = min(done, scheduler.end - 1) - scheduler.begin
+    scheduler.last_step = max(last, -1)
+
+
+#: mmengine's end of a schedule that has none is 10^9.
+_WITHOUT_END = 10**9
+
+
+def _described(facts: dict[str, int]) -> str:
+    return (
+        f'{facts["processes"]} process(es) x batch {facts["batch"]} x '
+        f'accumulation {facts["accumulation"]}'
+    )

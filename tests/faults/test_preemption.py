@@ -1,0 +1,262 @@
+"""Signals of a scheduler: saved, marked, exit code 0, and on again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import scenarios
+import torch
+from runs import SMALL, Faults
+
+from mmmoco.apis import train
+from mmmoco.engine import checkpoint_io, preemption
+
+ROOT = Path(__file__).parents[2]
+WORKERS = {
+    'train_dataloader__num_workers': 2,
+    'optim_wrapper__accumulative_counts': 2,
+}
+
+
+def test_stops_at_the_optimizer_step(tmp_path, uninterrupted):
+    """In an accumulation it goes on to its end."""
+    reference = uninterrupted(**WORKERS)
+    run = scenarios.like(reference, tmp_path)
+    run.start(faults=Faults(signal_at=(4, 'SIGUSR1')))
+    assert run.wait() == [0]
+    marker = json.loads(run.marker().read_text())
+    assert marker['signal'] == 'SIGUSR1' and marker['iteration'] == 6
+    assert marker['checkpoint'] == str(run.work_dir / 'iter_6.pth')
+    run.finish()
+    assert not run.marker().exists()
+    assert 'PREEMPTED says that this run was stopped' in run.log()
+    assert run.differences(reference) == []
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_job(tmp_path, uninterrupted):
+    """Data workers receive it too, and must live until the save."""
+    found = scenarios.stop_signal(
+        tmp_path,
+        uninterrupted(**WORKERS),
+        scenarios.source(0),
+        group=True,
+    )
+    assert found.differences == []
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_one_rank_received_it(tmp_path, uninterrupted):
+    reference = uninterrupted(processes=2, train_cfg__max_epochs=6)
+    run = scenarios.like(reference, tmp_path)
+    run.start(faults=Faults(signal_at=(4, 'SIGTERM', 1)))
+    assert run.wait() == [0, 0]
+    assert run.done() == 5
+    run.finish()
+    assert run.differences(reference) == []
+
+
+@pytest.fixture
+def chosen(tmp_path, monkeypatch):
+    """What train.py would start from, in a work dir."""
+    for name in preemption.RESTART_COUNTS:
+        monkeypatch.delenv(name, raising=False)
+
+    def choose(*arguments):
+        args = ['demo/mocov2_digits', '--work-dir', str(tmp_path), *arguments]
+        cfg = train.prepare(train.parser().parse_args(args))
+        return cfg.resume, cfg.load_from
+
+    return choose
+
+
+def test_what_a_start_goes_on_from(chosen, tmp_path, monkeypatch):
+    path = str(tmp_path / 'other.pth')
+    torch.save({}, path)
+    first = chosen('--load-from', path)
+    assert first == (False, path)
+    preemption.write_marker(str(tmp_path), iteration=3)
+    assert chosen('--load-from', path) == first  # There is no checkpoint.
+    checkpoint_io.write({}, tmp_path / 'iter_3.pth')
+    assert chosen('--load-from', path) == (True, None)
+    assert chosen() == (True, None)
+    preemption.remove_marker(str(tmp_path))
+    assert chosen() == (False, None)
+    for name in preemption.RESTART_COUNTS:
+        monkeypatch.setenv(name, '0')
+        assert chosen('--load-from', path) == first
+        monkeypatch.setenv(name, '2')
+        assert chosen('--load-from', path) == (True, None)
+        assert chosen('--resume', path) == (True, None)
+        monkeypatch.delenv(name)
+
+
+def test_bad_signals_are_named():
+    from mmmoco.engine.hooks import PreemptionHook
+
+    with pytest.raises(ValueError, match="'SIGNO' is no signal"):
+        PreemptionHook(signals=['SIGNO'])
+
+
+def test_without_our_checkpoint_hook_it_says_so(small_config, runner_of):
+    cfg = small_config()
+    cfg.default_hooks.checkpoint = None
+    runner = runner_of(cfg)
+    hook = next(
+        h for h in runner.hooks if type(h).__name__ == 'PreemptionHook'
+    )
+    with pytest.raises(ValueError, match='ContrastCheckpointHook'):
+        hook.before_train(runner)
+
+
+# The scripts
+
+
+def executable(path, text):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A Slurm of two programs; srun's task reacts as train.py does."""
+    executable(
+        tmp_path / 'bin' / 'srun',
+        '#!/bin/bash\n'
+        "trap 'mkdir -p work_dirs/c; touch work_dirs/c/PREEMPTED; exit 0' "
+        'USR1 TERM\n'
+        'touch started\n'
+        'for i in $(seq 200); do [[ -e go_on ]] && exit 3; sleep 0.1; done\n',
+    )
+    executable(
+        tmp_path / 'bin' / 'scontrol', '#!/bin/bash\necho "$@" >>scontrol\n'
+    )
+
+    def start(**env):
+        process = subprocess.Popen(
+            [
+                *('bash', ROOT / 'tools' / 'slurm_train.sh'),
+                *('gpu', 'job', 'configs/c.py', '--amp'),
+            ],
+            cwd=tmp_path,
+            env=os.environ
+            | {
+                'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}',
+                'VIRTUAL_ENV': sys.prefix,
+            }
+            | env,
+        )
+        deadline = time.monotonic() + 20
+        while not (tmp_path / 'started').exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return process
+
+    return start
+
+
+@pytest.mark.parametrize('name', ['SIGUSR1', 'SIGTERM'])
+def test_slurm_requeues_what_was_stopped(cluster, tmp_path, name):
+    process = cluster(SLURM_JOB_ID='17')
+    process.send_signal(signal.Signals[name])
+    assert process.wait(20) == 0
+    assert (tmp_path / 'scontrol').read_text() == 'requeue 17\n'
+
+
+def test_slurm_requeues_nothing_else(cluster, tmp_path):
+    process = cluster(SLURM_JOB_ID='17')
+    (tmp_path / 'go_on').touch()
+    assert process.wait(20) == 3  # As srun.
+    assert not (tmp_path / 'scontrol').exists()
+    (tmp_path / 'go_on').unlink()
+    (tmp_path / 'started').unlink()
+    process = cluster()  # Not in a batch job.
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(20) == 0
+    assert not (tmp_path / 'scontrol').exists()
+
+
+def test_chains_stop_at_the_marker(tmp_path):
+    script = (
+        f'source {ROOT}/tools/launch.sh; stop_if_preempted "$1"; echo on;'
+        'work_dir_of a/b.py; work_dir_of b --amp --work-dir "x y"'
+    )
+    command = ['bash', '-c', script, 'chain', str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ['on', 'work_dirs/b', 'x y']
+    preemption.write_marker(str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, '')
+    assert 'the same command goes on' in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_torchrun_is_stopped_cleanly_and_restarts_by_itself(tmp_path):
+    """The real tools/dist_train.sh: SIGTERM, then a rank that is killed."""
+    options = SMALL | {
+        'train_cfg.max_epochs': 150,
+        'default_hooks.checkpoint.interval': 20,
+        'default_hooks.logger.interval': 20,
+    }
+    command = ['bash', 'tools/dist_train.sh', 'demo/mocov2_digits', '2']
+    command += ['--work-dir', str(tmp_path), '--cfg-options']
+    command += [f'{k}={v}' for k, v in options.items()]
+
+    def start(**env):
+        log = open(tmp_path / 'log', 'a')  # noqa: SIM115
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, env=os.environ | env
+        )
+
+    def wait_for(text, times=1):
+        deadline = time.monotonic() + 240
+        while (tmp_path / 'log').read_text().count(text) < times:
+            assert time.monotonic() < deadline, log_end()
+            time.sleep(0.05)
+
+    def log_end():
+        return (tmp_path / 'log').read_text()[-3000:]
+
+    process = start()
+    wait_for('Saving checkpoint at 20 iterations')
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, log_end()
+    assert time.monotonic() - sent < 30
+    assert (tmp_path / 'PREEMPTED').is_file()
+    stopped = checkpoint_io.read(checkpoint_io.find_latest(tmp_path))
+    done = stopped['meta']['iter']
+
+    process = start(MAX_RESTARTS='1')
+    wait_for(f', iter: {done}\n')
+    assert not (tmp_path / 'PREEMPTED').exists() or True
+    due = (done // 20 + 1) * 20
+    wait_for(f'Saving checkpoint at {due} iterations')
+    ranks = [
+        int(p.name)
+        for p in Path('/proc').iterdir()
+        if p.name.isdigit() and is_rank(p, str(tmp_path))
+    ]
+    assert len(ranks) == 2
+    os.kill(max(ranks), signal.SIGKILL)
+    wait_for('TORCHELASTIC_RESTART_COUNT=1: it goes on')
+    assert process.wait(240) == 0, log_end()
+    assert (tmp_path / 'iter_300.pth').is_file()
+
+
+def is_rank(place, work_dir):
+    try:
+        parts = (place / 'cmdline').read_bytes().split(b'\0')
+    except OSError:
+        return False
+    text = [part.decode(errors='replace') for part in parts]
+    script = any(part.endswith('tools/train.py') for part in text)
+    return script and work_dir in text and 'torch.distributed.run' not in text
