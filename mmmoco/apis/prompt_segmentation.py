@@ -248,6 +248,7 @@ class PageHandler(BaseHTTPRequestHandler):
         told = {
             'title': self.server.title,
             'examples': len(self.server.prompting.examples),
+            'most': MAX_BYTES,
         }
         text = PAGE.read_text(encoding='utf-8')
         # In a script, "<" could end it.
