@@ -237,8 +237,8 @@ class PageHandler(BaseHTTPRequestHandler):
         origin = self.headers.get('Origin')
         if origin is not None and urlsplit(origin).netloc != host:
             return False
-        own, port = self.server.server_address[:2]
-        if not is_loopback(str(own)):
+        own, port = cast(tuple[str, int], self.server.server_address)
+        if not is_loopback(own):
             return True
         known = {f'{name}:{port}' for name in (own, 'localhost', '127.0.0.1')}
         return host in known
