@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmmoco.apis import get_model, load_config, similarity, zero_shot_seg
+from mmmoco.apis import (
+    get_model,
+    load_config,
+    object_data,
+    similarity,
+    zero_shot_seg,
+)
 from mmmoco.apis import visualize_similarity as visualize
 from mmmoco.apis.cli import UsageError
 from mmmoco.apis.dense_features import (
@@ -65,6 +71,14 @@ def test_the_tool_reports_and_writes(checkpoint, tmp_path, capsys):
     assert best == pytest.approx(m['miou_oracle_objects'])
     assert (tmp_path / 'zero_shot.png').stat().st_size > 5000
     assert 'oracle' in capsys.readouterr().out
+
+
+def test_scenes_are_of_the_kind_that_the_demo_trains_on():
+    trained = load_config(MMC).train_dataloader.dataset
+    painter = object_data.digit_scenes('val', 1).scenes.painter
+    for name in ('background', 'contrast', 'noise', 'digits_per_image'):
+        assert getattr(painter, name) == tuple(trained[name])
+    assert (painter.split, painter.size) == ('val', trained['size'])
 
 
 def test_prompts_cost_no_forward(scenes):
