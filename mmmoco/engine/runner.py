@@ -85,6 +85,11 @@ class ContrastRunner(Runner):
             ValueError: If an epoch would have no iteration, which the
                 schedules cannot be built for, or no end.
         """
+        if (
+            isinstance(loop, dict)
+            and loop.get('type') == 'EpochBasedTrainLoop'
+        ):
+            loop = {**loop, 'type': 'mmmoco.ContrastEpochLoop'}
         built = super().build_train_loop(loop)
         fit_sampler(built)
         check_loader(built.dataloader, self.world_size)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
 from PIL import Image
 
 from mmmoco.datasets import ImageFolderDataset
@@ -10,6 +11,18 @@ from mmmoco.datasets.shard_writer import write_shards
 from mmmoco.engine.unwrap import bare_model
 
 CROP = dict(type='FastRandomResizedCrop', size=16)
+
+
+class Numbers(Hook):
+    """Notes epoch and number of every batch."""
+
+    seen = None
+
+    def before_train(self, runner):
+        Numbers.seen = []
+
+    def after_train_iter(self, runner, batch_idx, **_):
+        self.seen.append((runner.epoch, batch_idx))
 
 
 @pytest.fixture
@@ -71,7 +84,10 @@ def test_resuming_equals_not_having_stopped(
     cfg.load_from = f'{cfg.work_dir}/iter_6.pth'
     cfg.resume = True
     runner = runner_of(cfg)
+    runner.register_hook(Numbers(), 'VERY_LOW')
     runner.train()
     assert runner.iter == 8
+    if loop == 'epochs':
+        assert Numbers.seen == [(1, 2), (1, 3)]
     for name, value in bare_model(runner).state_dict().items():
         assert torch.equal(value, expected[name]), name

@@ -32,6 +32,7 @@ class AddressedRandomnessHook(Hook):
         done = runner.iter - runner.epoch * len(loader)
         if done > 0 and hasattr(loader.sampler, 'skip'):
             loader.sampler.skip(done * loader.batch_size)
+            runner.train_loop.first_batch = done
             runner.logger.info(
                 f'Continuing epoch {runner.epoch + 1} after {done} of '
                 f'{len(loader)} batches.'
