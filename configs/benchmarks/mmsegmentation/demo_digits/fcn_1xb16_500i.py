@@ -11,7 +11,9 @@ _base_ = [
         'mmseg::_base_/default_runtime.py',
     ),
 ]
-optim_wrapper = dict(optimizer=dict(lr=0.02, weight_decay=1e-4))
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=1e-4)
+)
 param_scheduler = [
     dict(type='MultiStepLR', milestones=[350, 450], by_epoch=False)
 ]
