@@ -19,6 +19,7 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank
@@ -135,6 +136,7 @@ class Run:
         try:
             os.setpgid(0, 0)
             die_with_parent()
+            np.random.seed()  # As in a process of its own.
             torch.set_num_threads(1)
             log = os.open(self.log_file(), os.O_WRONLY | os.O_CREAT | 0o2000)
             os.dup2(log, 1)

@@ -28,8 +28,9 @@ def files(tmp_path_factory):
     (folder / 'text.pth').write_text('hello')
     (folder / 'broken.py').write_text('model = dict(\n')
     (folder / 'empty').mkdir()
-    (folder / 'images').mkdir()
-    Image.new('RGB', (8, 8)).save(folder / 'images' / 'a.png')
+    (folder / 'images' / 'dogs').mkdir(parents=True)
+    picture = folder / 'images' / 'dogs' / 'a.png'
+    Image.new('RGB', (8, 8)).save(picture)
     return folder
 
 
