@@ -9,6 +9,10 @@ _base_ = [
     '../../../_base_/downstream/detection_runtime.py',
 ]
 train_cfg = dict(max_iters=500, val_interval=500)
+# With SGD the focal loss stays on a plateau for a time that luck decides.
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05)
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, end=50),
     dict(milestones=[350, 450], **_base_.steps),
