@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scenarios
+import torch
 from PIL import Image
 from runs import Faults
 
@@ -75,6 +76,10 @@ def test_interrupted_equals_uninterrupted(tmp_path, uninterrupted, kind):
         ]
         metrics = [text.split('}')[0] for text in results]
         assert metrics[0] == metrics[1]
+        # It took the statistics that the checkpoint has, on all processes.
+        first, second = (run.states(rank) for rank in range(2))
+        for name, value in first.items():
+            assert torch.equal(value, second[name]), name
 
 
 def checkpoint_seed(run):
