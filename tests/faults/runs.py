@@ -36,9 +36,6 @@ from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import DATASETS, HOOKS
 from mmmoco.visualization.scalars import merge_scalars, read_scalars
 
-# Laying the text out nicely, for every checkpoint, takes most of the time.
-Config.pretty_text = property(lambda self: repr(self.to_dict()))
-
 #: The demo, cut down: a tenth of a second for an epoch of four batches.
 SMALL = {
     'train_dataloader.batch_size': 16,
@@ -144,6 +141,8 @@ class Run:
             sys.stdout = os.fdopen(1, 'w', buffering=1, closefd=False)
             sys.stderr = os.fdopen(2, 'w', buffering=1, closefd=False)
             os.environ.update(env)
+            # Laying the text out for every checkpoint takes most of the time.
+            Config.pretty_text = property(lambda cfg: repr(cfg.to_dict()))
             if self.processes > 1:
                 os.environ.update(
                     RANK=str(rank),

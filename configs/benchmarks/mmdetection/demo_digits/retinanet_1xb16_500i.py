@@ -1,7 +1,7 @@
 # RetinaNet on embedded digit scenes: sees what pre-training gives a detector.
 # Hardware: two CPU cores.
-# Time: not measured.
-# Metric: not measured.
+# Time: 88 s of CPU time; not measured on a quiet machine.
+# Metric: 65.1 mAP pre-trained, 50.4 random (ours, mean of seeds 0 and 1).
 _base_ = [
     '../../../_base_/downstream/retinanet_plain-conv-net.py',
     '../../../_base_/downstream/digit_scenes_boxes.py',
