@@ -48,13 +48,14 @@ def init_processes(
             'with tools/dist_train.sh (--launcher pytorch).'
         )
     # mmengine would first ask for a CUDA device.
-    store, rank, processes = next(torch_dist.rendezvous('env://'))
+    c10d: Any = torch_dist  # Its types do not export what follows.
+    store, rank, processes = next(c10d.rendezvous('env://'))
     # torchrun may give its restarted processes the store in which the
     # addresses of those that died still stand.
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
     torch_dist.init_process_group(
         'gloo',
-        store=torch_dist.PrefixStore(f'attempt_{attempt}', store),
+        store=c10d.PrefixStore(f'attempt_{attempt}', store),
         rank=rank,
         world_size=processes,
     )
