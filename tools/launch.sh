@@ -58,8 +58,9 @@ with socket.socket() as s:
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port"
   )
   if [[ -n ${MAX_RESTARTS:-} ]]; then
-    # The default meeting place keeps the addresses of the processes that
-    # died, and the new ones then wait for those.
+    # Else the meeting place keeps the addresses of the processes that died,
+    # and the new ones wait for those.
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     meeting=(
       --max-restarts="$MAX_RESTARTS" --rdzv-backend=c10d --rdzv-id=mmmoco
       --rdzv-endpoint="${MASTER_ADDR:-127.0.0.1}:$port"

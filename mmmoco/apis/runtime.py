@@ -48,7 +48,17 @@ def init_processes(
             'with tools/dist_train.sh (--launcher pytorch).'
         )
     # mmengine would first ask for a CUDA device.
-    torch_dist.init_process_group('gloo')
+    c10d: Any = torch_dist  # Its types do not export what follows.
+    store, rank, processes = next(c10d.rendezvous('env://'))
+    # torchrun may give its restarted processes the store in which the
+    # addresses of those that died still stand.
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    torch_dist.init_process_group(
+        'gloo',
+        store=c10d.PrefixStore(f'attempt_{attempt}', store),
+        rank=rank,
+        world_size=processes,
+    )
     cfg.setdefault('env_cfg', ConfigDict()).dist_cfg = dict(backend='gloo')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
