@@ -2,7 +2,6 @@
 
 import io
 import re
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,7 +18,6 @@ from mmmoco.evaluation.zero_shot import similarity_maps
 pytestmark = pytest.mark.slow
 
 MMC = 'demo/mmc_digits'
-BROWSER = '/usr/bin/chromium'
 
 
 @pytest.fixture(scope='module')
@@ -193,20 +191,6 @@ def test_bad_arguments_are_one_line(options, words, checkpoint, url, capsys):
     assert exit_info.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert words in lines[-2] and 'Traceback' not in ''.join(lines)
-
-
-@pytest.fixture(scope='module')
-def browser():
-    """The Chromium of the system; missing, the test fails."""
-    from playwright.sync_api import sync_playwright
-
-    assert Path(BROWSER).is_file(), 'bash tools/setup.sh full installs it'
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=BROWSER, args=['--no-sandbox']
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.browser

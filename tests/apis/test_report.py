@@ -10,7 +10,6 @@ from matplotlib import image
 
 from mmmoco.apis import report
 
-BROWSER = '/usr/bin/chromium'
 CONFIG = """
 model = dict(
     backbone=dict(type='PlainConvNet'),
@@ -202,20 +201,6 @@ def test_the_same_folder_twice_and_a_bad_target(tmp_path, capsys):
     assert 'twice' in capsys.readouterr().err
     assert call(folder, '--out', tmp_path / 'no' / 'x.html') == 2
     assert 'no' in capsys.readouterr().err
-
-
-@pytest.fixture(scope='module')
-def browser():
-    """The Chromium of the system; missing, the test fails."""
-    from playwright.sync_api import sync_playwright
-
-    assert Path(BROWSER).is_file(), 'bash tools/setup.sh full installs it'
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=BROWSER, args=['--no-sandbox']
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.browser
