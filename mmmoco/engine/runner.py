@@ -10,6 +10,7 @@ from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import OPTIMIZERS, RUNNERS
 
 from .hooks.guard_hook import check_loader
+from .hooks.preemption_hook import PreemptionHook
 
 
 @RUNNERS.register_module()
@@ -33,6 +34,15 @@ class ContrastRunner(Runner):
         if hasattr(sampler, 'seed'):
             sampler.seed = self.seed
         Reshard(self, self._resumed_meta.get('processes')).apply()
+
+    def train(self) -> Any:
+        """Train; whatever ends it, signals are no longer listened to."""
+        try:
+            return super().train()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, PreemptionHook):
+                    hook.release()
 
     def load_checkpoint(self, filename: str, **kwargs: Any) -> dict[str, Any]:
         """Load the weights; for a resume, the file must hold the rest too."""

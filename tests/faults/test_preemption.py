@@ -1,6 +1,7 @@
 """Signals of a scheduler: saved, marked, exit code 0, and on again."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import scenarios
 import torch
+from mmengine.hooks import Hook
 from runs import SMALL, Faults
 
 from mmmoco.apis import train
@@ -104,15 +106,56 @@ def test_bad_signals_are_named():
         PreemptionHook(signals=['SIGNO'])
 
 
-def test_without_our_checkpoint_hook_it_says_so(small_config, runner_of):
+class Doing(Hook):
+    """Calls a function after an iteration, once."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def after_train_iter(self, runner, **_):
+        work, self.work = self.work, lambda: None
+        work()
+
+
+def test_a_run_that_saves_nothing_is_ended_at_once(small_config, runner_of):
     cfg = small_config()
     cfg.default_hooks.checkpoint = None
-    runner = runner_of(cfg)
-    hook = next(
-        h for h in runner.hooks if type(h).__name__ == 'PreemptionHook'
+    runner, own, seen = runner_of(cfg), signal.getsignal(signal.SIGTERM), []
+    runner.register_hook(
+        Doing(lambda: seen.append(signal.getsignal(signal.SIGTERM)))
     )
-    with pytest.raises(ValueError, match='ContrastCheckpointHook'):
-        hook.before_train(runner)
+    runner.train()
+    assert seen == [own]
+
+
+def test_processes_that_a_run_forks_can_be_ended(small_config, runner_of):
+    """As the pools of evaluators are: the signal is theirs alone."""
+    context, codes = multiprocessing.get_context('fork'), []
+
+    def fork_and_end():
+        process = context.Process(target=time.sleep, args=(60,), daemon=True)
+        process.start()
+        process.terminate()
+        process.join(20)
+        codes.append(process.exitcode)
+
+    runner = runner_of(small_config())
+    runner.register_hook(Doing(fork_and_end))
+    runner.train()
+    assert codes == [-signal.SIGTERM]
+    assert runner.iter == 4
+
+
+def test_a_run_that_fails_gives_the_signals_back(small_config, runner_of):
+    def fail():
+        raise RuntimeError('broken on purpose')
+
+    own = signal.getsignal(signal.SIGTERM)
+    runner = runner_of(small_config())
+    runner.register_hook(Doing(fail))
+    with pytest.raises(RuntimeError, match='on purpose'):
+        runner.train()
+    assert signal.getsignal(signal.SIGTERM) is own
 
 
 # The scripts

@@ -1,4 +1,5 @@
 import functools
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -49,14 +50,18 @@ class PreemptionHook(Hook):
         self.signals = [signal.Signals[name] for name in signals]
         self.received: str | None = None
         self._before: dict[int, Any] = {}
+        self._saver: ContrastCheckpointHook | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the signals; the run goes on, so remove the file.
-
-        Raises:
-            ValueError: If there is no hook that saves.
-        """
-        self._saver = _checkpoint_hook(runner)
+        """Listen to the signals; the run goes on, so remove the file."""
+        saver = _checkpoint_hook(runner)
+        if saver is None:
+            runner.logger.info(
+                'PreemptionHook: this run saves nothing (no '
+                'ContrastCheckpointHook), so a signal ends it at once.'
+            )
+            return
+        self._saver, self._pid = saver, os.getpid()
         if is_main_process():
             remove_marker(runner.work_dir)
         if threading.current_thread() is not threading.main_thread():
@@ -74,6 +79,10 @@ class PreemptionHook(Hook):
             self._before[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            # A forked process, such as one of a pool: it is not the training.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self.received = signal.Signals(number).name
 
     def after_train_iter(
@@ -88,7 +97,7 @@ class PreemptionHook(Hook):
         Raises:
             Preempted: Ends the process.
         """
-        if not runner.optim_wrapper.should_update():
+        if self._saver is None or not runner.optim_wrapper.should_update():
             return
         asked = torch.tensor(float(self.received is not None))
         asked = asked.to(get_device())
@@ -98,6 +107,10 @@ class PreemptionHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Listen no longer."""
+        self.release()
+
+    def release(self) -> None:
+        """Give the signals back to whoever had them."""
         while self._before:
             signal.signal(*self._before.popitem())
 
@@ -108,6 +121,7 @@ class PreemptionHook(Hook):
             f'{name} at iteration {done}: saving the state, then ending.'
         )
         hook = self._saver
+        assert hook is not None
         saved = hook.save_now(runner)
         if is_main_process():
             write_marker(
@@ -123,19 +137,15 @@ class PreemptionHook(Hook):
             )
         runner.visualizer.close()
         barrier()
-        self.after_train(runner)
+        self.release()
         raise Preempted
 
 
-def _checkpoint_hook(runner: Runner) -> ContrastCheckpointHook:
+def _checkpoint_hook(runner: Runner) -> ContrastCheckpointHook | None:
     for hook in runner.hooks:
         if isinstance(hook, ContrastCheckpointHook):
             return hook
-    raise ValueError(
-        'PreemptionHook saves through the checkpoint hook, and there is '
-        "none: default_hooks=dict(checkpoint=dict(type='"
-        "ContrastCheckpointHook')), or remove PreemptionHook."
-    )
+    return None
 
 
 def _outlive(init: Callable[[int], None] | None, worker: int) -> None:
