@@ -15,7 +15,9 @@ def read_scalars(path: str | Path) -> Series:
         path: One JSON object a line, each with a ``step``.
 
     Returns:
-        For each scalar its (step, value) pairs, in order.
+        For each scalar its (step, value) pairs, in order. Where the loss
+        goes back, a run was resumed within the second that names its folder:
+        what it did again counts, what it did before goes.
 
     Raises:
         ValueError: If a line is no JSON object, naming it.
@@ -25,6 +27,12 @@ def read_scalars(path: str | Path) -> Series:
         step = record.get('step', number)
         if not is_number(step) or not math.isfinite(step):
             raise ValueError(f'{str(path)!r}: step={step!r} is no number')
+        losses = series.get('loss')
+        if 'loss' in record and losses and losses[-1][0] >= step:
+            series = {
+                name: [point for point in points if point[0] < step]
+                for name, points in series.items()
+            }
         for name, value in record.items():
             if name != 'step' and is_number(value):
                 series.setdefault(name, []).append((float(step), float(value)))

@@ -59,3 +59,17 @@ def test_a_new_run_in_the_same_folder_replaces_the_old_one():
     old = {'loss': [(1, 9.0), (2, 8.0)], 'knn/top1': [(5, 1.0)]}
     new = {'loss': [(1, 3.0)]}
     assert merge_scalars([old, new]) == new
+
+
+def test_a_run_resumed_within_a_second_writes_on_in_the_same_file(tmp_path):
+    path = written(
+        tmp_path / 'x.json',
+        '{"loss": 1, "lr": 1, "step": 1}\n{"loss": 2, "lr": 1, "step": 2}\n'
+        '{"loss": 3, "lr": 1, "step": 3}\n{"time": 9, "step": 1}\n'
+        '{"loss": 5, "lr": 2, "step": 2}\n{"loss": 6, "step": 3}\n',
+    )
+    assert read_scalars(path) == {
+        'loss': [(1, 1), (2, 5), (3, 6)],
+        'lr': [(1, 1), (2, 2)],
+        'time': [(1, 9)],
+    }
