@@ -133,8 +133,13 @@ def test_processes_that_a_run_forks_can_be_ended(small_config, runner_of):
     context, codes = multiprocessing.get_context('fork'), []
 
     def fork_and_end():
-        process = context.Process(target=time.sleep, args=(60,), daemon=True)
+        # Python forgets a signal that comes before the process is set up.
+        ready = context.Event()
+        process = context.Process(
+            target=lambda: ready.set() or time.sleep(60), daemon=True
+        )
         process.start()
+        assert ready.wait(20)
         process.terminate()
         process.join(20)
         codes.append(process.exitcode)

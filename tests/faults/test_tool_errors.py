@@ -108,6 +108,10 @@ def cases():
     yield 'convert_config.py', ['nowhere.py', 'out.py'], 'nowhere.py'
     yield 'convert_config.py', ['{broken}', 'out.py'], 'broken.py'
     yield 'dataset_stats.py', ['{missing}'], 'missing'
+    yield 'transfer.py', ['{missing}', 'voc-seg'], 'missing'
+    yield 'transfer.py', ['random', 'no-such'], 'no-such'
+    yield 'transfer.py', ['random', 'voc-seg'], 'data'
+    yield 'transfer.py', ['random', 'voc-seg', '--resume'], '--resume'
     yield 'dataset_stats.py', ['{empty}'], 'empty'
     for name in ('missing', 'cut', 'text'):
         rest = [f'{{{name}}}', 'out.pth']
