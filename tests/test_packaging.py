@@ -378,10 +378,20 @@ def test_slurm_train_passes_everything_to_srun(echo_environment, tmp_path):
     ]
 
 
+def disk(gigabytes, bin_dir):
+    """A ``df`` to put first in PATH: so much is free."""
+    return executable(
+        bin_dir / 'df',
+        f'#!/bin/sh\necho head\necho disk 9 9 {gigabytes << 20} 9 /\n',
+    ).parent
+
+
 @pytest.fixture
-def bare_checkout(tmp_path):
-    """What tools/setup.sh reads, without an environment."""
+def bare_checkout(tmp_path, monkeypatch):
+    """What tools/setup.sh reads, without an environment, on a large disk."""
     place = tmp_path / 'a checkout'
+    large = disk(99, tmp_path / 'large')
+    monkeypatch.setenv('PATH', f'{large}:{os.environ["PATH"]}')
     for name in ('tools/setup.sh', 'requirements/constraints.txt', 'setup.py'):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, place / name)
@@ -389,16 +399,13 @@ def bare_checkout(tmp_path):
 
 
 def test_setup_says_when_the_disk_is_too_small(bare_checkout, tmp_path):
-    fake = executable(
-        tmp_path / 'bin' / 'df',
-        '#!/bin/sh\necho head\necho disk 9 9 3145728 9 /\n',
-    )
+    small = disk(3, tmp_path / 'small')
     done = run(
         'bash',
         bare_checkout / 'tools' / 'setup.sh',
         'core',
         MMMOCO_CACHE=str(tmp_path / 'cache'),
-        PATH=f'{fake.parent}:{os.environ["PATH"]}',
+        PATH=f'{small}:{os.environ["PATH"]}',
     )
     assert done.returncode == 1
     assert re.search('has 3 GB free, the set-up .*needs 9 GB', done.stderr)
