@@ -114,6 +114,8 @@ class Ours:
         )
         model.init_weights()
         self.model = setting.place(model)
+        #: What is called; to be replaced by what wraps the model.
+        self.wrapped: Any = self.model
         for hook in self.model.needs:
             self.model.announce(hook)
         dtype = 'float32' if setting.dtype is None else 'bfloat16'
@@ -126,8 +128,8 @@ class Ours:
         self.model.set_address(0, self.iteration, 0)
         self.iteration += 1
         inputs = {'view_q': view_q, 'view_k': view_k}
-        with self.wrapper.optim_context(self.model):
-            losses = self.model(inputs, mode='loss')
+        with self.wrapper.optim_context(self.wrapped):
+            losses = self.wrapped(inputs, mode='loss')
         self.wrapper.update_params(losses['loss'])
         self.model.update_key_encoder(MOMENTUM)
         self.model.commit_keys()

@@ -1,0 +1,199 @@
+"""How the cost of a step grows with batch, queue, image and model.
+
+Seconds of our own step (contenders.py, as ``--fast`` sets it up), its
+floating-point operations as torch counts them, and the physical limit:
+operations divided by the rate of one large float32 matrix product on the
+same cores. The points take turns; figures are medians over the rounds.
+
+    python benchmarks/step_cost.py --json cost.json --figure cost.png
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import torch
+from contenders import MODELS_TO_TRAIN, Ours, Setting, fast
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from torch.utils.flop_counter import FlopCounterMode
+from train_step import machine, measure, views
+
+from mmmoco.apis import cli
+
+SIDE = 2048  # of the matrices whose product gives the rate
+
+
+@dataclass
+class Point:
+    """One setting on one axis.
+
+    Attributes:
+        axis: What is varied.
+        value: Its value.
+        seconds: Of a step.
+        flops: Of a step, a multiplication and an addition counting as two.
+        limit: Seconds that they take at the rate of the matrix product.
+    """
+
+    axis: str
+    value: str
+    seconds: float
+    flops: int
+    limit: float
+
+
+def settings(base: Setting) -> list[tuple[str, str, Setting]]:
+    """Return what is measured: axis, value, setting."""
+    batches = [base.batch * x // 2 for x in (1, 2, 4, 8)]
+    models = ((18, 512), (34, 512), (50, 2048), (101, 2048))
+    return [
+        *(('batch', str(x), replace(base, batch=x)) for x in batches),
+        *(
+            ('queue', str(x), replace(base, keys=x))
+            for x in (1024, 4096, 16384, 65536, 262144)
+        ),
+        *(('image', str(x), replace(base, image=x)) for x in (16, 32, 48, 64)),
+        *(
+            (
+                'model',
+                f'ResNet-{depth}',
+                replace(
+                    base,
+                    backbone={**base.backbone, 'depth': depth},
+                    width=width,
+                ),
+            )
+            for depth, width in models
+        ),
+    ]
+
+
+def flops_of(step: Callable[[], Any]) -> int:
+    """Count the operations of one step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def matmul_rate() -> float:
+    """Return floating-point operations a second of one matrix product."""
+    a, b = torch.randn(2, SIDE, SIDE)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * SIDE**3 / median(seconds)
+
+
+def draw(points: list[Point], path: str) -> None:
+    """Draw seconds and limit over each axis."""
+    axes_of: dict[str, list[Point]] = {}
+    for point in points:
+        axes_of.setdefault(point.axis, []).append(point)
+    units = {
+        'batch': 'images a step',
+        'queue': 'keys in the queue',
+        'image': 'side of the views in pixels',
+        'model': 'backbone',
+    }
+    figure, panels = plt.subplots(2, 2, figsize=(8, 6), layout='constrained')
+    for panel, (axis, on_axis) in zip(
+        panels.flat, axes_of.items(), strict=True
+    ):
+        across = range(len(on_axis))
+        panel.plot(across, [p.seconds for p in on_axis], 'o-', label='step')
+        panel.plot(
+            across,
+            [p.limit for p in on_axis],
+            's--',
+            label='operations ÷ rate of a matrix product',
+        )
+        panel.set_xticks(across, [p.value for p in on_axis])
+        panel.set_xlabel(units[axis])
+        panel.set_ylabel('seconds')
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.3)
+    panels.flat[0].legend()
+    figure.savefig(path, dpi=110)
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Measure, print, write, draw."""
+    MMLogger.get_instance('benchmark', log_level='ERROR')
+    init_default_scope('mmmoco')
+    torch.manual_seed(0)
+    base = replace(
+        fast(MODELS_TO_TRAIN['resnet18_cifar']),
+        batch=args.batch,
+        keys=args.keys,
+    )
+    measured = settings(base)
+    steps, flops = {}, {}
+    for axis, value, setting in measured:
+        name = f'{axis} {value}'
+        contender, (first, second) = Ours(setting), views(setting)
+        steps[name] = partial(contender.step, first, second)
+        flops[name] = flops_of(steps[name])
+    rates = [matmul_rate()]
+    seconds = measure(steps, args.rounds, turns=1, device='cpu')
+    rate = median([*rates, matmul_rate()])
+    points = []
+    for axis, value, _ in measured:
+        name = f'{axis} {value}'
+        limit = flops[name] / rate
+        points.append(Point(axis, value, seconds[name], flops[name], limit))
+    print(
+        f'ResNet-18 (CIFAR), batch {base.batch}, K = {base.keys}, '
+        f'{base.image} pixels unless varied; {machine()}; median of '
+        f'{args.rounds} rounds\n'
+        f'matrix product of {SIDE}x{SIDE}: {rate / 1e9:.1f} GFLOP/s\n'
+    )
+    print(
+        f'{"axis":8}{"value":>12}{"s":>9}{"GFLOP":>9}'
+        f'{"limit s":>9}{"share":>8}'
+    )
+    for p in points:
+        print(
+            f'{p.axis:8}{p.value:>12}{p.seconds:9.3f}{p.flops / 1e9:9.1f}'
+            f'{p.limit:9.3f}{p.limit / p.seconds:8.0%}'
+        )
+    if args.figure:
+        draw(points, args.figure)
+    if args.json:
+        content = {
+            'machine': machine(),
+            'matmul_flops_per_second': rate,
+            'rows': [asdict(p) for p in points],
+        }
+        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or '').split('\n\n')[0]
+    )
+    parser.add_argument('--batch', type=int, default=32)
+    parser.add_argument('--keys', type=int, default=65536)
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--figure', help='draw the curves there')
+    parser.add_argument('--json', help='also write the figures there')
+    cli.add_debug(parser)
+    args = parser.parse_args()
+    cli.run(lambda: benchmark(args), 'step_cost.py', args.debug)
+
+
+if __name__ == '__main__':
+    main()
