@@ -7,6 +7,10 @@ a process of its own.
 
     python benchmarks/train_step.py --model resnet18_cifar --json step.json
     python benchmarks/train_step.py --part infonce
+
+Other parts: ``ema``, the moving average of the model's parameters; ``views``,
+the two views of MoCo v3 through a ViT-S one after the other or as one batch,
+queries with gradients, keys without.
 """
 
 import argparse
@@ -16,7 +20,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -24,13 +28,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from contenders import MODELS_TO_TRAIN, TEMPERATURE, Setting, contenders
+from contenders import (
+    MODELS_TO_TRAIN,
+    MOMENTUM,
+    TEMPERATURE,
+    Setting,
+    contenders,
+)
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from mmmoco.apis import cli
-from mmmoco.functional import Candidates, info_nce
+from mmmoco.functional import Candidates, ema_, info_nce
+from mmmoco.registry import MODELS
 
 RATIOS = (
     ('ours', 'mmpretrain'),
@@ -75,6 +86,57 @@ def look_up_of(name: str, setting: Setting) -> Callable[[], Any]:
         torch.autograd.grad(F.cross_entropy(logits, target), q)
 
     return {'ours': ours, 'concat': concat}[name]
+
+
+def ema_of(name: str, setting: Setting) -> Callable[[], Any]:
+    """Return one way to move the key encoder's parameters."""
+    old, new = (
+        [
+            p.detach()
+            for p in MODELS.build(setting.backbone)
+            .to(setting.device)
+            .parameters()
+        ]
+        for _ in range(2)
+    )
+
+    def loop() -> None:
+        for own, other in zip(old, new, strict=True):
+            own.data = own.data * MOMENTUM + other.data * (1 - MOMENTUM)
+
+    return {'ours': lambda: ema_(old, new, MOMENTUM), 'loop': loop}[name]
+
+
+def views_of(name: str, setting: Setting) -> Callable[[], Any]:
+    """Return one way to pass both views of MoCo v3 through a ViT-S."""
+    backbone = dict(type='MoCoV3ViT', arch='small', img_size=setting.image)
+    query, key = (MODELS.build(backbone) for _ in range(2))
+    query.to(setting.device), key.to(setting.device)
+    first, second = views(setting)
+
+    def apart(network: Any) -> Any:
+        return torch.cat([network(first)[-1], network(second)[-1]])
+
+    def joined(network: Any) -> Any:
+        return network(torch.cat([first, second]))[-1]
+
+    encode = {'apart': apart, 'joined': joined}[name]
+
+    def step() -> None:
+        with setting.autocast():
+            with torch.no_grad():
+                encode(key)
+            encode(query).sum().backward()
+
+    return step
+
+
+#: What can be measured: how a way of doing it is built, and the ways.
+PARTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    'infonce': (look_up_of, ('ours', 'concat')),
+    'ema': (ema_of, ('ours', 'loop')),
+    'views': (views_of, ('joined', 'apart')),
+}
 
 
 def measure(
@@ -156,10 +218,13 @@ def benchmark(args: argparse.Namespace) -> None:
         device=args.device,
         **{name: value for name, value in given.items() if value},
     )
-    build = step_of
-    names = list(contenders(setting))
+    build: Callable[..., Any] = step_of
+    names: Sequence[str] = list(contenders(setting))
+    pairs = RATIOS
+    if args.part != 'step':
+        build, names = PARTS[args.part]
+        pairs = ((names[0], names[1]),)
     if args.part == 'infonce':
-        build, names = look_up_of, ['ours', 'concat']
         setting = replace(setting, batch=args.batch or 256)
     if args.measure:
         step = build(args.measure, setting)
@@ -168,17 +233,15 @@ def benchmark(args: argparse.Namespace) -> None:
     peaks = {name: peak_in_own_process(name) for name in names}
     steps = {name: build(name, setting) for name in names}
     seconds = measure(steps, args.rounds, args.turns, args.device)
-    pairs = RATIOS if args.part == 'step' else (('ours', 'concat'),)
     ratios = {
         f'{ours}/{other}': seconds[other] / seconds[ours]
         for ours, other in pairs
         if other in seconds
     }
-    what = 'look-up' if args.part == 'infonce' else args.model
     print(
-        f'{what}: batch {setting.batch}, K = {setting.keys}, '
-        f'{setting.image} pixels; {machine()}; median of {args.rounds} '
-        f'rounds of {args.turns}\n'
+        f'{args.part}, {args.model}: batch {setting.batch}, '
+        f'K = {setting.keys}, {setting.image} pixels; {machine()}; median of '
+        f'{args.rounds} rounds of {args.turns}\n'
     )
     print(f'{"":24}{"s":>9}{"images/s":>10}{"peak extra MiB":>16}')
     for name in names:
@@ -207,7 +270,7 @@ def main() -> None:
         description=(__doc__ or '').split('\n\n')[0]
     )
     parser.add_argument(
-        '--part', choices=('step', 'infonce'), default='step', help='what'
+        '--part', choices=('step', *PARTS), default='step', help='what'
     )
     parser.add_argument(
         '--model', choices=tuple(MODELS_TO_TRAIN), default='resnet18_cifar'
