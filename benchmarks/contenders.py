@@ -77,8 +77,10 @@ MODELS_TO_TRAIN = {
     'resnet50': Setting(
         dict(type='mmpretrain.ResNet', depth=50), 2048, 224, 8
     ),
-    'plain_conv_net': Setting(
-        dict(type='PlainConvNet', channels=(16, 32, 64, 128)), 128, 224, 32
+    'plain_conv_net': Setting(dict(type='PlainConvNet'), 128, 224, 32),
+    # Strides as in a ResNet: cheap enough for the data to be what limits.
+    'plain_conv_net_strided': Setting(
+        dict(type='PlainConvNet', strides=(4, 2, 2, 2)), 128, 224, 32
     ),
     'look_up': Setting(
         dict(type='PlainConvNet', channels=(16,) * 4), 16, 32, 256

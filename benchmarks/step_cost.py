@@ -123,9 +123,10 @@ def draw(points: list[Point], path: str) -> None:
         panel.set_xticks(across, [p.value for p in on_axis])
         panel.set_xlabel(units[axis])
         panel.set_ylabel('seconds')
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.1 * max(p.seconds for p in on_axis))
         panel.grid(alpha=0.3)
-    panels.flat[0].legend()
+    lines, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc='outside upper center', ncols=2)
     figure.savefig(path, dpi=110)
 
 

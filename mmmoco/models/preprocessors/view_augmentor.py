@@ -137,4 +137,4 @@ class ViewAugmentor(BaseDataPreprocessor):
                 f'Images have {x.shape[1]} channels, but data_preprocessor '
                 f'has {self.mean.shape[1]} values of mean and std.'
             )
-        return (x.float() - self.mean) / self.std
+        return (x.float() - self.mean).div_(self.std)
