@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from mmengine.registry import init_default_scope
-from view_learning import compare, config, write_lists
+from view_learning import add_arguments, compare, config, write_lists
 
 from mmmoco.apis import cli
 from mmmoco.apis.runtime import build_runner, use_precision
@@ -92,21 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=(__doc__ or '').split('\n\n')[0]
     )
-    parser.add_argument(
-        '--data-root',
-        default='data/cifar10',
-        help='folder with train/<class>/* and test/<class>/*',
-    )
-    parser.add_argument('--iters', type=int, default=200)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--bank', type=int, default=5000)
-    parser.add_argument('--queries', type=int, default=5000)
+    add_arguments(parser, iters=200)
     parser.add_argument(
         '--bfloat16',
         action='store_true',
         help='mixed precision too, where --fast would not choose it',
     )
-    parser.add_argument('--json', help='also write the figures there')
     cli.add_debug(parser)
     args = parser.parse_args()
     cli.run(lambda: benchmark(args), 'fast_learning.py', args.debug)

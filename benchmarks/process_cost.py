@@ -51,12 +51,18 @@ def loopback_bytes() -> int:
 def travelled(action: Callable[[], Any], times: int = 3) -> float:
     """Return the bytes of all processes together for one call."""
     action()
-    dist.barrier()
-    before = loopback_bytes()
+    before = bytes_at_rest()
     for _ in range(times):
         action()
+    return (bytes_at_rest() - before) / times
+
+
+def bytes_at_rest() -> int:
+    """Read the counter while no process sends anything but barriers."""
     dist.barrier()
-    return (loopback_bytes() - before) / times
+    count = loopback_bytes()
+    dist.barrier()
+    return count
 
 
 def exchanges(world: int) -> dict[str, tuple[float, float]]:

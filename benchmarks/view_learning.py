@@ -166,21 +166,26 @@ def compare(reference: list[float], other: list[float]) -> dict[str, Any]:
     )
 
 
-def main() -> None:
-    """Run all kinds and seeds, print the table."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
+def add_arguments(parser: argparse.ArgumentParser, iters: int) -> None:
+    """Add what is trained how often, on what, and where it is written."""
     parser.add_argument(
         '--data-root',
         default='data/cifar10',
         help='folder with train/<class>/* and test/<class>/*',
     )
-    parser.add_argument('--iters', type=int, default=250)
+    parser.add_argument('--iters', type=int, default=iters)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--bank', type=int, default=5000)
     parser.add_argument('--queries', type=int, default=5000)
     parser.add_argument('--json', help='also write the figures there')
+
+
+def main() -> None:
+    """Run all kinds and seeds, print the table."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or '').split('\n\n')[0]
+    )
+    add_arguments(parser, iters=250)
     parser.add_argument(
         '--merge',
         nargs='+',
