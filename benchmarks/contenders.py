@@ -99,7 +99,7 @@ def fast(setting: Setting) -> Setting:
 class Ours:
     """The model, the optimizer wrapper and the work of the two hooks."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, compiled: bool = False) -> None:
         self.setting = setting
         model = MODELS.build(
             dict(
@@ -116,6 +116,9 @@ class Ours:
         )
         model.init_weights()
         self.model = setting.place(model)
+        if compiled:
+            for part in self.model.children():
+                part.compile()
         #: What is called; to be replaced by what wraps the model.
         self.wrapped: Any = self.model
         for hook in self.model.needs:
@@ -255,11 +258,17 @@ class Lightly:
         return float(loss.detach())
 
 
-def contenders(setting: Setting) -> dict[str, Callable[[], Any]]:
+def contenders(
+    setting: Setting, compiled: bool = False
+) -> dict[str, Callable[[], Any]]:
     """Return how to build everyone who takes part, by name.
 
     Each as it is used by default (float32, except ours with ``--fast``);
     those that are equalised, in the precision and layout of ours.
+
+    Args:
+        setting: What is trained.
+        compiled: Add ours with ``compile=True`` in the config.
     """
     result: dict[str, Callable[[], Any]] = {
         'ours': lambda: Ours(fast(setting)),
@@ -269,6 +278,8 @@ def contenders(setting: Setting) -> dict[str, Callable[[], Any]]:
         'mmpretrain_equalised': lambda: MMPretrain(fast(setting)),
         'official_transcription': lambda: Transcription(setting),
     }
+    if compiled:
+        result['ours_compiled'] = lambda: Ours(fast(setting), compiled=True)
     with contextlib.suppress(ImportError):
         import lightly  # noqa: F401
 

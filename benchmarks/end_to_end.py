@@ -4,8 +4,9 @@ Everyone reads the same files with the same number of workers, by the views
 and in the precision that the code base uses by default, and takes the steps
 of contenders.py. Rounds alternate between the contenders, after one that is
 not counted; each starts its workers anew, and its clock with the first
-batch. Also the fraction of the time that the step waited for data and, on a
-GPU, its utilisation.
+batch. Also the fraction of the time that the step waited for data, the share
+of the rate of a matrix product that was reached (roofline.py; the same
+precision for all, that of ``--fast``) and, on a GPU, its utilisation.
 
     python benchmarks/end_to_end.py --images data/cifar10/train --size 32
 """
@@ -23,17 +24,17 @@ from typing import Any
 
 import cv2
 import torch
-from contenders import MODELS_TO_TRAIN, Setting, contenders
+from contenders import MODELS_TO_TRAIN, Setting, contenders, fast
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 from reference_views import official_views
+from roofline import flops_of, machine, matmul_rate
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
-from train_step import machine
 
 from mmmoco.apis import cli, load_config
 from mmmoco.apis.config import resolve_config
@@ -231,10 +232,10 @@ def _resized(config: Any, size: int) -> Any:
 
 
 def utilisation() -> float | None:
-    """Return how busy the GPU is, in percent."""
+    """Return how busy the GPU is, in percent; None without nvidia-ml-py."""
     if not torch.cuda.is_available():
         return None
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(ModuleNotFoundError):
         return float(torch.cuda.utilization())
     return None
 
@@ -277,11 +278,19 @@ def benchmark(args: argparse.Namespace) -> None:
             used = utilisation()
             if used is not None:
                 busy[name].append(used)
+    views = torch.randn(2, setting.batch, 3, setting.image, setting.image)
+    first, second = views.to(setting.device)
+    flops = flops_of(lambda: runners['ours'].step(first, second))
+    limit = matmul_rate(args.device, fast(setting).dtype)
     rows = [
         {
             'name': name,
             'images_per_second': median(rates[name]),
             'data_wait': median(waits[name]),
+            'share_of_limit': median(rates[name])
+            * flops
+            / setting.batch
+            / limit,
             'gpu_utilisation': median(busy[name]) if busy[name] else None,
         }
         for name in runners
@@ -299,11 +308,16 @@ def benchmark(args: argparse.Namespace) -> None:
         f'{setting.batch}, K = {setting.keys}, {args.workers} workers; '
         f'{machine()}; median of {args.rounds} rounds of {args.steps} steps\n'
     )
-    print(f'{"":24}{"images/s":>10}{"data wait":>11}')
+    print(
+        f'{"":24}{"images/s":>10}{"data wait":>11}{"of the limit":>14}'
+        f'{"GPU busy":>10}'
+    )
     for row in rows:
+        used = row['gpu_utilisation']
         print(
             f'{row["name"]:24}{row["images_per_second"]:10.1f}'
-            f'{row["data_wait"]:11.1%}'
+            f'{row["data_wait"]:11.1%}{row["share_of_limit"]:14.1%}'
+            f'{"–" if used is None else f"{used:.0f} %":>10}'
         )
     print()
     for name, ratio in ratios.items():

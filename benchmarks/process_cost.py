@@ -25,8 +25,9 @@ from contenders import MODELS_TO_TRAIN, Ours
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import init_default_scope
+from roofline import machine
 from torch import Tensor
-from train_step import machine, views
+from train_step import views
 
 from mmmoco.apis import cli
 from mmmoco.functional import gather, shuffle, shuffle_plan, unshuffle

@@ -2,21 +2,18 @@
 
 Seconds of our own step (contenders.py, as ``--fast`` sets it up), its
 floating-point operations as torch counts them, and the physical limit:
-operations divided by the rate of one large float32 matrix product on the
-same cores. The points take turns; figures are medians over the rounds.
+operations divided by the rate of one large matrix product in the same
+precision (roofline.py). The points take turns; figures are medians over the
+rounds.
 
     python benchmarks/step_cost.py --json cost.json --figure cost.png
 """
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import matplotlib
 
@@ -26,12 +23,10 @@ import torch
 from contenders import MODELS_TO_TRAIN, Ours, Setting, fast
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from torch.utils.flop_counter import FlopCounterMode
-from train_step import machine, measure, views
+from roofline import flops_of, machine, matmul_rate
+from train_step import measure, views
 
 from mmmoco.apis import cli
-
-SIDE = 2048  # of the matrices whose product gives the rate
 
 
 @dataclass
@@ -79,24 +74,6 @@ def settings(base: Setting) -> list[tuple[str, str, Setting]]:
     ]
 
 
-def flops_of(step: Callable[[], Any]) -> int:
-    """Count the operations of one step."""
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
-
-
-def matmul_rate() -> float:
-    """Return floating-point operations a second of one matrix product."""
-    a, b = torch.randn(2, SIDE, SIDE)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * SIDE**3 / median(seconds)
-
-
 def draw(points: list[Point], path: str) -> None:
     """Draw seconds and limit over each axis."""
     axes_of: dict[str, list[Point]] = {}
@@ -136,7 +113,7 @@ def benchmark(args: argparse.Namespace) -> None:
     init_default_scope('mmmoco')
     torch.manual_seed(0)
     base = replace(
-        fast(MODELS_TO_TRAIN['resnet18_cifar']),
+        fast(replace(MODELS_TO_TRAIN['resnet18_cifar'], device=args.device)),
         batch=args.batch,
         keys=args.keys,
     )
@@ -147,9 +124,9 @@ def benchmark(args: argparse.Namespace) -> None:
         contender, (first, second) = Ours(setting), views(setting)
         steps[name] = partial(contender.step, first, second)
         flops[name] = flops_of(steps[name])
-    rates = [matmul_rate()]
-    seconds = measure(steps, args.rounds, turns=1, device='cpu')
-    rate = median([*rates, matmul_rate()])
+    before = matmul_rate(base.device, base.dtype)
+    seconds = measure(steps, args.rounds, turns=1, device=base.device)
+    rate = max(before, matmul_rate(base.device, base.dtype))
     points = []
     for axis, value, _ in measured:
         name = f'{axis} {value}'
@@ -159,7 +136,7 @@ def benchmark(args: argparse.Namespace) -> None:
         f'ResNet-18 (CIFAR), batch {base.batch}, K = {base.keys}, '
         f'{base.image} pixels unless varied; {machine()}; median of '
         f'{args.rounds} rounds\n'
-        f'matrix product of {SIDE}x{SIDE}: {rate / 1e9:.1f} GFLOP/s\n'
+        f'matrix product: {rate / 1e9:.1f} GFLOP/s\n'
     )
     print(
         f'{"axis":8}{"value":>12}{"s":>9}{"GFLOP":>9}'
@@ -189,6 +166,11 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=32)
     parser.add_argument('--keys', type=int, default=65536)
     parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument(
+        '--device',
+        choices=('cpu', 'cuda'),
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+    )
     parser.add_argument('--figure', help='draw the curves there')
     parser.add_argument('--json', help='also write the figures there')
     cli.add_debug(parser)

@@ -8,6 +8,9 @@ a process of its own.
     python benchmarks/train_step.py --model resnet18_cifar --json step.json
     python benchmarks/train_step.py --part infonce
 
+With ``--compile`` the same also by way of torch.compile. The limit is the
+time that the operations of a step take at the rate of a matrix product in the
+precision of ``--fast`` (roofline.py).
 Other parts: ``ema``, the moving average of the model's parameters; ``views``,
 the two views of MoCo v3 through a ViT-S one after the other or as one batch,
 queries with gradients, keys without.
@@ -34,9 +37,11 @@ from contenders import (
     TEMPERATURE,
     Setting,
     contenders,
+    fast,
 )
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from roofline import flops_of, machine, matmul_rate, synchronise
 from torch import Tensor
 
 from mmmoco.apis import cli
@@ -49,6 +54,7 @@ RATIOS = (
     ('ours', 'official_transcription'),
     ('ours_equalised', 'mmpretrain_equalised'),
     ('ours_plain', 'mmpretrain'),
+    ('ours_compiled', 'mmpretrain'),
 )
 # Large blocks get pages of their own: memory in use, not memory kept.
 OWN_PAGES = {'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_MMAP_MAX_': '1000000'}
@@ -63,7 +69,7 @@ def views(setting: Setting) -> tuple[Tensor, Tensor]:
 
 def step_of(name: str, setting: Setting) -> Callable[[], Any]:
     """Build one contender and return its step."""
-    contender = contenders(setting)[name]()
+    contender = contenders(setting, compiled=True)[name]()
     first, second = views(setting)
     return lambda: contender.step(first, second)
 
@@ -85,7 +91,16 @@ def look_up_of(name: str, setting: Setting) -> Callable[[], Any]:
         target = torch.zeros(len(q), dtype=torch.long, device=q.device)
         torch.autograd.grad(F.cross_entropy(logits, target), q)
 
-    return {'ours': ours, 'concat': concat}[name]
+    @torch.compile
+    def loss_of(q: Tensor) -> Tensor:
+        positive = (q * k).sum(1, keepdim=True) / TEMPERATURE
+        largest = torch.logsumexp(q @ keys / TEMPERATURE, 1, keepdim=True)
+        return (torch.logaddexp(largest, positive) - positive).mean()
+
+    def compiled() -> None:
+        torch.autograd.grad(loss_of(q), q)
+
+    return {'ours': ours, 'concat': concat, 'compiled': compiled}[name]
 
 
 def ema_of(name: str, setting: Setting) -> Callable[[], Any]:
@@ -157,12 +172,6 @@ def measure(
     return {name: median(values) for name, values in seconds.items()}
 
 
-def synchronise(device: str) -> None:
-    """Wait for the device."""
-    if device == 'cuda':
-        torch.cuda.synchronize()
-
-
 def peak_extra_bytes(step: Callable[[], Any], device: str) -> int:
     """Return how far memory grows during a step, after a first one."""
     step()
@@ -194,19 +203,6 @@ def peak_in_own_process(name: str) -> int:
     return int(output.split()[-1])
 
 
-def machine() -> str:
-    """Return processor and the flags that matter here."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path('/proc/cpuinfo').read_text()
-    model = re.search(r'model name\s*: (.*)', info)
-    flags = re.findall(r'\b(avx2|avx512f|avx512_bf16|amx_bf16)\b', info)
-    return (
-        f'{model.group(1) if model else "CPU"}, {torch.get_num_threads()} '
-        f'threads, {" ".join(sorted(set(flags))) or "no vector flags"}'
-    )
-
-
 def benchmark(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     MMLogger.get_instance('benchmark', log_level='ERROR')
@@ -219,13 +215,16 @@ def benchmark(args: argparse.Namespace) -> None:
         **{name: value for name, value in given.items() if value},
     )
     build: Callable[..., Any] = step_of
-    names: Sequence[str] = list(contenders(setting))
+    names: Sequence[str] = list(contenders(setting, args.compile))
     pairs = RATIOS
     if args.part != 'step':
         build, names = PARTS[args.part]
         pairs = ((names[0], names[1]),)
     if args.part == 'infonce':
         setting = replace(setting, batch=args.batch or 256)
+        if args.compile:
+            names = (*names, 'compiled')
+            pairs = (*pairs, ('ours', 'compiled'))
     if args.measure:
         step = build(args.measure, setting)
         print(peak_extra_bytes(step, args.device))
@@ -236,7 +235,7 @@ def benchmark(args: argparse.Namespace) -> None:
     ratios = {
         f'{ours}/{other}': seconds[other] / seconds[ours]
         for ours, other in pairs
-        if other in seconds
+        if ours in seconds and other in seconds
     }
     print(
         f'{args.part}, {args.model}: batch {setting.batch}, '
@@ -247,6 +246,11 @@ def benchmark(args: argparse.Namespace) -> None:
     for name in names:
         rate, extra = setting.batch / seconds[name], peaks[name] / 2**20
         print(f'{name:24}{seconds[name]:9.4f}{rate:10.1f}{extra:16.1f}')
+    limit = None
+    if args.part == 'step':
+        rate = matmul_rate(args.device, fast(setting).dtype)
+        limit = flops_of(steps['ours']) / rate
+        print(f'{"limit":24}{limit:9.4f}{setting.batch / limit:10.1f}')
     print()
     for name, ratio in ratios.items():
         print(f'{name:40}{ratio:6.2f} times as fast')
@@ -260,7 +264,12 @@ def benchmark(args: argparse.Namespace) -> None:
             }
             for name in names
         ]
-        content = {'machine': machine(), 'rows': rows, 'ratios': ratios}
+        content = {
+            'machine': machine(),
+            'rows': rows,
+            'ratios': ratios,
+            'limit_seconds': limit,
+        }
         Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
 
 
@@ -286,6 +295,11 @@ def main() -> None:
         '--device',
         choices=('cpu', 'cuda'),
         default='cuda' if torch.cuda.is_available() else 'cpu',
+    )
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='add ours by torch.compile (steps and infonce)',
     )
     parser.add_argument('--json', help='also write the figures there')
     parser.add_argument('--measure', help=argparse.SUPPRESS)
