@@ -177,14 +177,8 @@ class _LookUp(torch.autograd.Function):
                 if hidden is not None:
                     weight.masked_fill_(hidden, 0.0)
                 for_keys[:, first:end] = scale * (scaled.T @ weight)
-        return (
-            scale / ctx.temperature * slope,
-            for_positives,
-            for_keys,
-            None,
-            None,
-            None,
-        )
+        for_q = scale / ctx.temperature * slope
+        return for_q, for_positives, for_keys, None, None, None
 
 
 def _chunks(keys: Tensor, queries: int) -> Iterator[tuple[int, Tensor]]:
