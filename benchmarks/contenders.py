@@ -17,11 +17,20 @@ import torch.nn.functional as F
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from mmmoco.engine.hooks import KernelSettingsHook
 from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.registry import MODELS
 
 TEMPERATURE, MOMENTUM = 0.2, 0.999
 SGD = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)
+#: Who runs with the hook of ``--fast``, and whether freed memory is kept.
+KERNEL_SETTINGS = {
+    'ours': True,
+    'ours_compiled': True,
+    'ours_equalised': False,
+    'mmpretrain_equalised': False,
+    'mmpretrain_same_settings': True,
+}
 
 
 @dataclass(frozen=True)
@@ -264,7 +273,8 @@ def contenders(
     """Return how to build everyone who takes part, by name.
 
     Each as it is used by default (float32, except ours with ``--fast``);
-    those that are equalised, in the precision and layout of ours.
+    those that are equalised, in the precision and layout of ours; with the
+    same settings, also keeping freed memory.
 
     Args:
         setting: What is trained.
@@ -276,6 +286,7 @@ def contenders(
         'ours_plain': lambda: Ours(setting),
         'mmpretrain': lambda: MMPretrain(setting),
         'mmpretrain_equalised': lambda: MMPretrain(fast(setting)),
+        'mmpretrain_same_settings': lambda: MMPretrain(fast(setting)),
         'official_transcription': lambda: Transcription(setting),
     }
     if compiled:
@@ -285,6 +296,21 @@ def contenders(
 
         result['lightly'] = lambda: Lightly(setting)
     return result
+
+
+def build(name: str, setting: Setting, keep_memory: bool = True) -> Any:
+    """Build one contender, with what it sets for its process.
+
+    Args:
+        name: Who.
+        setting: What is trained.
+        keep_memory: Let those keep freed memory that do; False to measure
+            what they need.
+    """
+    if name in KERNEL_SETTINGS:
+        keep = keep_memory and KERNEL_SETTINGS[name]
+        KernelSettingsHook(keep_memory=keep).before_run(None)
+    return contenders(setting, compiled=True)[name]()
 
 
 class _Encoder(nn.Module):

@@ -2,11 +2,13 @@
 
 Everyone reads the same files with the same number of workers, by the views
 and in the precision that the code base uses by default, and takes the steps
-of contenders.py. Rounds alternate between the contenders, after one that is
-not counted; each starts its workers anew, and its clock with the first
-batch. Also the fraction of the time that the step waited for data, the share
-of the rate of a matrix product that was reached (roofline.py; the same
-precision for all, that of ``--fast``) and, on a GPU, its utilisation.
+of contenders.py, in a process of its own. Rounds alternate between the
+contenders, after one that is not counted; each starts its workers anew, and
+its clock with the first batch. Rates are medians over the rounds, ratios
+medians of the rounds' ratios. Also the fraction of the time that the step
+waited for data, the share of the rate of a matrix product that was reached
+(roofline.py; the same precision for all, that of ``--fast``) and, on a GPU,
+its utilisation.
 
     python benchmarks/end_to_end.py --images data/cifar10/train --size 32
 """
@@ -18,23 +20,25 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import cv2
 import torch
-from contenders import MODELS_TO_TRAIN, Setting, contenders, fast
+from contenders import MODELS_TO_TRAIN, Setting, build, fast
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import DefaultScope
+from own_process import OwnProcess, prepare
 from PIL import Image
 from reference_views import official_views
-from roofline import flops_of, machine, matmul_rate
+from roofline import flops_of, machine, matmul_rate, synchronise
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
+from train_step import times_as_fast
 
 from mmmoco.apis import cli, load_config
 from mmmoco.apis.config import resolve_config
@@ -182,14 +186,19 @@ class Contender:
     def __init__(
         self, name: str, setting: Setting, paths: list[str], workers: int
     ) -> None:
+        # As OpenMMLab's configs and ours do in their workers.
+        cv2.setNumThreads(0)
+        torch.manual_seed(0)
         views, stepper = PAIRS[name]
-        self.source = source(views, setting)
-        self.step = contenders(setting)[stepper]().step
+        self.setting, self.source = setting, source(views, setting)
+        self.step = build(stepper, setting).step
         self.files = Files(paths, self.source.view)
         self.batch, self.device = setting.batch, setting.device
         self.options: dict[str, Any] = dict(
             batch_size=setting.batch,
             num_workers=workers,
+            # What Linux does; a process of its own would hand on its "spawn".
+            multiprocessing_context='fork' if workers else None,
             pin_memory=setting.device == 'cuda',
             collate_fn=collate(name),
         )
@@ -212,9 +221,17 @@ class Contender:
                 batch = next(batches)
                 waited += time.perf_counter() - asked
             self.step(*self.source.finish(batch))
+        synchronise(self.device)
+        seconds = time.perf_counter() - start
         if self.device == 'cuda':
-            torch.cuda.synchronize()
-        return time.perf_counter() - start, waited
+            torch.cuda.empty_cache()  # for the others' processes
+        return seconds, waited
+
+    def flops(self) -> int:
+        """Count the operations of one step."""
+        side = self.setting.image
+        views = torch.randn(2, self.batch, 3, side, side).to(self.device)
+        return flops_of(lambda: self.step(*views))
 
 
 def _resized(config: Any, size: int) -> Any:
@@ -242,11 +259,7 @@ def utilisation() -> float | None:
 
 def benchmark(args: argparse.Namespace) -> None:
     """Measure, print, write."""
-    MMLogger.get_instance('benchmark', log_level='ERROR')
-    init_default_scope('mmmoco')
-    torch.manual_seed(0)
-    # As OpenMMLab's configs and ours do in their workers.
-    cv2.setNumThreads(0)
+    prepare()
     paths = ImageFolderDataset(args.images).paths
     setting = MODELS_TO_TRAIN[args.model]
     setting = replace(
@@ -261,48 +274,47 @@ def benchmark(args: argparse.Namespace) -> None:
             f'--images {args.images} holds {len(paths)} images, less than a '
             f'batch of {setting.batch}: give more images or a smaller --batch.'
         )
-    runners: dict[str, Contender] = {}
+    runners: dict[str, OwnProcess] = {}
     for name in PAIRS:
         with contextlib.suppress(ImportError):
-            runners[name] = Contender(name, setting, paths, args.workers)
-    rates: dict[str, list[float]] = {name: [] for name in runners}
+            runners[name] = OwnProcess(
+                partial(Contender, name, setting, paths, args.workers)
+            )
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
     waits: dict[str, list[float]] = {name: [] for name in runners}
     busy: dict[str, list[float]] = {name: [] for name in runners}
     for runner in runners.values():
-        runner.round(1)
+        runner.call('round', 1)
     for _ in range(args.rounds):
         for name, runner in runners.items():
-            seconds, waited = runner.round(args.steps)
-            rates[name].append(args.steps * setting.batch / seconds)
-            waits[name].append(waited / seconds)
+            whole, waited = runner.call('round', args.steps)
+            seconds[name].append(whole / args.steps)
+            waits[name].append(waited / whole)
             used = utilisation()
             if used is not None:
                 busy[name].append(used)
-    views = torch.randn(2, setting.batch, 3, setting.image, setting.image)
-    first, second = views.to(setting.device)
-    flops = flops_of(lambda: runners['ours'].step(first, second))
-    limit = matmul_rate(args.device, fast(setting).dtype)
+    flops = runners['ours'].call('flops')
+    limit = flops / matmul_rate(args.device, fast(setting).dtype)
     rows = [
         {
             'name': name,
-            'images_per_second': median(rates[name]),
+            'images_per_second': setting.batch / median(seconds[name]),
             'data_wait': median(waits[name]),
-            'share_of_limit': median(rates[name])
-            * flops
-            / setting.batch
-            / limit,
+            'share_of_limit': limit / median(seconds[name]),
             'gpu_utilisation': median(busy[name]) if busy[name] else None,
         }
         for name in runners
     ]
-    by_name = {row['name']: row['images_per_second'] for row in rows}
-    best = max(by_name['ours'], by_name['ours_device_views'])
     ratios = {
-        f'ours/{other}': by_name['ours'] / by_name[other]
-        for other in ('mmpretrain', 'official_transcription', 'lightly')
-        if other in by_name
+        f'{name}/{other}': times_as_fast(seconds[name], seconds[other])
+        for name, other in (
+            ('ours', 'mmpretrain'),
+            ('ours', 'official_transcription'),
+            ('ours', 'lightly'),
+            ('ours_device_views', 'mmpretrain'),
+        )
+        if other in seconds
     }
-    ratios['ours, the faster views/mmpretrain'] = best / by_name['mmpretrain']
     print(
         f'{args.model}, {len(paths)} files, {setting.image} pixels, batch '
         f'{setting.batch}, K = {setting.keys}, {args.workers} workers; '

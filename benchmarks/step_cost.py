@@ -14,17 +14,17 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import torch
-from contenders import MODELS_TO_TRAIN, Ours, Setting, fast
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-from roofline import flops_of, machine, matmul_rate
-from train_step import measure, views
+from contenders import MODELS_TO_TRAIN, Setting, build, fast
+from own_process import prepare
+from roofline import machine, matmul_rate
+from train_step import Timed, measure, views
 
 from mmmoco.apis import cli
 
@@ -109,8 +109,7 @@ def draw(points: list[Point], path: str) -> None:
 
 def benchmark(args: argparse.Namespace) -> None:
     """Measure, print, write, draw."""
-    MMLogger.get_instance('benchmark', log_level='ERROR')
-    init_default_scope('mmmoco')
+    prepare()
     torch.manual_seed(0)
     base = replace(
         fast(replace(MODELS_TO_TRAIN['resnet18_cifar'], device=args.device)),
@@ -118,20 +117,24 @@ def benchmark(args: argparse.Namespace) -> None:
         keys=args.keys,
     )
     measured = settings(base)
-    steps, flops = {}, {}
+    steps = {}
     for axis, value, setting in measured:
         name = f'{axis} {value}'
-        contender, (first, second) = Ours(setting), views(setting)
-        steps[name] = partial(contender.step, first, second)
-        flops[name] = flops_of(steps[name])
+        contender, (first, second) = build('ours', setting), views(setting)
+        step = partial(contender.step, first, second)
+        steps[name] = Timed(step, setting.device)
     before = matmul_rate(base.device, base.dtype)
-    seconds = measure(steps, args.rounds, turns=1, device=base.device)
+    seconds = measure(
+        {name: step.round for name, step in steps.items()}, args.rounds, 1
+    )
     rate = max(before, matmul_rate(base.device, base.dtype))
     points = []
     for axis, value, _ in measured:
         name = f'{axis} {value}'
-        limit = flops[name] / rate
-        points.append(Point(axis, value, seconds[name], flops[name], limit))
+        flops = steps[name].flops()
+        points.append(
+            Point(axis, value, median(seconds[name]), flops, flops / rate)
+        )
     print(
         f'ResNet-18 (CIFAR), batch {base.batch}, K = {base.keys}, '
         f'{base.image} pixels unless varied; {machine()}; median of '

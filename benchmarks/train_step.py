@@ -1,9 +1,10 @@
 """Images per second and memory of a MoCo training step, by whom.
 
-The contenders stand in contenders.py. They take turns, a few steps each, so
-that whatever disturbs the machine disturbs all alike; rates are medians over
-the rounds. Memory is what a step needs beyond model, optimizer and queue, in
-a process of its own.
+The contenders stand in contenders.py. Each has a process of its own; they
+take turns, a few steps each, so that whatever disturbs the machine disturbs
+all alike. Rates are medians over the rounds, ratios medians of the rounds'
+ratios. Memory is what a step needs beyond model, optimizer and queue, where
+freed memory is not kept.
 
     python benchmarks/train_step.py --model resnet18_cifar --json step.json
     python benchmarks/train_step.py --part infonce
@@ -24,7 +25,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,11 +38,11 @@ from contenders import (
     MOMENTUM,
     TEMPERATURE,
     Setting,
+    build,
     contenders,
     fast,
 )
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
+from own_process import OwnProcess, prepare
 from roofline import flops_of, machine, matmul_rate, synchronise
 from torch import Tensor
 
@@ -53,6 +55,7 @@ RATIOS = (
     ('ours', 'lightly'),
     ('ours', 'official_transcription'),
     ('ours_equalised', 'mmpretrain_equalised'),
+    ('ours', 'mmpretrain_same_settings'),
     ('ours_plain', 'mmpretrain'),
     ('ours_compiled', 'mmpretrain'),
 )
@@ -67,9 +70,51 @@ def views(setting: Setting) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def step_of(name: str, setting: Setting) -> Callable[[], Any]:
+@dataclass
+class Timed:
+    """What is done, and how long it takes.
+
+    Attributes:
+        step: Does it.
+        device: Where.
+    """
+
+    step: Callable[[], Any]
+    device: str
+
+    def __post_init__(self) -> None:
+        self.step()
+
+    def round(self, turns: int) -> float:
+        """Return seconds of one time in so many."""
+        if self.device == 'cuda':
+            self.step()  # takes back what it had released
+        synchronise(self.device)
+        start = time.perf_counter()
+        for _ in range(turns):
+            self.step()
+        synchronise(self.device)
+        seconds = (time.perf_counter() - start) / turns
+        if self.device == 'cuda':
+            torch.cuda.empty_cache()  # for the others' processes
+        return seconds
+
+    def flops(self) -> int:
+        """Count the operations of one time."""
+        return flops_of(self.step)
+
+
+def timed(way: Callable[..., Any], name: str, setting: Setting) -> Timed:
+    """Build one way of doing something."""
+    torch.manual_seed(0)
+    return Timed(way(name, setting), setting.device)
+
+
+def step_of(
+    name: str, setting: Setting, keep_memory: bool = True
+) -> Callable[[], Any]:
     """Build one contender and return its step."""
-    contender = contenders(setting, compiled=True)[name]()
+    contender = build(name, setting, keep_memory)
     first, second = views(setting)
     return lambda: contender.step(first, second)
 
@@ -155,21 +200,19 @@ PARTS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
 
 
 def measure(
-    steps: dict[str, Callable[[], Any]], rounds: int, turns: int, device: str
-) -> dict[str, float]:
-    """Return seconds of a step of each, the median of the rounds."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
+    ways: dict[str, Callable[[int], float]], rounds: int, turns: int
+) -> dict[str, list[float]]:
+    """Let all take turns; return what each returned in every round."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
-        for name, step in steps.items():
-            synchronise(device)
-            start = time.perf_counter()
-            for _ in range(turns):
-                step()
-            synchronise(device)
-            seconds[name].append((time.perf_counter() - start) / turns)
-    return {name: median(values) for name, values in seconds.items()}
+        for name, way in ways.items():
+            seconds[name].append(way(turns))
+    return seconds
+
+
+def times_as_fast(ours: list[float], other: list[float]) -> float:
+    """Return the median of the ratios of the rounds."""
+    return median(b / a for a, b in zip(ours, other, strict=True))
 
 
 def peak_extra_bytes(step: Callable[[], Any], device: str) -> int:
@@ -205,20 +248,18 @@ def peak_in_own_process(name: str) -> int:
 
 def benchmark(args: argparse.Namespace) -> None:
     """Measure, print, write."""
-    MMLogger.get_instance('benchmark', log_level='ERROR')
-    init_default_scope('mmmoco')
-    torch.manual_seed(0)
+    prepare()
     given = {'batch': args.batch, 'keys': args.keys, 'image': args.image}
     setting = replace(
         MODELS_TO_TRAIN[args.model],
         device=args.device,
         **{name: value for name, value in given.items() if value},
     )
-    build: Callable[..., Any] = step_of
+    way: Callable[..., Any] = step_of
     names: Sequence[str] = list(contenders(setting, args.compile))
     pairs = RATIOS
     if args.part != 'step':
-        build, names = PARTS[args.part]
+        way, names = PARTS[args.part]
         pairs = ((names[0], names[1]),)
     if args.part == 'infonce':
         setting = replace(setting, batch=args.batch or 256)
@@ -226,16 +267,25 @@ def benchmark(args: argparse.Namespace) -> None:
             names = (*names, 'compiled')
             pairs = (*pairs, ('ours', 'compiled'))
     if args.measure:
-        step = build(args.measure, setting)
+        if way is step_of:
+            way = partial(step_of, keep_memory=False)
+        step = way(args.measure, setting)
         print(peak_extra_bytes(step, args.device))
         return
     peaks = {name: peak_in_own_process(name) for name in names}
-    steps = {name: build(name, setting) for name in names}
-    seconds = measure(steps, args.rounds, args.turns, args.device)
+    processes = {
+        name: OwnProcess(partial(timed, way, name, setting)) for name in names
+    }
+    rounds = measure(
+        {name: partial(p.call, 'round') for name, p in processes.items()},
+        args.rounds,
+        args.turns,
+    )
+    seconds = {name: median(values) for name, values in rounds.items()}
     ratios = {
-        f'{ours}/{other}': seconds[other] / seconds[ours]
+        f'{ours}/{other}': times_as_fast(rounds[ours], rounds[other])
         for ours, other in pairs
-        if ours in seconds and other in seconds
+        if ours in rounds and other in rounds
     }
     print(
         f'{args.part}, {args.model}: batch {setting.batch}, '
@@ -249,7 +299,7 @@ def benchmark(args: argparse.Namespace) -> None:
     limit = None
     if args.part == 'step':
         rate = matmul_rate(args.device, fast(setting).dtype)
-        limit = flops_of(steps['ours']) / rate
+        limit = processes['ours'].call('flops') / rate
         print(f'{"limit":24}{limit:9.4f}{setting.batch / limit:10.1f}')
     print()
     for name, ratio in ratios.items():
