@@ -260,6 +260,7 @@ def utilisation() -> float | None:
 def benchmark(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     prepare()
+    device = machine(args.device)
     paths = ImageFolderDataset(args.images).paths
     setting = MODELS_TO_TRAIN[args.model]
     setting = replace(
@@ -318,7 +319,7 @@ def benchmark(args: argparse.Namespace) -> None:
     print(
         f'{args.model}, {len(paths)} files, {setting.image} pixels, batch '
         f'{setting.batch}, K = {setting.keys}, {args.workers} workers; '
-        f'{machine()}; median of {args.rounds} rounds of {args.steps} steps\n'
+        f'{device}; median of {args.rounds} rounds of {args.steps} steps\n'
     )
     print(
         f'{"":24}{"images/s":>10}{"data wait":>11}{"of the limit":>14}'
@@ -335,7 +336,7 @@ def benchmark(args: argparse.Namespace) -> None:
     for name, ratio in ratios.items():
         print(f'{name:40}{ratio:6.2f}')
     if args.json:
-        content = {'machine': machine(), 'rows': rows, 'ratios': ratios}
+        content = {'machine': device, 'rows': rows, 'ratios': ratios}
         Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
 
 

@@ -22,9 +22,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from contenders import MODELS_TO_TRAIN, Ours
-from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
-from mmengine.registry import init_default_scope
+from own_process import prepare
 from roofline import machine
 from torch import Tensor
 from train_step import views
@@ -103,8 +102,7 @@ def work(
 ) -> None:
     """Measure in one process of a group; the first one writes."""
     torch.set_num_threads(1)
-    MMLogger.get_instance('benchmark', log_level='ERROR')
-    init_default_scope('mmmoco')
+    prepare()
     dist.init_process_group(
         'gloo', init_method=f'file://{place}', rank=rank, world_size=world
     )

@@ -110,6 +110,7 @@ def draw(points: list[Point], path: str) -> None:
 def benchmark(args: argparse.Namespace) -> None:
     """Measure, print, write, draw."""
     prepare()
+    device = machine(args.device)
     torch.manual_seed(0)
     base = replace(
         fast(replace(MODELS_TO_TRAIN['resnet18_cifar'], device=args.device)),
@@ -137,7 +138,7 @@ def benchmark(args: argparse.Namespace) -> None:
         )
     print(
         f'ResNet-18 (CIFAR), batch {base.batch}, K = {base.keys}, '
-        f'{base.image} pixels unless varied; {machine()}; median of '
+        f'{base.image} pixels unless varied; {device}; median of '
         f'{args.rounds} rounds\n'
         f'matrix product: {rate / 1e9:.1f} GFLOP/s\n'
     )
@@ -154,7 +155,7 @@ def benchmark(args: argparse.Namespace) -> None:
         draw(points, args.figure)
     if args.json:
         content = {
-            'machine': machine(),
+            'machine': device,
             'matmul_flops_per_second': rate,
             'rows': [asdict(p) for p in points],
         }

@@ -249,6 +249,7 @@ def peak_in_own_process(name: str) -> int:
 def benchmark(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     prepare()
+    device = machine(args.device)
     given = {'batch': args.batch, 'keys': args.keys, 'image': args.image}
     setting = replace(
         MODELS_TO_TRAIN[args.model],
@@ -289,7 +290,7 @@ def benchmark(args: argparse.Namespace) -> None:
     }
     print(
         f'{args.part}, {args.model}: batch {setting.batch}, '
-        f'K = {setting.keys}, {setting.image} pixels; {machine()}; median of '
+        f'K = {setting.keys}, {setting.image} pixels; {device}; median of '
         f'{args.rounds} rounds of {args.turns}\n'
     )
     print(f'{"":24}{"s":>9}{"images/s":>10}{"peak extra MiB":>16}')
@@ -315,7 +316,7 @@ def benchmark(args: argparse.Namespace) -> None:
             for name in names
         ]
         content = {
-            'machine': machine(),
+            'machine': device,
             'rows': rows,
             'ratios': ratios,
             'limit_seconds': limit,

@@ -105,8 +105,8 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
     Args:
         cfg: Config to change.
         amp: bfloat16 mixed precision.
-        fast: The channels_last memory format, and ``amp`` where the
-            hardware has units for it.
+        fast: The channels_last memory format, `KernelSettingsHook`, and
+            ``amp`` where the hardware has units for it.
     """
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None:
@@ -117,7 +117,7 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
     needs_gpu = kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
     if fast and slow_bf16 and not amp:
         print_log(
-            '--fast: this CPU has no bfloat16 units; channels_last alone.',
+            '--fast: this CPU has no bfloat16 units; the precision stays.',
             logger='current',
         )
     if amp or (fast and not slow_bf16) or (on_cpu and needs_gpu):
