@@ -118,67 +118,61 @@ class _LookUp(torch.autograd.Function):
         mask: Tensor | None,
         temperature: float,
     ) -> tuple[Tensor, ...]:
-        # Divided once, not every similarity: logits below, as is `largest`.
-        scaled = q / temperature
-        positive = (scaled * positives).sum(1)  # N
+        positive = (q * positives).sum(1)  # N
         largest = positive
-        total = torch.ones_like(positive)  # Σ exp(logit − largest)
+        total = torch.ones_like(positive)  # Σ exp((s − largest) / τ)
         mean_key = positives.clone()  # the same sum over the keys, N×C
         rival = torch.full_like(positive, float('-inf'))
         negative, count = positive.new_zeros(()), positive.new_zeros(())
         for first, part in _chunks(keys, len(q)):
-            logits = scaled @ part  # N×chunk
+            similarity = q @ part  # N×chunk
             hidden = _hidden(index, mask, first, part.shape[1])
             if hidden is None:
-                negative += scaled.sum(0) @ part.sum(1)
-                count += logits.numel()
+                negative += q.sum(0) @ part.sum(1)
+                count += similarity.numel()
             else:
-                negative += logits.masked_fill(hidden, 0.0).sum()
+                negative += similarity.masked_fill(hidden, 0.0).sum()
                 count += hidden.numel() - hidden.sum()
-                logits.masked_fill_(hidden, float('-inf'))
-            rival = torch.maximum(rival, logits.amax(1))
+                similarity.masked_fill_(hidden, float('-inf'))
+            rival = torch.maximum(rival, similarity.amax(1))
             new = torch.maximum(largest, rival)
-            weight = logits.sub_(new[:, None]).exp_()
-            shrink = (largest - new).exp_()
+            weight = similarity.sub_(new[:, None]).div_(temperature).exp_()
+            shrink = ((largest - new) / temperature).exp_()
             total.mul_(shrink).add_(weight.sum(1))
             mean_key.mul_(shrink[:, None]).addmm_(weight, part.T)
             largest = new
-        log_total = largest + total.log()
-        loss = (log_total - positive).mean()
+        log_total = largest / temperature + total.log()
+        loss = (log_total - positive / temperature).mean()
         # Softmax of the positive minus one, and of every key: d loss / d s.
-        surplus = (positive - log_total).exp_().sub_(1.0)
+        surplus = (positive / temperature - log_total).exp_().sub_(1.0)
         slope = mean_key.div_(total[:, None]).sub_(positives)
         ctx.temperature = temperature
-        saved = scaled, slope, surplus, keys, log_total, index, mask
-        ctx.save_for_backward(*saved)
+        ctx.save_for_backward(q, slope, surplus, keys, log_total, index, mask)
         # A tie, as in a collapsed network, does not count as found.
         found = (rival < positive).float().mean()
-        mean_negative = temperature * negative / count.clamp(min=1)
-        stats = temperature * positive.mean(), mean_negative, found
+        stats = positive.mean(), negative / count.clamp(min=1), found
         ctx.mark_non_differentiable(*stats)
         return loss, *stats
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
-        scaled, slope, surplus, keys, log_total, index, mask = (
-            ctx.saved_tensors
-        )
-        scale = grad / len(scaled)
+        q, slope, surplus, keys, log_total, index, mask = ctx.saved_tensors
+        scale = grad / (ctx.temperature * len(q))
         for_positives = for_keys = None
         if ctx.needs_input_grad[1]:
-            for_positives = scale * surplus[:, None] * scaled
+            for_positives = scale * surplus[:, None] * q
         if ctx.needs_input_grad[2]:
             for_keys = torch.empty_like(keys)
-            for first, part in _chunks(keys, len(scaled)):
+            for first, part in _chunks(keys, len(q)):
                 end = first + part.shape[1]
-                weight = (scaled @ part).sub_(log_total[:, None]).exp_()
+                exponent = (q @ part).div_(ctx.temperature)
+                weight = exponent.sub_(log_total[:, None]).exp_()
                 hidden = _hidden(index, mask, first, part.shape[1])
                 if hidden is not None:
                     weight.masked_fill_(hidden, 0.0)
-                for_keys[:, first:end] = scale * (scaled.T @ weight)
-        for_q = scale / ctx.temperature * slope
-        return for_q, for_positives, for_keys, None, None, None
+                for_keys[:, first:end] = scale * (q.T @ weight)
+        return scale * slope, for_positives, for_keys, None, None, None
 
 
 def _chunks(keys: Tensor, queries: int) -> Iterator[tuple[int, Tensor]]:
