@@ -139,8 +139,8 @@ def look_up_of(name: str, setting: Setting) -> Callable[[], Any]:
     @torch.compile
     def loss_of(q: Tensor) -> Tensor:
         positive = (q * k).sum(1, keepdim=True) / TEMPERATURE
-        largest = torch.logsumexp(q @ keys / TEMPERATURE, 1, keepdim=True)
-        return (torch.logaddexp(largest, positive) - positive).mean()
+        negatives = torch.logsumexp(q @ keys / TEMPERATURE, 1, keepdim=True)
+        return (torch.logaddexp(negatives, positive) - positive).mean()
 
     def compiled() -> None:
         torch.autograd.grad(loss_of(q), q)
