@@ -40,7 +40,7 @@ def run(
 
     def noted(*a: Any, **k: Any) -> Any:
         result = forward(*a, **k)
-        losses.append(float(result['loss']))
+        losses.append(float(result['loss'].detach()))
         return result
 
     wrapper.train_step = noted

@@ -120,7 +120,13 @@ def step_of(
 
 
 def look_up_of(name: str, setting: Setting) -> Callable[[], Any]:
-    """Return one way to do forward and backward of the look-up."""
+    """Return one way to do forward and backward of the look-up.
+
+    With ``_bfloat16`` behind the name, in mixed precision.
+    """
+    name, _, precision = name.partition('_')
+    if precision:
+        setting = replace(setting, dtype=torch.bfloat16)
     q, k = F.normalize(torch.randn(2, setting.batch, setting.dim), dim=2)
     keys = F.normalize(torch.randn(setting.dim, setting.keys), dim=0)
     q, k, keys = (x.to(setting.device) for x in (q, k, keys))
@@ -145,7 +151,13 @@ def look_up_of(name: str, setting: Setting) -> Callable[[], Any]:
     def compiled() -> None:
         torch.autograd.grad(loss_of(q), q)
 
-    return {'ours': ours, 'concat': concat, 'compiled': compiled}[name]
+    way = {'ours': ours, 'concat': concat, 'compiled': compiled}[name]
+
+    def look_up() -> None:
+        with setting.autocast():
+            way()
+
+    return look_up
 
 
 def ema_of(name: str, setting: Setting) -> Callable[[], Any]:
@@ -264,6 +276,9 @@ def benchmark(args: argparse.Namespace) -> None:
         pairs = ((names[0], names[1]),)
     if args.part == 'infonce':
         setting = replace(setting, batch=args.batch or 256)
+        if fast(setting).dtype is not None:
+            names = (*names, 'ours_bfloat16', 'concat_bfloat16')
+            pairs = (*pairs, ('ours_bfloat16', 'concat_bfloat16'))
         if args.compile:
             names = (*names, 'compiled')
             pairs = (*pairs, ('ours', 'compiled'))

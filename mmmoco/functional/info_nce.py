@@ -68,8 +68,10 @@ def info_nce(
 ) -> tuple[Tensor, Stats]:
     """Score a look-up: cross-entropy of the positive among all candidates.
 
-    Computed in float32 whatever the precision of the encoders. Gradients
-    flow to the queries, and to positives and keys where these require them.
+    Under bfloat16 autocast the factors of the two large products (queries
+    with keys, weights with keys) are rounded to bfloat16; everything else,
+    and all of it otherwise, is float32. Gradients flow to the queries, and to
+    positives and keys where these require them.
 
     Args:
         q: N×C queries, L2-normalised.
@@ -93,7 +95,12 @@ def info_nce(
     if positives is None:
         assert index is not None
         positives = keys[:, index].T
-    with torch.autocast(q.device.type, enabled=False):
+    device = q.device.type
+    in_bfloat16 = (
+        torch.is_autocast_enabled(device)
+        and torch.get_autocast_dtype(device) == torch.bfloat16
+    )
+    with torch.autocast(device, enabled=False):
         loss, *stats = _LookUp.apply(
             q.float(),
             positives.float(),
@@ -101,6 +108,7 @@ def info_nce(
             index,
             candidates.mask,
             temperature,
+            torch.bfloat16 if in_bfloat16 else torch.float32,
         )
     return loss, Stats(*stats)
 
@@ -117,6 +125,7 @@ class _LookUp(torch.autograd.Function):
         index: Tensor | None,
         mask: Tensor | None,
         temperature: float,
+        factors: torch.dtype,
     ) -> tuple[Tensor, ...]:
         positive = (q * positives).sum(1)  # N
         largest = positive
@@ -124,11 +133,12 @@ class _LookUp(torch.autograd.Function):
         mean_key = positives.clone()  # the same sum over the keys, N×C
         rival = torch.full_like(positive, float('-inf'))
         negative, count = positive.new_zeros(()), positive.new_zeros(())
-        for first, part in _chunks(keys, len(q)):
-            similarity = q @ part  # N×chunk
+        rounded = q.to(factors)
+        for first, part in _chunks(keys, len(q), factors):
+            similarity = (rounded @ part).float()  # N×chunk
             hidden = _hidden(index, mask, first, part.shape[1])
             if hidden is None:
-                negative += q.sum(0) @ part.sum(1)
+                negative += q.sum(0) @ part.sum(1, dtype=torch.float32)
                 count += similarity.numel()
             else:
                 negative += similarity.masked_fill(hidden, 0.0).sum()
@@ -139,14 +149,18 @@ class _LookUp(torch.autograd.Function):
             weight = similarity.sub_(new[:, None]).div_(temperature).exp_()
             shrink = ((largest - new) / temperature).exp_()
             total.mul_(shrink).add_(weight.sum(1))
-            mean_key.mul_(shrink[:, None]).addmm_(weight, part.T)
+            mean_key.mul_(shrink[:, None])
+            if factors == torch.float32:
+                mean_key.addmm_(weight, part.T)
+            else:
+                mean_key.add_(weight.to(factors) @ part.T)
             largest = new
         log_total = largest / temperature + total.log()
         loss = (log_total - positive / temperature).mean()
         # Softmax of the positive minus one, and of every key: d loss / d s.
         surplus = (positive / temperature - log_total).exp_().sub_(1.0)
         slope = mean_key.div_(total[:, None]).sub_(positives)
-        ctx.temperature = temperature
+        ctx.temperature, ctx.factors = temperature, factors
         ctx.save_for_backward(q, slope, surplus, keys, log_total, index, mask)
         # A tie, as in a collapsed network, does not count as found.
         found = (rival < positive).float().mean()
@@ -164,23 +178,27 @@ class _LookUp(torch.autograd.Function):
             for_positives = scale * surplus[:, None] * q
         if ctx.needs_input_grad[2]:
             for_keys = torch.empty_like(keys)
-            for first, part in _chunks(keys, len(q)):
+            rounded = q.to(ctx.factors)
+            for first, part in _chunks(keys, len(q), ctx.factors):
                 end = first + part.shape[1]
-                exponent = (q @ part).div_(ctx.temperature)
+                exponent = (rounded @ part).float().div_(ctx.temperature)
                 weight = exponent.sub_(log_total[:, None]).exp_()
                 hidden = _hidden(index, mask, first, part.shape[1])
                 if hidden is not None:
                     weight.masked_fill_(hidden, 0.0)
-                for_keys[:, first:end] = scale * (q.T @ weight)
-        return scale * slope, for_positives, for_keys, None, None, None
+                product = rounded.T @ weight.to(ctx.factors)
+                for_keys[:, first:end] = scale * product
+        return scale * slope, for_positives, for_keys, *[None] * 4
 
 
-def _chunks(keys: Tensor, queries: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield the position and the values, float32, of some keys at a time."""
+def _chunks(
+    keys: Tensor, queries: int, dtype: torch.dtype
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the position and the values of some keys at a time."""
     pairs = PAIRS_AT_A_TIME.get(keys.device.type, PAIRS_AT_A_TIME['cuda'])
     length = max(1, pairs // max(1, queries))
     for first in range(0, keys.shape[1], length):
-        yield first, keys[:, first : first + length].float()
+        yield first, keys[:, first : first + length].to(dtype)
 
 
 def _hidden(

@@ -12,7 +12,7 @@ import torch
 from mmmoco.engine.hooks import KernelSettingsHook
 
 KernelSettingsHook(keep_memory=sys.argv[1] == 'kept').before_run(None)
-for _ in range(2):
+for _ in range(40):
     torch.empty(2**24).fill_(1.0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
@@ -22,7 +22,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def page_faults(how: str) -> int:
-    """Count the pages that four tensors of 64 MiB make the system map."""
+    """Count the pages that four more tensors of 64 MiB make it map."""
     output = subprocess.check_output(
         [sys.executable, '-c', PROGRAM, how], text=True
     )
@@ -33,6 +33,12 @@ def page_faults(how: str) -> int:
 @pytest.mark.skipif(torch.cuda.is_available(), reason='sets up CPUs')
 @pytest.mark.skipif(sys.platform != 'linux', reason="glibc's allocator")
 def test_freed_memory_is_not_mapped_again():
-    """Each tensor has 16,384 pages of 4 KiB."""
-    assert page_faults('kept') < 1000
-    assert page_faults('returned') > 4 * 16_000
+    """In the long run: at first, blocks are a few bytes short for the next.
+
+    PyTorch aligns its blocks, and glibc keeps what it cuts off for small
+    objects, up to seven pieces of a size; from then on the pieces go back.
+    """
+    kept, returned = page_faults('kept'), page_faults('returned')
+    # 16,384 pages of 4 KiB each; 32 where the system has them huge.
+    assert returned >= 4 * 32
+    assert kept < returned / 10

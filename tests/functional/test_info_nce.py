@@ -86,11 +86,12 @@ def test_a_collapsed_look_up_finds_nothing():
     assert stats.top1 == 0
 
 
-def test_float32_inside_autocast():
+def test_float16_autocast_changes_nothing():
+    """Sums of weights could leave its range."""
     q, k, queue = unit(8, 16, dim=1), unit(8, 16, dim=1), unit(16, 32, dim=0)
     candidates = Candidates(keys=queue, positives=k)
     expected, _ = info_nce(q, candidates, 0.07)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    with torch.autocast('cpu', dtype=torch.float16):
         loss, _ = info_nce(q, candidates, 0.07)
     assert torch.equal(loss, expected)
 
@@ -119,35 +120,59 @@ def plain(q, candidates, tau):
     return F.cross_entropy(similarity / tau, target)
 
 
+def look_up(kind):
+    """Candidates of eight queries, and what has a gradient, queries first."""
+    q = unit(8, 16, dim=1).requires_grad_()
+    k = unit(8, 16, dim=1).requires_grad_()
+    keys = unit(16, 37, dim=0).requires_grad_()
+    if kind == 'among':
+        index = torch.tensor([3, 36, 0, 5, 3, 9, 18, 20])
+        return Candidates(keys=keys, positive_index=index), [q, keys]
+    mask = torch.rand(8, 37) < 0.3 if kind == 'masked' else None
+    return Candidates(keys=keys, positives=k, mask=mask), [q, k, keys]
+
+
+KINDS = pytest.mark.parametrize('kind', ['beside', 'among', 'masked'])
+
+
 @pytest.mark.parametrize('tau', [0.01, 0.2, 1.0])
 @pytest.mark.parametrize('pairs', [8, 60, 10**6])
-@pytest.mark.parametrize('kind', ['beside', 'among', 'masked'])
+@KINDS
 def test_chunks_change_neither_loss_nor_gradients(
     monkeypatch, tau, pairs, kind
 ):
     """One key at a time, some, and all: float64's values to 1e-5."""
     monkeypatch.setitem(info_nce_module.PAIRS_AT_A_TIME, 'cpu', pairs)
-    leaves = [
-        unit(8, 16, dim=1).requires_grad_(),
-        unit(8, 16, dim=1).requires_grad_(),
-        unit(16, 37, dim=0).requires_grad_(),
-    ]
-    q, k, keys = leaves
-    mask = torch.rand(8, 37) < 0.3 if kind == 'masked' else None
-    if kind == 'among':
-        leaves.pop(1)
-        index = torch.tensor([3, 36, 0, 5, 3, 9, 18, 20])
-        candidates = Candidates(keys=keys, positive_index=index)
-    else:
-        candidates = Candidates(keys=keys, positives=k, mask=mask)
-    loss, _ = info_nce(q, candidates, tau)
-    expected = plain(q, candidates, tau)
+    candidates, leaves = look_up(kind)
+    loss, _ = info_nce(leaves[0], candidates, tau)
+    expected = plain(leaves[0], candidates, tau)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
     ours = torch.autograd.grad(3 * loss, leaves)
     theirs = torch.autograd.grad(3 * expected, leaves)
     for a, b in zip(ours, theirs, strict=True):
         # Gradients are of the size of 1 / τ.
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6 / tau)
+
+
+@pytest.mark.parametrize('tau', [0.07, 0.2])
+@KINDS
+def test_bfloat16_autocast_rounds_the_factors(tau, kind):
+    """Eight bits of mantissa: 2^-9 of a similarity, over τ, in a logit."""
+    candidates, leaves = look_up(kind)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        loss, stats = info_nce(leaves[0], candidates, tau)
+    exact, its_stats = info_nce(leaves[0], candidates, tau)
+    assert loss.dtype == torch.float32
+    assert loss != exact
+    assert abs(loss - exact) < 2**-8 / tau
+    for a, b in zip(
+        vars(stats).values(), vars(its_stats).values(), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=2**-8)
+    ours = torch.autograd.grad(loss, leaves)
+    theirs = torch.autograd.grad(exact, leaves)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).norm() < 0.01 * b.norm()
 
 
 @pytest.mark.parametrize('pairs', [8, 10**6])

@@ -25,7 +25,8 @@ class KernelSettingsHook(Hook):
         keep_memory: Let the process keep the memory it frees, as PyTorch
             does on GPUs. Otherwise glibc returns large blocks to the system
             at once, and every activation is cleared and mapped page by page
-            again in the next step.
+            again in the next step. The process settles within some steps, at
+            a peak that was 5 to 12 % higher (docs/performance.md).
     """
 
     priority = 'VERY_HIGH'
