@@ -127,7 +127,8 @@ class Ours:
         self.model = setting.place(model)
         if compiled:
             for part in self.model.children():
-                part.compile()
+                if any(True for _ in part.parameters()):
+                    part.compile()
         #: What is called; to be replaced by what wraps the model.
         self.wrapped: Any = self.model
         for hook in self.model.needs:

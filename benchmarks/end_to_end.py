@@ -50,11 +50,12 @@ RECIPE = 'mocov2_r50_8xb32'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 View = Callable[[str], Any]
 #: Whose views and whose step; ours also with the photometric operations on
-#: the device.
+#: the device, mmpretrain's also with the settings of ours.
 PAIRS = {
     'ours': ('ours', 'ours'),
     'ours_device_views': ('ours_device_views', 'ours'),
     'mmpretrain': ('mmpretrain', 'mmpretrain'),
+    'mmpretrain_same_settings': ('mmpretrain', 'mmpretrain_same_settings'),
     'official_transcription': ('official', 'official_transcription'),
     'lightly': ('lightly', 'lightly'),
 }
@@ -200,7 +201,7 @@ class Contender:
             # What Linux does; a process of its own would hand on its "spawn".
             multiprocessing_context='fork' if workers else None,
             pin_memory=setting.device == 'cuda',
-            collate_fn=collate(name),
+            collate_fn=collate(views),
         )
 
     def round(self, steps: int) -> tuple[float, float]:
@@ -312,6 +313,7 @@ def benchmark(args: argparse.Namespace) -> None:
             ('ours', 'mmpretrain'),
             ('ours', 'official_transcription'),
             ('ours', 'lightly'),
+            ('ours', 'mmpretrain_same_settings'),
             ('ours_device_views', 'mmpretrain'),
         )
         if other in seconds

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Similarities of so many pairs are held at a time. On a CPU they stay in the
-# cache between the product and the sums; on a GPU a few large kernels are
-# launched instead of many small ones.
-PAIRS_AT_A_TIME = {'cpu': 2**19, 'cuda': 2**24}
+# cache between the product and the sums, and are worth waking the threads for;
+# on a GPU a few large kernels are launched instead of many small ones.
+PAIRS_AT_A_TIME = {'cpu': 2**20, 'cuda': 2**24}
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,13 @@ class _LookUp(torch.autograd.Function):
         mean_key = positives.clone()  # the same sum over the keys, N×C
         rival = torch.full_like(positive, float('-inf'))
         negative, count = positive.new_zeros(()), positive.new_zeros(())
-        rounded = q.to(factors)
+        products, sum_of_queries = _Products(q, keys, factors), q.sum(0)
         for first, part in _chunks(keys, len(q), factors):
-            similarity = (rounded @ part).float()  # N×chunk
+            similarity = products.similarity(part)  # N×chunk
             hidden = _hidden(index, mask, first, part.shape[1])
             if hidden is None:
-                negative += q.sum(0) @ part.sum(1, dtype=torch.float32)
+                sum_of_keys = part.sum(1, dtype=torch.float32)
+                negative += sum_of_queries @ sum_of_keys
                 count += similarity.numel()
             else:
                 negative += similarity.masked_fill(hidden, 0.0).sum()
@@ -149,11 +150,7 @@ class _LookUp(torch.autograd.Function):
             weight = similarity.sub_(new[:, None]).div_(temperature).exp_()
             shrink = ((largest - new) / temperature).exp_()
             total.mul_(shrink).add_(weight.sum(1))
-            mean_key.mul_(shrink[:, None])
-            if factors == torch.float32:
-                mean_key.addmm_(weight, part.T)
-            else:
-                mean_key.add_(weight.to(factors) @ part.T)
+            products.add_keys(mean_key.mul_(shrink[:, None]), weight, part)
             largest = new
         log_total = largest / temperature + total.log()
         loss = (log_total - positive / temperature).mean()
@@ -191,12 +188,51 @@ class _LookUp(torch.autograd.Function):
         return scale * slope, for_positives, for_keys, *[None] * 4
 
 
+class _Products:
+    """The two products of a chunk, in memory that serves all chunks.
+
+    Otherwise glibc would return it to the system, and map and clear it again
+    for the next chunk.
+    """
+
+    def __init__(self, q: Tensor, keys: Tensor, factors: torch.dtype) -> None:
+        size = len(q) * min(keys.shape[1], _keys_at_a_time(keys, len(q)))
+        self.q = q.to(factors)
+        self.pairs = self.rounded = q.new_empty(size)
+        if factors != torch.float32:
+            self.rounded = q.new_empty(size, dtype=factors)
+
+    def similarity(self, part: Tensor) -> Tensor:
+        """Return N×chunk, float32, valid until the next call."""
+        result = self._start_of(self.rounded, part)
+        torch.mm(self.q, part, out=result)
+        if self.rounded is self.pairs:
+            return result
+        return self._start_of(self.pairs, part).copy_(result)
+
+    def add_keys(self, total: Tensor, weight: Tensor, part: Tensor) -> None:
+        """Add the keys times their N×chunk weights to N×C."""
+        if self.rounded is self.pairs:
+            total.addmm_(weight, part.T)
+        else:
+            weight = self._start_of(self.rounded, part).copy_(weight)
+            total.add_(weight @ part.T)
+
+    def _start_of(self, memory: Tensor, part: Tensor) -> Tensor:
+        shape = len(self.q), part.shape[1]
+        return memory[: shape[0] * shape[1]].view(shape)
+
+
+def _keys_at_a_time(keys: Tensor, queries: int) -> int:
+    pairs = PAIRS_AT_A_TIME.get(keys.device.type, PAIRS_AT_A_TIME['cuda'])
+    return max(1, pairs // max(1, queries))
+
+
 def _chunks(
     keys: Tensor, queries: int, dtype: torch.dtype
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield the position and the values of some keys at a time."""
-    pairs = PAIRS_AT_A_TIME.get(keys.device.type, PAIRS_AT_A_TIME['cuda'])
-    length = max(1, pairs // max(1, queries))
+    length = _keys_at_a_time(keys, queries)
     for first in range(0, keys.shape[1], length):
         yield first, keys[:, first : first + length].to(dtype)
 

@@ -22,8 +22,8 @@ class Queue(Dictionary):
             count keys of the query's own image as negatives. Useful when the
             data set is not much larger than the queue; off is exactly MoCo.
         dtype: ``'float32'``, or ``'bfloat16'``: half the memory, keys
-            rounded to 8 bits of mantissa. Similarities are computed in
-            float32 either way.
+            rounded to 8 bits of mantissa (which the look-up does by itself
+            in bfloat16 mixed precision).
 
     Raises:
         ValueError: If an argument is out of range.
