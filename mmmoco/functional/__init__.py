@@ -1,5 +1,6 @@
 """Pure functions of tensors: no module, no state, no configuration."""
 
+from .extended_box import PASSES, blur_radius, blur_taps, extended_box
 from .feature_distance import check_distance, feature_distance
 from .feature_spread import effective_rank, feature_spread
 from .gather import gather, gather_with_grad
@@ -11,15 +12,19 @@ from .randomness import derive_seed, generator, seed_global_generators
 from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
 
 __all__ = [
+    'PASSES',
     'Candidates',
     'Neighbours',
     'ShufflePlan',
     'Stats',
+    'blur_radius',
+    'blur_taps',
     'check_distance',
     'check_momentum',
     'derive_seed',
     'effective_rank',
     'ema_',
+    'extended_box',
     'feature_distance',
     'feature_spread',
     'gather',

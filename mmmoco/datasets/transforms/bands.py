@@ -311,7 +311,9 @@ class BandGray(FastView):
 
 @TRANSFORMS.register_module()
 class BandBlur(FastView):
-    """Blur every band by a Gaussian.
+    """Blur every band by OpenCV's Gaussian, as SSL4EO-S12 does.
+
+    It samples the Gaussian at whole pixels, and so hardly acts below σ = 0.3.
 
     Args:
         sigma: Range of the standard deviation in pixels.

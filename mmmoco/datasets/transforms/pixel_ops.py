@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from mmmoco.functional import PASSES, extended_box
+
 #: uint8 RGB, H×W×3; OpenCV's types do not say so.
 Image = NDArray[Any]
 AnyImage = NDArray[Any]
@@ -110,11 +112,21 @@ def grayscale(image: Image) -> Image:
 
 
 def gaussian_blur(image: Image, sigma: float) -> Image:
-    """Blur by a Gaussian, cut off at 2.5 σ."""
-    taps = 2 * round(2.5 * sigma) + 1
-    return cv2.GaussianBlur(
-        image, (taps, taps), sigma, borderType=cv2.BORDER_REPLICATE
-    )
+    """Blur as PIL does: an extended box, three times along each axis.
+
+    Every pass rounds to whole grey levels and repeats the pixels of the
+    border, as PIL's.
+    """
+    reach, fraction = extended_box(sigma)
+    box = np.ones(2 * int(reach) + 3, np.float32)
+    box[[0, -1]] = fraction
+    box /= box.sum()
+    for kernel in (box[None], box[:, None]):
+        for _ in range(PASSES):
+            image = cv2.filter2D(
+                image, -1, kernel, borderType=cv2.BORDER_REPLICATE
+            )
+    return image
 
 
 def solarize(image: Image, threshold: int) -> Image:

@@ -4,13 +4,13 @@ At given parameters each equals torchvision's on PIL images, but for PIL's
 rounding to whole grey levels after every step.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmmoco.functional import blur_radius, blur_taps
 from mmmoco.registry import BATCH_AUGMENTS
 
 from .batch_views import BatchView, Drawn, Range, check_range, per_image
@@ -69,7 +69,12 @@ def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue in HSV by ``shift`` of a circle."""
+    """Turn the hue in HSV by ``shift`` of a circle.
+
+    The shift is cut off to whole steps, of which 256 make a circle, as
+    torchvision does on PIL images.
+    """
+    shift = (shift * 255.0).trunc() / 256.0
     value, brightest = x.max(1)
     chroma = value - x.min(1).values
     r, g, b = x.unbind(1)
@@ -172,7 +177,7 @@ class BatchGrayscale(BatchView):
 
 @BATCH_AUGMENTS.register_module()
 class BatchGaussianBlur(BatchView):
-    """Blur by a Gaussian, cut off at 2.5 σ of the widest.
+    """Blur as PIL does: an extended box, three times along each axis.
 
     Args:
         sigma: Range of the standard deviation in pixels.
@@ -183,7 +188,7 @@ class BatchGaussianBlur(BatchView):
         super().__init__(prob)
         check_range('sigma', sigma)
         self.sigma = sigma
-        self.radius = max(1, math.ceil(2.5 * sigma[1]))
+        self.radius = blur_radius(sigma[1])
 
     def draw(self, n: int, generator: torch.Generator) -> Drawn:
         """Draw σ, and which samples are blurred."""
@@ -201,9 +206,7 @@ class BatchGaussianBlur(BatchView):
         )
 
     def _blur(self, x: Tensor, sigma: Tensor) -> Tensor:
-        steps = torch.arange(-self.radius, self.radius + 1)
-        taps = torch.exp(-0.5 * (steps / sigma[:, None].clamp(min=1e-3)) ** 2)
-        taps = (taps / taps.sum(1, keepdim=True)).to(x)
+        taps = blur_taps(sigma, self.radius).to(x)
         n, channels, height, width = x.shape
         # One group for each channel of each sample, since σ differs.
         taps = taps.repeat_interleave(channels, 0)[:, None]
