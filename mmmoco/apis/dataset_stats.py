@@ -12,7 +12,6 @@ from mmengine.utils import track_iter_progress
 
 from mmmoco.datasets.bad_files import BadFile, reason_of
 from mmmoco.datasets.channel_statistics import ChannelStatistics
-from mmmoco.datasets.image_folder import EXTENSIONS
 from mmmoco.datasets.transforms import build_pipeline
 from mmmoco.registry import DATASETS
 
@@ -20,6 +19,7 @@ from . import cli
 from .config import load_config
 
 PERCENTILES = (1, 50, 99)
+BANDS = ('.tif', '.tiff', '.npy')
 
 
 class Measured(NamedTuple):
@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--bands',
         action='store_true',
-        help='read a folder as multi-band images (.tif, .tiff, .npy)',
+        help='read a folder as multi-band images (.tif, .tiff, .npy, or '
+        'where there is none, the others with their channels as they are)',
     )
     result.add_argument(
         '--max-images',
@@ -82,26 +83,21 @@ def measure(
             sample = dataset.sample(index)
             # All acquisitions of a place.
             paths = sample.get('acquisitions', [sample.get('img_path')])
-            images = [read({**sample, 'img_path': p})['img'] for p in paths]
+            found = [read({**sample, 'img_path': p}) for p in paths]
         except OSError as error:
             bad.append(BadFile(dataset.name_of(index), reason_of(error)))
             continue
-        for image in images:
-            statistics.add(np.asarray(image))
+        for results in found:
+            image = np.asarray(results['img'])
+            statistics.add(image, results.get('missing'))
     return Measured(statistics, bad)
 
 
 def open_source(args: argparse.Namespace) -> tuple[Any, list[dict[str, Any]]]:
     """Return the data set and what loads its images."""
     if Path(args.source).expanduser().is_dir():
-        ends = ('.tif', '.tiff', '.npy') if args.bands else EXTENSIONS
-        settings = dict(
-            type='ImageFolderDataset',
-            data_root=args.source,
-            extensions=ends,
-        )
         kind = 'LoadBands' if args.bands else 'LoadRGB'
-        return DATASETS.build(settings), [dict(type=kind)]
+        return _folder(args.source, args.bands), [dict(type=kind)]
     cfg = load_config(args.source, args.cfg_options)
     settings = cfg.train_dataloader.dataset.to_dict()
     loading = list(loads(settings.get('pipeline', ())))
@@ -113,6 +109,20 @@ def open_source(args: argparse.Namespace) -> tuple[Any, list[dict[str, Any]]]:
             'the images that it was made of.'
         )
     return dataset, loading or [dict(type='LoadRGB')]
+
+
+def _folder(source: str, bands: bool) -> Any:
+    """Return the images of a folder; with ``bands`` those of more channels.
+
+    Where there is none of those, the usual kinds have one to four.
+    """
+    settings = dict(type='ImageFolderDataset', data_root=source)
+    if bands:
+        try:
+            return DATASETS.build({**settings, 'extensions': BANDS})
+        except FileNotFoundError:
+            pass
+    return DATASETS.build(settings)
 
 
 def loads(pipeline: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
@@ -139,6 +149,13 @@ def describe(measured: Measured) -> str:
     for channel in range(len(s.mean)):
         values = ''.join(f'{float(v[channel]):12.5g}' for _, v in rows)
         lines.append(f'{channel:>8}{values}')
+    if s.missing.any():
+        share = 100 * s.missing.sum() / (s.pixels * len(s.missing))
+        each = ', '.join(map(str, s.missing))
+        lines.append(
+            f'{s.missing.sum()} values ({share:.3g} %) are missing (NaN, '
+            f'infinite, or no data) and were left out; by channel: {each}'
+        )
     for name, column in rows[:2]:
         numbers = ', '.join(f'{v:.3f}' for v in column)
         lines.append(f'{name}=({numbers},),')

@@ -3,12 +3,13 @@
 import json
 import logging
 import os
-import re
 import socket
 from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.logging import print_log
+
+from .files import printable
 
 #: So many samples in a row may be bad; more mean that the data is not there.
 MAX_ATTEMPTS = 20
@@ -39,8 +40,8 @@ class UnreadableDataError(ValueError):
         super().__init__(last.removeprefix(f'{_FULL_NAME}: '))
 
 
-#: How PIL calls bytes that it cannot identify.
-_MEMORY = re.compile(r' <_io\.BytesIO object at \w+>')
+#: Characters of a reason; an error may quote a whole file.
+_MOST = 300
 
 _FULL_NAME = f'{__name__}.UnreadableDataError'
 
@@ -49,7 +50,8 @@ class BadFileLog:
     """Notes of one process about bad files, each file once.
 
     Every process writes a file of its own in ``folder``, so that nothing has
-    to be locked. Without a folder the notes are warnings in the log.
+    to be locked. Without a folder, or where it cannot be written (a cleaned or
+    full TMPDIR), the notes are warnings in the log.
 
     Args:
         folder: Where to write; None for the log.
@@ -64,17 +66,32 @@ class BadFileLog:
         if name in self._known:
             return
         self._known.add(name)
-        bad = BadFile(name, reason_of(error))
-        if self.folder is None:
+        bad = BadFile(printable(name), printable(reason_of(error)))
+        if not self._write(bad):
             print_log(
                 f'Bad file {bad.name!r}: {bad.reason}',
                 logger='current',
                 level=logging.WARNING,
             )
-            return
+
+    def _write(self, bad: BadFile) -> bool:
+        """Append to the file of this process; tell whether that went."""
+        if self.folder is None:
+            return False
         file = self.folder / f'{socket.gethostname()}-{os.getpid()}.jsonl'
-        with file.open('a', encoding='utf-8') as stream:
-            stream.write(json.dumps(bad) + '\n')
+        try:
+            with file.open('a', encoding='utf-8') as stream:
+                stream.write(json.dumps(bad) + '\n')
+        except OSError as error:
+            print_log(
+                f'Notes about bad files are not kept in {str(file)!r} '
+                f'({error.strerror}): they follow here.',
+                logger='current',
+                level=logging.WARNING,
+            )
+            self.folder = None
+            return False
+        return True
 
     def move_to(self, folder: str | os.PathLike[str]) -> None:
         """Write to a folder from now on; before workers are started."""
@@ -86,10 +103,16 @@ class BadFileLog:
         if self.folder is None:
             return []
         for file in sorted(self.folder.glob('*.jsonl')):
-            text = file.read_text(encoding='utf-8')
+            try:
+                text = file.read_text(encoding='utf-8')
+            except (OSError, ValueError):
+                continue  # Cleaned away meanwhile, or garbled.
             # A line that is being written has no end yet.
             for line in text[: text.rfind('\n') + 1].splitlines():
-                bad = BadFile(*json.loads(line))
+                try:
+                    bad = BadFile(*json.loads(line))
+                except (ValueError, TypeError):
+                    continue  # Of a disk that was full for a moment.
                 found.setdefault(bad.name, bad)
         return list(found.values())
 
@@ -100,5 +123,5 @@ def reason_of(error: BaseException | str) -> str:
         return error
     cause = error.__cause__ or error
     text = getattr(cause, 'strerror', None) or str(cause)
-    text = _MEMORY.sub('', text)
-    return ' '.join(text.split()) or type(cause).__name__
+    text = ' '.join(text[: 2 * _MOST].split()) or type(cause).__name__
+    return text if len(text) <= _MOST else f'{text[:_MOST]}…'

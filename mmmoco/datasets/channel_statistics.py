@@ -15,10 +15,13 @@ class ChannelStatistics:
 
     Integers are counted value by value, so their percentiles are exact;
     those of floats come from up to 256 pixels of each image, spread evenly.
+    What has no value (NaN, infinite, or said to be missing) counts nowhere
+    but in ``missing``.
     """
 
     def __init__(self) -> None:
         self.images = self.pixels = 0
+        self._known: NDArray[np.int64] = np.zeros(0, np.int64)
         self._mean: NDArray[np.float64] = np.zeros(0)
         self._squares: NDArray[np.float64] = np.zeros(0)
         self._low: NDArray[Any] = np.zeros(0)
@@ -26,43 +29,74 @@ class ChannelStatistics:
         self._counts: NDArray[np.int64] | None = None
         self._kept: list[NDArray[np.float32]] = []
 
-    def add(self, image: NDArray[Any]) -> None:
-        """Add an image H×W×C.
+    def add(
+        self, image: NDArray[Any], missing: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Add an image.
+
+        Args:
+            image: H×W×C.
+            missing: H×W×C, where it has no value besides NaN.
 
         Raises:
             ValueError: If its number of channels differs from the others'.
         """
-        x = image.reshape(-1, image.shape[2])
-        n, mean = len(x), x.mean(0, dtype=np.float64)
-        squares = ((x - mean) ** 2).sum(0)
-        if self.pixels == 0:
-            self._mean = np.zeros(x.shape[1])
-            self._squares = np.zeros(x.shape[1])
-            self._low, self._high = x.min(0), x.max(0)
-        if len(mean) != len(self._mean):
+        channels = image.shape[2]
+        if self.images == 0:
+            self._known = np.zeros(channels, np.int64)
+            self._mean, self._squares = np.zeros((2, channels))
+            self._low = np.full(channels, np.inf)
+            self._high = np.full(channels, -np.inf)
+        if channels != len(self._mean):
             raise ValueError(
-                f'An image has {len(mean)} channels, the others have '
+                f'An image has {channels} channels, the others have '
                 f'{len(self._mean)}.'
             )
-        # Chan's update: no difference of large sums.
-        total, delta = self.pixels + n, mean - self._mean
-        self._squares += squares + delta**2 * (self.pixels * n / total)
-        self._mean += delta * (n / total)
-        self._low = np.minimum(self._low, x.min(0))
-        self._high = np.maximum(self._high, x.max(0))
-        self.images, self.pixels = self.images + 1, total
+        x = image.reshape(-1, channels)
+        there = np.ones(x.shape, np.bool_)
+        if missing is not None:
+            there = ~missing.reshape(x.shape)
+        if x.dtype.kind == 'f':
+            there &= np.isfinite(x)
+        self._add_moments(x, there)
+        self.images, self.pixels = self.images + 1, self.pixels + len(x)
         if image.dtype in (np.uint8, np.uint16):
-            self._count(x)
+            self._count(x, there)
         elif len(self._kept) * _KEPT < _MOST_KEPT:
-            step = max(1, n // _KEPT)
-            self._kept.append(x[step // 2 :: step].astype(np.float32))
+            step = max(1, len(x) // _KEPT)
+            some = slice(step // 2, None, step)
+            kept = np.where(there[some], x[some], np.nan)
+            self._kept.append(kept.astype(np.float32))
 
-    def _count(self, x: NDArray[Any]) -> None:
+    def _add_moments(self, x: NDArray[Any], there: NDArray[np.bool_]) -> None:
+        n = there.sum(0)
+        full = np.where(there, x, 0)
+        mean = full.sum(0, dtype=np.float64) / np.maximum(n, 1)
+        squares = np.where(there, full - mean, 0.0) ** 2
+        # Chan's update: no difference of large sums.
+        total = np.maximum(self._known + n, 1)
+        delta = mean - self._mean
+        self._squares += squares.sum(0) + delta**2 * (self._known * n / total)
+        self._mean += delta * (n / total)
+        self._known += n
+        low = np.where(there, x, np.inf).min(0)
+        high = np.where(there, x, -np.inf).max(0)
+        self._low = np.minimum(self._low, low)
+        self._high = np.maximum(self._high, high)
+
+    def _count(self, x: NDArray[Any], there: NDArray[np.bool_]) -> None:
         levels = np.iinfo(x.dtype).max + 1
         if self._counts is None:
             self._counts = np.zeros((x.shape[1], levels), np.int64)
-        for channel, values in zip(self._counts, x.T, strict=True):
-            channel += np.bincount(values, minlength=levels)
+        for channel, values, known in zip(
+            self._counts, x.T, there.T, strict=True
+        ):
+            channel += np.bincount(values[known], minlength=levels)
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Pixels per channel that have no value."""
+        return self.pixels - self._known
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -71,8 +105,8 @@ class ChannelStatistics:
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """Per channel, over all pixels."""
-        return np.sqrt(self._squares / max(self.pixels, 1))
+        """Per channel, over all pixels that have a value."""
+        return np.sqrt(self._squares / np.maximum(self._known, 1))
 
     @property
     def low(self) -> NDArray[Any]:
@@ -87,7 +121,8 @@ class ChannelStatistics:
     def percentile(self, percent: float) -> NDArray[np.float64]:
         """Return the value per channel below which ``percent`` lie."""
         if self._counts is None:
-            return np.percentile(np.concatenate(self._kept), percent, axis=0)
+            kept = np.concatenate(self._kept)
+            return np.nanpercentile(kept, percent, axis=0)
         sums = self._counts.cumsum(1)
         ranks = np.maximum(1, np.ceil(percent / 100 * sums[:, -1]))
         found = [

@@ -6,6 +6,8 @@ from typing import Any
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
+from .files import Listing, files_below, shortened
+from .image_lists import read_list
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
@@ -15,16 +17,19 @@ class ImageFolderDataset(AddressedDataset):
     """Images of a folder: ImageNet's layout, any other, or a list of paths.
 
     Without ``ann_file`` every image below ``data_root/data_prefix`` is taken,
-    however deep it lies, in sorted order. With ``with_labels`` the folders
-    directly below are the classes, as in ImageNet.
+    however deep it lies, in sorted order; each folder once, however many
+    links lead to it. What begins with a dot is left out, and counted. With
+    ``with_labels`` the folders directly below are the classes, as in
+    ImageNet.
 
     Args:
         data_root: Folder of the images.
         data_prefix: Sub-folder, for example ``'train'``; left out if it does
             not exist and ``prefix_optional`` is set.
-        ann_file: Text file with one path a line, relative to the folder
-            above or absolute; optionally followed by a space and a label
-            (``with_labels``). Relative to ``data_root``.
+        ann_file: List of paths, relative to the folder above or absolute:
+            text with one path a line, which may be followed by a space and a
+            label; CSV with a header; or OpenMMLab's JSON. Relative to
+            ``data_root``.
         with_labels: Give every sample a class.
         prefix_optional: Take ``data_root`` itself if it has no
             ``data_prefix``: one config then serves ImageNet and any folder.
@@ -33,7 +38,8 @@ class ImageFolderDataset(AddressedDataset):
 
     Raises:
         FileNotFoundError: If the folder does not exist or holds no image.
-        ValueError: If a label is missing.
+        OSError: If a folder below cannot be listed.
+        ValueError: If a label is missing, or a list is of no known kind.
     """
 
     def __init__(
@@ -67,20 +73,18 @@ class ImageFolderDataset(AddressedDataset):
             self._scan(folder)
 
     def _scan(self, folder: Path) -> None:
-        paths = [
-            os.path.join(parent, name)
-            for parent, _, names in os.walk(folder, followlinks=True)
-            for name in names
-            if name.lower().endswith(self.extensions)
-        ]
-        if not paths:
+        found = Listing()
+        if folder.is_dir():
+            found = files_below(folder, self.extensions)
+            found.report(folder)
+        if not found.paths:
             raise FileNotFoundError(
                 f'No image in {str(folder)!r} or below it. Looked for files '
                 f'that end with {", ".join(self.extensions)}, at any depth. '
                 'Set data_root (and data_prefix) to the folder that holds '
                 'them, or extensions to their endings.'
             )
-        self.paths: list[str] = sorted(paths)
+        self.paths: list[str] = found.paths
         self.labels: list[int] | None = None
         self.classes: tuple[str, ...] = ()
         if self.with_labels:
@@ -104,34 +108,14 @@ class ImageFolderDataset(AddressedDataset):
                 'with one image path a line, relative to '
                 f'{str(folder)!r} or absolute.'
             )
-        lines = [
-            line.strip()
-            for line in file.read_text(encoding='utf-8').splitlines()
-            if line.strip()
-        ]
-        if not lines:
-            raise FileNotFoundError(f'ann_file {str(file)!r} lists no image.')
-        self.labels = None
-        if self.with_labels:
-            pairs = [line.rsplit(maxsplit=1) for line in lines]
-            for number, pair in enumerate(pairs, 1):
-                if len(pair) != 2 or not pair[1].isdigit():
-                    raise ValueError(
-                        f'{str(file)!r}, line {number}: expected "path '
-                        f'label" with a whole-number label, got '
-                        f'{lines[number - 1]!r}.'
-                    )
-            lines = [pair[0] for pair in pairs]
-            self.labels = [int(pair[1]) for pair in pairs]
-            self.classes = tuple(map(str, range(max(self.labels) + 1)))
-        else:
-            self.classes = ()
-        self.paths = [str(folder / line) for line in lines]
-        if not os.path.exists(self.paths[0]):
+        listed = read_list(file, folder, self.with_labels)
+        self.paths = [os.path.join(folder, name) for name in listed.names]
+        self.labels, self.classes = listed.labels, listed.classes
+        if not os.path.lexists(self.paths[0]):
             raise FileNotFoundError(
-                f'{str(file)!r} lists {lines[0]!r}, but '
-                f'{self.paths[0]!r} does not exist. Paths count from '
-                f'{str(folder)!r}: set data_root and data_prefix to fit.'
+                f'{str(file)!r} lists {shortened(listed.names[0])}, but '
+                f'{shortened(self.paths[0])} does not exist. Paths count '
+                f'from {str(folder)!r}: set data_root and data_prefix to fit.'
             )
 
     @property

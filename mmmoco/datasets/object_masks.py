@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .digit_scenes import DigitScenes
+from .files import Listing, files_below
 from .transforms.loading import open_image
 
 Masks = NDArray[np.bool_]
@@ -273,7 +274,12 @@ class LabelObjects(ObjectMasks):
         """
         root = Path(root)
         pairs: list[tuple[Path, Path, Path | None]] = []
-        for image in sorted((root / 'leftImg8bit' / split).rglob('*.png')):
+        folder = root / 'leftImg8bit' / split
+        listing = Listing()
+        if folder.is_dir():
+            listing = files_below(folder, ('.png',))
+            listing.report(folder)
+        for image in sorted(map(Path, listing.paths)):
             stem = image.name.removesuffix('_leftImg8bit.png')
             label = (
                 root

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
+from .files import Listing, hidden
 from .image_folder import EXTENSIONS
 
 
@@ -17,8 +18,9 @@ class SeasonalPlaces(AddressedDataset):
     """Places that were photographed several times: a folder for each.
 
     ``data_root/<place>/<acquisition>``, where an acquisition is a file, or a
-    folder with one file for each band (SSL4EO-S12). A sample is a place; with
-    :class:`SeasonalViews` its views show different acquisitions.
+    folder with one file for each band (SSL4EO-S12); names that begin with a
+    dot are left out. A sample is a place; with :class:`SeasonalViews` its
+    views show different acquisitions.
 
     Args:
         data_root: Folder of the places.
@@ -49,7 +51,9 @@ class SeasonalPlaces(AddressedDataset):
                 'it to the folder with one folder for each place.'
             )
         with os.scandir(root) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
+            every = sorted(entry.name for entry in entries if entry.is_dir())
+        names = [name for name in every if not hidden(name)]
+        Listing(hidden=[n for n in every if hidden(n)]).report(root)
         found = [(name, self._acquisitions(root / name)) for name in names]
         self.places = [
             (str(root / name), files)
@@ -76,12 +80,17 @@ class SeasonalPlaces(AddressedDataset):
             str(entry)
             for entry in place.iterdir()
             if self._is_image(entry)
-            or (entry.is_dir() and any(map(self._is_image, entry.iterdir())))
+            or (
+                not hidden(entry.name)
+                and entry.is_dir()
+                and any(map(self._is_image, entry.iterdir()))
+            )
         )
 
     def _is_image(self, path: Path) -> bool:
         # A broken link counts: reading it tells what is wrong.
-        return path.name.lower().endswith(self.extensions)
+        name = path.name
+        return name.lower().endswith(self.extensions) and not hidden(name)
 
     @property
     def metainfo(self) -> dict[str, Any]:

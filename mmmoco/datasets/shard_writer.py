@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from mmmoco.functional import derive_seed
 
 from .bad_files import BadFile, reason_of
+from .files import open_regular, printable, read_file
 from .image_folder import ImageFolderDataset
+from .tar_reader import TarReader
 from .tar_shards import INDEX_NAME
 
 #: What the shards of a folder are made of; a re-run must agree.
@@ -141,9 +143,10 @@ def _write(
             for index in chosen:
                 path = Path(source.paths[index])
                 try:
-                    data = path.read_bytes()
+                    data = read_file(path)
                 except OSError as error:
-                    bad.append(BadFile(str(path), reason_of(error)))
+                    name = printable(str(path))
+                    bad.append(BadFile(name, reason_of(error)))
                     continue
                 key = f'{index:09}'
                 _add(tar, f'{key}{path.suffix.lower()}', data)
@@ -165,8 +168,9 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def _describe(file: Path) -> dict[str, Any]:
     """Count by the headers, which also shows that the shard is whole."""
-    with tarfile.open(file, 'r:') as tar:
-        stems = {member.name.partition('.')[0] for member in tar}
+    with open_regular(file) as stream:
+        found = TarReader(stream, seekable=True)
+        stems = {member.name.partition('.')[0] for member in found}
     return {
         'name': file.name,
         'samples': len(stems),

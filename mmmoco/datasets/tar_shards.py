@@ -5,25 +5,38 @@ import glob
 import http.client
 import itertools
 import json
-import tarfile
+import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
-from urllib.parse import urljoin, urlparse
+from urllib.parse import quote, urljoin
 
 from mmmoco.functional import derive_seed
 from mmmoco.registry import DATASETS
 
+from .files import MAX_BYTES, hidden, open_regular, read_file, shortened
 from .image_folder import EXTENSIONS
 from .shard_stream import Record, ShardStream
+from .tar_reader import Member, TarReader
 
 #: File beside the shards that says how many samples each of them holds.
 INDEX_NAME = 'index.json'
 
+#: What a URL may begin with: read by the standard library, or by webdataset.
+#: Nothing else is one, whatever a local file is called.
+BUILT_IN, BY_WEBDATASET = ('http', 'https'), ('s3', 'gs', 'hf', 'ais')
+
+_URL = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://')
+_PLAIN = re.compile(r'\w[\w.+=@,()~ -]*')
 _LABEL = 'cls'
+_NUMBER = re.compile(rb'\s*[0-9]{1,18}\s*')
+_MOST_LABEL = 1024  # Bytes.
+_MOST_INDEX = 256 << 20
+_SMALLEST = 512  # Bytes of a sample in a tar: its header.
 _SECONDS = 60  # of silence before a connection is given up
 
 
@@ -40,19 +53,22 @@ class TarShards(ShardStream):
 
     ``0001.jpg`` with ``0001.cls`` (a whole number) is an image with its
     label, as in WebDataset. Nothing is extracted to the disk; members with an
-    absolute path or with ``..`` are refused. Local shards are passed over by
-    their headers; from a URL what is skipped is read, but not decoded.
+    absolute path or with ``..`` are refused, and those whose name begins with
+    a dot are passed over. Local shards are passed over by their headers; from
+    a URL what is skipped is read, but not decoded.
 
     Args:
         data_root: Folder or URL of a folder with an ``index.json`` (as
             ``tools/make_shards.py`` writes it); or a folder, file, glob or
             URL of shards; braces such as ``{000..127}`` are expanded
-            (extra ``webdataset``). A list of any of these.
+            (extra ``webdataset``). A list of any of these. A URL begins
+            with http, https, s3, gs, hf or ais.
         epoch_size: Samples of one epoch over all processes; None: as many as
             the index counts.
         lanes: As for :class:`ShardStream`.
         buffer_size: As for :class:`ShardStream`.
         extensions: Which members are images, in lower case.
+        max_bytes: Larger members are refused.
         pipeline: Configs of transforms.
 
     Raises:
@@ -68,8 +84,10 @@ class TarShards(ShardStream):
         lanes: int | None = None,
         buffer_size: int = 1000,
         extensions: Sequence[str] = (*EXTENSIONS, '.npy'),
+        max_bytes: int = MAX_BYTES,
         pipeline: Sequence[dict[str, Any]] = (),
     ) -> None:
+        self.max_bytes = max_bytes
         self.extensions = tuple(e.lower().lstrip('.') for e in extensions)
         places = [data_root] if isinstance(data_root, str) else data_root
         found = [_find(place) for place in places]
@@ -127,36 +145,60 @@ class TarShards(ShardStream):
             )
 
     def _parts(self, shard: str) -> Iterator[_Part]:
-        """Yield the regular files of a shard, in their order."""
+        """Yield the files of a shard, in their order."""
         with contextlib.ExitStack() as stack:
-            local = not _is_url(shard)
+            local = scheme_of(shard) is None
+            opened = open_regular(shard) if local else open_url(shard)
+            tar = TarReader(stack.enter_context(opened), seekable=local)
             try:
-                if local:
-                    tar = stack.enter_context(tarfile.open(shard, 'r:'))
-                else:
-                    stream = stack.enter_context(open_url(shard))
-                    tar = stack.enter_context(
-                        tarfile.open(fileobj=stream, mode='r|')
-                    )
                 for member in tar:
-                    # Else it remembers every one.
-                    tar.members = []  # type: ignore[attr-defined]
-                    if not member.isfile():
-                        continue
-                    if _escapes(member.name):
-                        self.bad_files.note(
-                            f'{shard}:{member.name}', 'unsafe name in a tar'
-                        )
-                        continue
-                    if local:
-                        place = (member.offset_data, member.size)
-                        yield _Part(member.name, _Slice(shard, *place))
-                    else:
-                        stored = tar.extractfile(member)
-                        data = b'' if stored is None else stored.read()
-                        yield _Part(member.name, _Bytes(data))
-            except (tarfile.TarError, http.client.HTTPException) as error:
+                    part = self._part(shard, tar, member, local)
+                    if part is not None:
+                        yield part
+            except http.client.HTTPException as error:
                 raise OSError(f'not a readable tar: {error}') from error
+
+    def _part(
+        self, shard: str, tar: TarReader, member: Member, local: bool
+    ) -> _Part | None:
+        """Return a member that may belong to a sample.
+
+        Raises:
+            OSError: If a member of a URL is too large to be passed over.
+        """
+        name = member.name
+        if member.kind == 'other':
+            return None
+        if _escapes(name):
+            self.bad_files.note(f'{shard}:{name}', 'unsafe name in a tar')
+            return None
+        if hidden(PurePosixPath(name).name):
+            self.bad_files.note(
+                f'{shard}:.*', f'begins with a dot, such as {shortened(name)}'
+            )
+            return None
+        if member.kind == 'sparse':
+            return _Part(name, _Refused('a sparse member'))
+        if member.size > self.max_bytes:
+            reason = (
+                f'{member.size} bytes are more than max_bytes={self.max_bytes}'
+            )
+            if not local:
+                raise OSError(f'{shortened(name)}: {reason}')
+            return _Part(name, _Refused(reason))
+        if local:
+            return _Part(name, _Slice(shard, member.offset, member.size))
+        return _Part(name, _Bytes(tar.content(member)))
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A member that is not read."""
+
+    reason: str
+
+    def __call__(self) -> bytes:
+        raise OSError(self.reason)
 
 
 @dataclass(frozen=True)
@@ -168,7 +210,7 @@ class _Slice:
     size: int
 
     def __call__(self) -> bytes:
-        with open(self.file, 'rb') as stream:
+        with open_regular(self.file) as stream:
             stream.seek(self.offset)
             data = stream.read(self.size)
         if len(data) < self.size:
@@ -202,9 +244,12 @@ class _Loader:
             'sample_idx': self.sample,
         }
         if _LABEL in self.parts:
-            text = self.parts[_LABEL].read().decode('ascii', 'replace')
-            if not text.strip().isdigit():
-                raise OSError(f'label {text[:20]!r} is no whole number')
+            text = self.parts[_LABEL].read()
+            if not _NUMBER.fullmatch(text[:_MOST_LABEL]):
+                raise OSError(
+                    f'label {shortened(text, 40)} is no whole number of up '
+                    'to 18 digits'
+                )
             result['gt_label'] = int(text)
         return result
 
@@ -224,27 +269,56 @@ def _escapes(name: str) -> bool:
     return path.is_absolute() or '..' in path.parts or '\\' in name
 
 
-def _is_url(place: str) -> bool:
-    return '://' in place or place.startswith('pipe:')
+def scheme_of(place: str) -> str | None:
+    """Return the scheme of a URL; None: it is a path.
+
+    Raises:
+        ValueError: If it would be a URL of another kind.
+    """
+    match = _URL.match(place)
+    if match is None:
+        return None
+    scheme = match[1].lower()
+    if scheme not in BUILT_IN + BY_WEBDATASET:
+        raise ValueError(
+            f'{shortened(place)}: {scheme}:// is not read. Give a path, or a '
+            f'URL with one of {", ".join(BUILT_IN + BY_WEBDATASET)}.'
+        )
+    return scheme
 
 
 def open_url(url: str) -> IO[bytes]:
     """Open a URL for reading from front to back.
 
-    http and https by the standard library, everything else (``s3://``,
-    ``gs://``, ``hf://``, ``pipe:``) by webdataset.
+    http and https by the standard library, also after a redirection; the
+    other schemes by webdataset.
 
     Raises:
         OSError: If it cannot be opened.
         ImportError: If webdataset is needed and missing.
     """
-    if urlparse(url).scheme in ('http', 'https', 'file'):
+    if scheme_of(url) in BUILT_IN:
+        # The usual opener would follow a redirection to ftp, too.
+        opener = urllib.request.OpenerDirector()
+        for handler in (
+            urllib.request.ProxyHandler(),
+            urllib.request.UnknownHandler(),
+            urllib.request.HTTPHandler(),
+            urllib.request.HTTPSHandler(),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPRedirectHandler(),
+            urllib.request.HTTPErrorProcessor(),
+        ):
+            opener.add_handler(handler)
         try:
-            opened: IO[bytes] = urllib.request.urlopen(url, timeout=_SECONDS)
-        except urllib.error.URLError as error:
+            opened: IO[bytes] = opener.open(url, timeout=_SECONDS)
+        except (urllib.error.URLError, http.client.HTTPException) as error:
             raise OSError(f'{url!r}: {error}') from error
         return opened
-    stream: IO[bytes] = _webdataset(url).gopen(url)
+    try:
+        stream: IO[bytes] = _webdataset(url).gopen(url)
+    except ValueError as error:  # It knows no reader of this scheme.
+        raise OSError(f'{url!r}: {error}') from error
     return stream
 
 
@@ -260,55 +334,88 @@ def _webdataset(place: str) -> Any:
 
 def _find(place: str) -> tuple[list[str], list[int]]:
     """Return the shards of a place, and their counts if there is an index."""
-    if '{' in place:
+    if '{' in place and not Path(place).expanduser().exists():
         _webdataset(place)
         from braceexpand import braceexpand
 
         parts = [_find(part) for part in braceexpand(place)]
         return [s for shards, _ in parts for s in shards], []
-    if _is_url(place):
+    if scheme_of(place) is not None:
         if not place.endswith('/') and not place.endswith(INDEX_NAME):
             return [place], []
         index = urljoin(place, INDEX_NAME)
         with open_url(index) as stream:
-            names, counts = _read_index(stream.read(), index)
-        return [urljoin(index, name) for name in names], counts
+            data = stream.read(_MOST_INDEX + 1)
+        names, counts = _read_index(data, index)
+        # Not joined as a URL: the names are plain.
+        folder = index.removesuffix(INDEX_NAME)
+        if scheme_of(index) in BUILT_IN:
+            names = [quote(name) for name in names]
+        return [folder + name for name in names], counts
     path = Path(place).expanduser()
     if path.name == INDEX_NAME:
         path = path.parent
+    # What is found is a path, whatever it looks like.
+    path = Path(os.path.abspath(path))
     if (path / INDEX_NAME).is_file():
         index = str(path / INDEX_NAME)
-        names, counts = _read_index(Path(index).read_bytes(), index)
+        names, counts = _read_index(read_file(index, _MOST_INDEX), index)
         shards = [str(path / name) for name in names]
     else:
-        folder = path.is_dir()
-        pattern = glob.escape(str(path)) + '/*.tar' if folder else str(path)
+        pattern = str(path)
+        if path.is_dir():
+            pattern = os.path.join(glob.escape(str(path)), '*.tar')
         shards, counts = sorted(glob.glob(pattern)), []
         if path.is_file():
             shards = [str(path)]
     missing = [shard for shard in shards if not Path(shard).is_file()]
     if missing or not shards:
         raise FileNotFoundError(
-            f'data_root {place!r}: '
-            + (f'{missing[0]!r} does not exist.' if missing else 'no shard.')
+            f'data_root {shortened(place)}: '
+            + (
+                f'{shortened(missing[0])} does not exist, or is no regular '
+                'file.'
+                if missing
+                else 'no shard.'
+            )
             + ' Give a folder with *.tar files, a glob, or a list; '
             'tools/make_shards.py writes them.'
         )
+    for shard, count in zip(shards, counts, strict=False):
+        size = Path(shard).stat().st_size
+        if count * _SMALLEST > size:
+            raise ValueError(
+                f'{index!r} counts {count} samples in {shard!r}, which has '
+                f'{size} bytes and cannot hold them: write the index again.'
+            )
     return shards, counts
 
 
 def _read_index(data: bytes, name: str) -> tuple[list[str], list[int]]:
+    """Return names and counts, if each of them can be what it should.
+
+    Raises:
+        ValueError: If not.
+    """
+    if len(data) > _MOST_INDEX:
+        raise ValueError(f'{name!r} is larger than {_MOST_INDEX} bytes.')
     try:
         shards = json.loads(data)['shards']
-        names = [str(shard['name']) for shard in shards]
-        counts = [int(shard['samples']) for shard in shards]
-    except (ValueError, KeyError, TypeError) as error:
+        names = [shard['name'] for shard in shards]
+        counts = [shard['samples'] for shard in shards]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f'{name!r} is no index of shards ({error!r}).'
+            f'{name!r} is no index of shards ({shortened(str(error))}).'
         ) from error
-    for shard in names:
-        if _escapes(shard) or '/' in shard:
+    for shard, count in zip(names, counts, strict=True):
+        if not isinstance(shard, str) or not _PLAIN.fullmatch(shard):
             raise ValueError(
-                f'{name!r} names {shard!r}: shards must lie beside it.'
+                f'{name!r} names {shortened(shard)}: shards must lie beside '
+                'it, and be named by letters, digits and any of "._+=@,()~ -".'
+            )
+        if type(count) is not int or not 0 <= count < 1 << 31:
+            raise ValueError(
+                f'{name!r} counts {shortened(count)} samples in '
+                f'{shortened(shard)}: this must be a whole number.'
             )
     return names, counts

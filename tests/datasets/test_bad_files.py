@@ -56,8 +56,12 @@ def write_every_kind(folder):
         'sixteen bits.png': encoded(Image.fromarray(grey16), 'PNG'),
         'cmyk.jpg': encoded(rgb.convert('CMYK'), 'JPEG'),
         'one pixel.png': encoded(Image.new('RGB', (1, 1), 'red'), 'PNG'),
-        'animated.gif': encoded(
-            frames[0], 'GIF', save_all=True, append_images=frames[1:]
+        'animated.webp': encoded(
+            frames[0],
+            'WEBP',
+            save_all=True,
+            append_images=frames[1:],
+            lossless=True,
         ),
         'a png.jpg': encoded(rgb, 'PNG'),
         'grey.jpg': encoded(rgb.convert('L'), 'JPEG'),
@@ -80,22 +84,20 @@ def write_every_kind(folder):
     return {*bad, 'broken link.jpg', 'io error.jpg'}, set(good)
 
 
-EXTENSIONS = ('.jpg', '.png', '.gif')
+EXTENSIONS = ('.jpg', '.png', '.gif', '.webp')
 
 
 @pytest.fixture
 def io_error(monkeypatch):
     """Reading one file fails; tests run as root, who may read anything."""
-    import builtins
-
-    real = builtins.open
+    real = os.open
 
     def failing(file, *args, **kwargs):
         if str(file).endswith('io error.jpg'):
             raise OSError(5, 'Input/output error', str(file))
         return real(file, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, 'open', failing)
+    monkeypatch.setattr(os, 'open', failing)
 
 
 def fill(folder, count):
@@ -136,7 +138,7 @@ def test_what_odd_files_look_like(tmp_path):
     assert np.array_equal(image[..., 0], expected)  # not cut off at 255
     image = load[by_name['alpha.png']]['img']
     assert np.array_equal(image, pixels(2, channels=4)[..., :3])
-    image = load[by_name['animated.gif']]['img'].astype(int)
+    image = load[by_name['animated.webp']]['img'].astype(int)
     assert abs(image - pixels(0)).mean() < 20  # the first frame
     for name in ('cmyk.jpg', 'grey.jpg', 'a png.jpg'):
         assert load[by_name[name]]['img'].shape == (40, 48, 3)

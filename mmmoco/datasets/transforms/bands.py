@@ -8,17 +8,18 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
 
+from mmmoco.datasets.files import MAX_BYTES, hidden, printable, read_file
 from mmmoco.registry import TRANSFORMS
 
 from .fast_views import Drawn, FastView
-from .loading import check_size
+from .loading import check_size, decoding, deep_values, identify
 
 Results = dict[str, Any]
 AnyImage = NDArray[Any]
@@ -27,14 +28,36 @@ AnyImage = NDArray[Any]
 DTYPES = ('uint8', 'uint16', 'int16', 'float32')
 TIFF = ('.tif', '.tiff')
 
+_NPY = b'\x93NUMPY'
+_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+#: PIL's modes whose channels are bands as they are.
+_CHANNELS = ('L', 'LA', 'RGB', 'RGBA')
+_WITHOUT_VALUE = 42113  # GDAL's tag, whose text is a number.
+
+
+class Bands(NamedTuple):
+    """An image, and where it has no value.
+
+    Attributes:
+        image: H×W×C.
+        missing: H×W×C, NaN, infinite, or what the file calls no data; None:
+            there is a value everywhere.
+    """
+
+    image: AnyImage
+    missing: NDArray[np.bool_] | None
+
 
 @TRANSFORMS.register_module()
 class LoadBands(BaseTransform):
     """Read a multi-band image to ``img``, H×W×C.
 
-    From GeoTIFF or TIFF (extra ``satellite``), ``.npy``, or a folder with
+    From GeoTIFF or TIFF (extra ``satellite``), ``.npy``, PNG, JPEG, BMP or
+    WebP (one to four channels), as the content tells; or from a folder with
     one file for each band, as Sentinel-2 comes; its bands are brought to the
-    size of the largest, bilinearly. Values that are no number become 0.
+    size of the largest, bilinearly. Where there is no value (NaN, infinite,
+    or GDAL's value for no data) the image becomes 0, and ``missing`` of the
+    results, H×W×C, says where.
 
     Args:
         bands: Which bands, in which order: numbers counted from 0 or, for a
@@ -43,6 +66,7 @@ class LoadBands(BaseTransform):
             as a TIFF says, and the shorter of first and last axis for
             ``.npy``.
         extensions: Which files of a folder are bands.
+        max_bytes: Larger files, and files that unpack to more, are refused.
     """
 
     def __init__(
@@ -50,116 +74,173 @@ class LoadBands(BaseTransform):
         bands: Sequence[int] | Sequence[str] | None = None,
         order: str = 'auto',
         extensions: Sequence[str] = (*TIFF, '.npy'),
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         if order not in ('auto', 'hwc', 'chw'):
             raise ValueError(f"order={order!r}: use 'auto', 'hwc' or 'chw'.")
         self.bands: list[Any] | None = None if bands is None else list(bands)
         self.order, self.extensions = order, tuple(extensions)
+        self.max_bytes = max_bytes
 
     def transform(self, results: Results) -> Results:
-        """Read ``img_path``, or ``img_bytes`` with the ending of its path.
+        """Read ``img_path``, or ``img_bytes``.
 
         Raises:
             OSError: If it cannot be read or has no such band, naming it.
             ImportError: If a library is missing.
         """
         path = str(results['img_path'])
-        try:
-            if Path(path).is_dir():
-                image = self._read_folder(Path(path))
-            else:
-                data = results.get('img_bytes')
-                source = path if data is None else io.BytesIO(data)
-                image = self._select(self._read(source, path), path)
-        except ImportError:
-            raise
-        except Exception as error:  # Damaged files raise almost anything.
-            reason = str(error) or type(error).__name__
-            raise OSError(
-                f'Cannot read bands of {path!r}: {reason}'
-            ) from error
-        if image.dtype.name not in DTYPES:
-            image = image.astype(np.float32)
-        if image.dtype == np.float32 and not np.isfinite(image).all():
-            image = np.nan_to_num(image, posinf=0.0, neginf=0.0)
-        results['img'] = np.ascontiguousarray(image)
+        data = results.get('img_bytes')
+        if data is None and Path(path).is_dir():
+            found = self._read_folder(Path(path))
+        else:
+            if data is None:
+                data = read_file(path, self.max_bytes)
+            found = self._select(self._read(data, path), path)
+        results['img'] = np.ascontiguousarray(found.image)
+        if found.missing is not None:
+            results['missing'] = found.missing
         return results
 
-    def _read(self, source: str | io.BytesIO, path: str) -> AnyImage:
-        """Return H×W×C."""
-        if path.lower().endswith('.npy'):
-            image, axis = _read_npy(source), None
-        else:
-            image, axis = read_tiff(source)
+    def _read(self, data: bytes, path: str) -> Bands:
+        """Return all bands of a file."""
+        nothing, axis, order = None, None, self.order
+        with decoding(path, 'read bands of'):
+            if data.startswith(_NPY):
+                image = _read_npy(data)
+            elif data.startswith(_TIFF):
+                image, axis, nothing = read_tiff(data, self.max_bytes)
+            else:
+                image, order = _read_picture(data), 'hwc'
         if image.ndim == 2:
-            image, axis = image[..., None], 2
+            image, order = image[..., None], 'hwc'
         if image.ndim != 3 or 0 in image.shape:
-            raise ValueError(f'shape {image.shape} is no image')
-        if self.order != 'auto':
-            axis = self.order.index('c')
+            raise _unfit(path, f'shape {image.shape} is no image')
+        if order != 'auto':
+            axis = order.index('c')
         elif axis is None:
             axis = 0 if image.shape[0] < image.shape[2] else 2
-        return np.moveaxis(image, axis, 2)
+        return _with_zeros(np.moveaxis(image, axis, 2), nothing)
 
-    def _select(self, image: AnyImage, path: str) -> AnyImage:
+    def _select(self, read: Bands, path: str) -> Bands:
         if self.bands is None:
-            return image
+            return read
         if any(isinstance(band, str) for band in self.bands):
-            raise ValueError(f'bands={self.bands} name files, this is a file')
-        count = image.shape[2]
+            raise _unfit(path, f'bands={self.bands} name files, this is one')
+        count = read.image.shape[2]
         if not all(0 <= band < count for band in self.bands):
-            raise ValueError(f'bands={self.bands}, but there are {count}')
-        return image[..., [band for band in self.bands]]
+            raise _unfit(path, f'bands={self.bands}, but there are {count}')
+        image, missing = read
+        if missing is not None:
+            missing = missing[..., self.bands]
+        return Bands(image[..., self.bands], missing)
 
-    def _read_folder(self, folder: Path) -> AnyImage:
+    def _read_folder(self, folder: Path) -> Bands:
         found = {
             file.stem: file
             for file in sorted(folder.iterdir(), key=natural_order)
-            if file.suffix.lower() in self.extensions
+            if file.suffix.lower() in self.extensions and not hidden(file.name)
         }
         names = list(found)
         if self.bands is not None:
             names = [
-                names[band] if isinstance(band, int) else band
+                (names[band] if 0 <= band < len(names) else f'number {band}')
+                if isinstance(band, int)
+                else band
                 for band in self.bands
             ]
-        missing = [name for name in names if name not in found]
-        if missing or not names:
-            raise FileNotFoundError(
-                f'no {", ".join(missing) or "band"} among {sorted(found)}'
+        absent = [name for name in names if name not in found]
+        if absent or not names:
+            raise _unfit(
+                str(folder),
+                f'no {", ".join(absent) or "band"} among {sorted(found)}',
             )
-        parts = [self._read(str(found[n]), str(found[n])) for n in names]
-        height, width = max(part.shape[:2] for part in parts)
-        layers = [
-            part[..., 0]
-            if part.shape[:2] == (height, width)
-            else cv2.resize(part[..., 0], (width, height))
-            for part in parts
+        parts = [
+            self._read(read_file(found[n], self.max_bytes), str(found[n]))
+            for n in names
         ]
-        return np.stack(layers, axis=2)
+        height, width = max(part.image.shape[:2] for part in parts)
+        layers = [_first_band(part, height, width) for part in parts]
+        image = np.stack([layer.image for layer in layers], axis=2)
+        if all(layer.missing is None for layer in layers):
+            return Bands(image, None)
+        missing = np.zeros(image.shape, np.bool_)
+        for number, layer in enumerate(layers):
+            if layer.missing is not None:
+                missing[..., number] = layer.missing
+        return Bands(image, missing)
+
+
+def _unfit(path: str, reason: str) -> OSError:
+    return OSError(f'Cannot read bands of {printable(path)!r}: {reason}')
+
+
+def _with_zeros(image: AnyImage, nothing: float | None) -> Bands:
+    """Put 0 where there is no value, and say where that is."""
+    missing = None if nothing is None else image == nothing
+    if image.dtype.kind == 'f':
+        odd = ~np.isfinite(image)
+        missing = odd if missing is None else missing | odd
+    if image.dtype.name not in DTYPES:
+        image = image.astype(np.float32)
+        if image.dtype.kind == 'f' and not np.isfinite(image).all():
+            odd = ~np.isfinite(image)  # Beyond what float32 can hold.
+            missing = odd if missing is None else missing | odd
+    if missing is None or not missing.any():
+        return Bands(image, None)
+    image = image.copy()
+    image[missing] = 0
+    return Bands(image, missing)
+
+
+def _first_band(read: Bands, height: int, width: int) -> Bands:
+    """Return a band H×W in a size; what has no value stays without."""
+    image, missing = read
+    band = image[..., 0]
+    gap = None if missing is None else missing[..., 0]
+    if band.shape == (height, width):
+        return Bands(band, gap)
+    resized: AnyImage = cv2.resize(band, (width, height))
+    if gap is None:
+        return Bands(resized, None)
+    # Pixels that are mixed with a missing one have no value either.
+    spread = cv2.resize(gap.astype(np.float32), (width, height)) > 0
+    resized[spread] = 0
+    return Bands(resized, spread)
 
 
 def natural_order(path: Path) -> list[Any]:
     """Sort key by which B2 comes before B10, and B8 before B8A."""
-    parts = re.split(r'(\d+)', path.name)
-    return [int(p) if p.isdigit() else p for p in parts]
+    parts = re.split(r'([0-9]+)', path.name)
+    return [int(p) if i % 2 else p for i, p in enumerate(parts)]
 
 
-def _read_npy(source: str | io.BytesIO) -> AnyImage:
-    """Read an array, if the file is as long as its header says.
+def _read_npy(data: bytes) -> AnyImage:
+    """Read an array of numbers, if the file is as long as its header says.
 
     Raises:
-        ValueError: If it is not, or too large.
+        ValueError: If it is not, too large, or holds anything else.
     """
-    if isinstance(source, str):
-        source = io.BytesIO(Path(source).read_bytes())
-    with source as file:
-        version = np.lib.format.read_magic(file)
-        shape = _NPY_HEADERS[version](file)[0]
-        check_size(*_sides(shape))
-        file.seek(0)
-        array: AnyImage = np.load(file, allow_pickle=False)
-    return array
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version not in _NPY_HEADERS:
+        raise ValueError(f'version {version} of .npy holds no plain numbers')
+    shape, by_column, kind = _NPY_HEADERS[version](file)
+    if kind.kind not in 'buif':
+        raise ValueError(f'{kind} are no plain numbers')
+    if any(side < 0 for side in shape):
+        raise ValueError(f'shape {shape} is no image')
+    check_size(*_sides(shape))
+    count = 1
+    for side in shape:
+        count *= side
+    start = file.tell()
+    if count * kind.itemsize > len(data) - start:
+        raise ValueError(
+            f'{len(data)} bytes are too few for shape {shape} of {kind}'
+        )
+    flat: AnyImage = np.frombuffer(data, kind, count, start)
+    return flat.reshape(shape, order='F' if by_column else 'C')
 
 
 _NPY_HEADERS = {
@@ -168,17 +249,47 @@ _NPY_HEADERS = {
 }
 
 
+def _read_picture(data: bytes) -> AnyImage:
+    """Return H×W[×C] of a PNG, JPEG, BMP or WebP, channels as they are.
+
+    Raises:
+        OSError: If it is none, or its channels are no bands.
+    """
+    image = identify(data)
+    values = deep_values(image, data)
+    if values is not None:
+        return values
+    if image.mode == '1':
+        image = image.convert('L')
+    if image.mode not in _CHANNELS:
+        raise OSError(
+            f'the channels of mode {image.mode!r} are no bands: convert it '
+            f'to one of {", ".join(_CHANNELS)}'
+        )
+    return np.array(image)
+
+
 def _sides(shape: Sequence[int]) -> tuple[int, int]:
     """Width and height of an image of any order of axes."""
     large = sorted(shape, reverse=True)[:2]
     return (large[0], large[1]) if len(large) == 2 else (0, 0)
 
 
-def read_tiff(source: str | io.BytesIO) -> tuple[AnyImage, int | None]:
-    """Return the first image of a TIFF, and the axis of its bands.
+def read_tiff(
+    data: bytes, max_bytes: int = MAX_BYTES
+) -> tuple[AnyImage, int | None, float | None]:
+    """Return the first image of a TIFF.
+
+    Args:
+        data: Content of the file.
+        max_bytes: Images that unpack to more are refused.
+
+    Returns:
+        The image, the axis of its bands, and the value for no data.
 
     Raises:
         ImportError: If tifffile, or the codec of the file, is missing.
+        OSError: If it is too large.
     """
     try:
         import tifffile
@@ -186,11 +297,19 @@ def read_tiff(source: str | io.BytesIO) -> tuple[AnyImage, int | None]:
         raise ImportError(
             'TIFF files need tifffile: pip install "mmmoco[satellite]".'
         ) from error
-    with tifffile.TiffFile(source) as file:
+    # Two kinds that name other files, which would be read as well.
+    with tifffile.TiffFile(
+        io.BytesIO(data), is_ome=False, is_mmstack=False
+    ) as file:
         series = file.series[0]
         check_size(*_sides(series.shape))
+        size = series.dtype.itemsize
+        for side in series.shape:
+            size *= side
+        if size > max_bytes:
+            raise OSError(f'unpacked, {size} bytes are more than {max_bytes=}')
         try:
-            image = series.asarray()
+            image = series.asarray(maxworkers=1)
         except ValueError as error:
             if 'imagecodecs' not in str(error):
                 raise
@@ -199,7 +318,18 @@ def read_tiff(source: str | io.BytesIO) -> tuple[AnyImage, int | None]:
                 '"mmmoco[satellite]".'
             ) from error
         rest = [i for i, axis in enumerate(series.axes) if axis not in 'YX']
-    return image, rest[0] if image.ndim == 3 and len(rest) == 1 else None
+        nothing = _number(file.pages.first.tags.valueof(_WITHOUT_VALUE))
+    axis = rest[0] if image.ndim == 3 and len(rest) == 1 else None
+    return image, axis, nothing
+
+
+def _number(text: Any) -> float | None:
+    """Return GDAL's value for no data; None: there is none, or it is NaN."""
+    try:
+        value = float(str(text).strip('\x00 '))
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
 
 
 @TRANSFORMS.register_module()

@@ -42,7 +42,8 @@ def by_pil(data):
         ('RGB', 'WEBP', {}),
         ('RGB', 'BMP', {}),
         ('RGB', 'TIFF', {}),
-        ('P', 'GIF', {}),
+        ('P', 'BMP', {}),
+        ('L', 'WEBP', {}),
     ],
 )
 def test_equals_pil(photograph, mode, kind, options):
@@ -69,7 +70,11 @@ def test_sixteen_bits_keep_their_upper_eight():
 def test_of_an_animation_the_first_frame_counts(photograph):
     black = Image.new('RGB', photograph.size)
     data = encoded(
-        photograph, 'GIF', save_all=True, append_images=[black, black]
+        photograph,
+        'WEBP',
+        save_all=True,
+        append_images=[black, black],
+        lossless=True,
     )
     np.testing.assert_array_equal(decode_rgb(data, 'x'), by_pil(data))
     assert decode_rgb(data, 'x').mean() > 50
@@ -91,7 +96,7 @@ def test_the_content_decides_not_the_name(tmp_path, photograph):
     results['img'][:] = 0  # writable
 
 
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'GIF', 'TIFF'])
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF'])
 def test_damaged_files_are_named(tmp_path, photograph, kind):
     data = encoded(photograph, kind)
     for part in (data[: len(data) // 2], data[:10], b'', b'not an image'):
@@ -120,5 +125,5 @@ def test_too_many_pixels_are_refused_before_decoding(photograph):
 
 def test_pixels_without_a_range_are_refused():
     floats = Image.fromarray(np.zeros((4, 4), np.float32))
-    with pytest.raises(OSError, match="mode 'F'"):
+    with pytest.raises(OSError, match=r'float32.*range=\(low, high\)'):
         decode_rgb(encoded(floats, 'TIFF'), 'x')

@@ -1,0 +1,249 @@
+"""Lists of images, in the forms that other tools and people write."""
+
+import codecs
+import csv
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.logging import print_log
+
+from .files import read_file, shortened
+
+#: What columns are called, in lower case.
+PATHS = (
+    'path',
+    'img_path',
+    'image_path',
+    'filepath',
+    'file_path',
+    'file',
+    'filename',
+    'file_name',
+    'image',
+    'img',
+)
+LABELS = ('label', 'gt_label', 'class', 'target', 'category', 'label_id')
+
+_BYTE_ORDER = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LABEL = re.compile(r'[0-9]{1,6}')
+_LABELLED = re.compile(rf'(.*\S)\s+({_LABEL.pattern})')
+
+
+class ImageList(NamedTuple):
+    """What a list says.
+
+    Attributes:
+        names: Paths as they are written.
+        labels: Their classes; None: without.
+        classes: Names of the classes.
+    """
+
+    names: list[str]
+    labels: list[int] | None
+    classes: tuple[str, ...]
+
+
+def read_list(file: Path, folder: Path, with_labels: bool) -> ImageList:
+    """Read a list of images: lines, CSV with a header, or JSON.
+
+    Args:
+        file: The list.
+        folder: What its paths count from; where one is found tells whether
+            lines end with labels that nobody asked for.
+        with_labels: Give every image a class.
+
+    Raises:
+        FileNotFoundError: If it lists no image.
+        ValueError: If a label is missing, or it is of no known kind.
+    """
+    text = _text_of(read_file(file))
+    place = repr(str(file))
+    if text.lstrip()[:1] in ('{', '['):
+        read = _from_json(text, place, with_labels)
+    else:
+        lines = [
+            (number, line.strip())
+            for number, line in enumerate(re.split(r'\r\n?|\n', text), 1)
+            if line.strip()
+        ]
+        columns = _header(lines[0][1]) if lines else None
+        if columns is None:
+            read = _from_lines(lines, place, folder, with_labels)
+        else:
+            read = _from_csv(lines[1:], columns, place, with_labels)
+    if not read.names:
+        raise FileNotFoundError(f'ann_file {place} lists no image.')
+    return read
+
+
+def _text_of(data: bytes) -> str:
+    """Decode what editors save; bytes of other encodings stay as they are."""
+    if data.startswith(_BYTE_ORDER):
+        return data.decode('utf-16', 'replace')
+    return data.decode('utf-8-sig', 'surrogateescape')
+
+
+def _from_lines(
+    lines: Sequence[tuple[int, str]],
+    place: str,
+    folder: Path,
+    with_labels: bool,
+) -> ImageList:
+    """Read one path a line, or "path label"."""
+    if not (with_labels or _end_with_labels(lines, folder)):
+        return ImageList([line for _, line in lines], None, ())
+    names, labels = [], []
+    for number, line in lines:
+        match = _LABELLED.fullmatch(line)
+        if match is None:
+            raise ValueError(
+                f'{place}, line {number}: expected "path label" with a '
+                'whole-number label of up to 6 digits, got '
+                f'{shortened(line)}.{_hint(line)}'
+            )
+        names.append(match[1])
+        labels.append(int(match[2]))
+    if not with_labels:
+        print_log(
+            f'{place}: the label at the end of each of its {len(names)} '
+            'lines is left out (with_labels=True reads it).',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return ImageList(names, None, ())
+    return ImageList(names, labels, _numbered(labels))
+
+
+def _end_with_labels(lines: Sequence[tuple[int, str]], folder: Path) -> bool:
+    """Tell a list with labels from one whose paths hold spaces."""
+    if not lines:
+        return False
+    first = lines[0][1]
+    match = _LABELLED.fullmatch(first)
+    if match is None:
+        return False
+    whole, cut = (os.path.join(folder, name) for name in (first, match[1]))
+    return not os.path.lexists(whole) and os.path.lexists(cut)
+
+
+def _hint(line: str) -> str:
+    if ',' in line:
+        return ' For CSV, begin with a line that names the columns: path,label'
+    return ''
+
+
+def _header(line: str) -> tuple[str, list[str]] | None:
+    """Return delimiter and columns, if a line is the header of a CSV."""
+    for delimiter in (',', ';', '\t'):
+        names = [n.strip().strip('"\'').lower() for n in line.split(delimiter)]
+        if len(names) == len(set(names)) > 1 and set(names) & set(PATHS):
+            return delimiter, names
+    return (',', [line.lower()]) if line.lower() in PATHS else None
+
+
+def _from_csv(
+    lines: Sequence[tuple[int, str]],
+    columns: tuple[str, list[str]],
+    place: str,
+    with_labels: bool,
+) -> ImageList:
+    delimiter, head = columns
+    path = min(head.index(name) for name in PATHS if name in head)
+    named = [head.index(name) for name in LABELS if name in head]
+    if with_labels and not named:
+        raise ValueError(
+            f'{place} has the columns {shortened(", ".join(head))}, none of '
+            f'which is one of {", ".join(LABELS)}: name the column of the '
+            'labels so, or set with_labels=False.'
+        )
+    names, given = [], []
+    for number, line in lines:
+        try:
+            row = next(csv.reader([line], delimiter=delimiter, strict=True))
+        except csv.Error as error:
+            raise ValueError(
+                f'{place}, line {number}: {error}: {shortened(line)}.'
+            ) from error
+        if len(row) != len(head):
+            raise ValueError(
+                f'{place}, line {number}: {len(row)} fields for the '
+                f'{len(head)} columns {shortened(", ".join(head))}: '
+                f'{shortened(line)}.'
+            )
+        names.append(row[path].strip())
+        if named:
+            given.append(row[named[0]].strip())
+    if not with_labels:
+        return ImageList(names, None, ())
+    return _labelled(names, given)
+
+
+def _labelled(names: list[str], given: Sequence[str]) -> ImageList:
+    """Take labels as numbers if all are, else as names."""
+    if all(map(_LABEL.fullmatch, given)):
+        labels = [int(label) for label in given]
+        return ImageList(names, labels, _numbered(labels))
+    classes = tuple(sorted(set(given)))
+    number = {name: i for i, name in enumerate(classes)}
+    return ImageList(names, [number[name] for name in given], classes)
+
+
+def _numbered(labels: Sequence[int]) -> tuple[str, ...]:
+    return tuple(map(str, range(max(labels, default=-1) + 1)))
+
+
+def _from_json(text: str, place: str, with_labels: bool) -> ImageList:
+    """Read OpenMMLab's data_list, or a plain list of paths."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f'{place} begins like JSON, but is none: {shortened(str(error))}.'
+        ) from error
+    entries, classes = content, tuple[str, ...]()
+    if isinstance(content, dict):
+        entries = content.get('data_list')
+        meta = content.get('metainfo')
+        found = meta.get('classes') if isinstance(meta, dict) else None
+        if isinstance(found, list) and all(isinstance(c, str) for c in found):
+            classes = tuple(found)
+    if not isinstance(entries, list):
+        has = ', '.join(map(str, content)) if isinstance(content, dict) else ''
+        raise ValueError(
+            f'{place} is JSON without a "data_list" (it has {shortened(has)}):'
+            ' images are read from OpenMMLab\'s form, {"data_list": '
+            '[{"img_path": "a.jpg", "gt_label": 0}]}, or from a text file '
+            'with one path a line.'
+        )
+    names, labels = [], []
+    for number, entry in enumerate(entries):
+        name = entry.get('img_path') if isinstance(entry, dict) else entry
+        if not isinstance(name, str):
+            raise ValueError(
+                f'{place}, entry {number} of its data_list: expected '
+                f'"img_path", got {shortened(entry)}.'
+            )
+        names.append(name)
+        if with_labels:
+            label: Any = entry['gt_label'] if _has_label(entry) else None
+            if type(label) is not int or not 0 <= label < 10**6:
+                raise ValueError(
+                    f'{place}, entry {number} of its data_list: with_labels '
+                    'needs a whole number as "gt_label", got '
+                    f'{shortened(entry)}.'
+                )
+            labels.append(label)
+    if not with_labels:
+        return ImageList(names, None, ())
+    if max(labels, default=-1) >= len(classes):
+        classes = _numbered(labels)
+    return ImageList(names, labels, classes)
+
+
+def _has_label(entry: Any) -> bool:
+    return isinstance(entry, dict) and 'gt_label' in entry
