@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import init_default_scope
 
+from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.knn_protocol import KNNProtocol
 
@@ -37,6 +38,7 @@ def open_protocol(
     ks: Sequence[int] = (),
     temperature: float | None = None,
     features: str | None = None,
+    leave_one_out: bool | None = None,
 ) -> KNNProtocol:
     """Build the loaders of ``knn = dict(bank=…, query=…)``.
 
@@ -45,20 +47,29 @@ def open_protocol(
         ks: Numbers of neighbours; default: the config's.
         temperature: τ of the votes; default: the config's.
         features: ``'backbone'`` or ``'neck'``; default: the config's.
+        leave_one_out: Whether a query may be its own neighbour; default: the
+            config's.
 
     Raises:
+        FileNotFoundError: If data is not there.
         KeyError: If the config has no ``knn``.
         ValueError: If the protocol is incomplete or does not fit.
     """
+    tool_logger()  # What the protocol has to say is shown from here on.
     if 'knn' not in cfg:
         raise KeyError(
             'The config has no knn=dict(bank=…, query=…): see '
             'configs/_base_/datasets/image_folder.py.'
         )
     checkpoint_io.install()
+    skip_hidden()
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
     fit_workers(cfg)
-    given = {'temperature': temperature, 'features': features}
+    given = {
+        'temperature': temperature,
+        'features': features,
+        'leave_one_out': leave_one_out,
+    }
     chosen = {k: v for k, v in given.items() if v is not None}
     return KNNProtocol.build({**cfg.knn, **chosen}, seed=0, ks=ks)
 

@@ -195,14 +195,27 @@ def extract(args: argparse.Namespace) -> None:
     parts: dict[str, list[Tensor]] = {'features': [], 'ids': [], 'labels': []}
     for raw in loader:
         batch = model.data_preprocessor(raw, False)
+        ids = batch['ids'].cpu()
+        # What stands for an unreadable image is no row of its own.
+        good = torch.as_tensor(batch.get('bad', 0)).cpu() == 0
+        good = good.expand(len(ids))
         x = encode(batch['inputs']['image'])
-        parts['features'].append(x.float().cpu())
-        for name in ('ids', 'labels'):
-            if name in batch:
-                parts[name].append(batch[name].cpu())
+        parts['features'].append(x.float().cpu()[good])
+        parts['ids'].append(ids[good])
+        if 'labels' in batch:
+            parts['labels'].append(batch['labels'].cpu()[good])
     arrays = {k: torch.cat(v).numpy() for k, v in parts.items() if v}
     known = getattr(loader.dataset, 'paths', None)
     paths = [known[i] for i in arrays['ids']] if known else []
+    left_out = len(loader.dataset) - len(arrays['ids'])
+    if left_out:
+        lost = sorted(set(range(len(loader.dataset))) - {*arrays['ids']})
+        named = [str(known[i]) if known else f'sample {i}' for i in lost[:3]]
+        tool_logger().warning(
+            f'{left_out} of {len(loader.dataset)} images could not be read '
+            f'and have no row: {", ".join(named)}'
+            + (', …' if left_out > len(named) else '.')
+        )
     write(out, arrays, paths)
     tool_logger().info(
         f'{out}: {arrays["features"].shape[0]} features of '

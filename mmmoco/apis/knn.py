@@ -47,6 +47,11 @@ def parser() -> argparse.ArgumentParser:
     add_arguments(result)
     result.add_argument('--k', type=int, nargs='+', default=[], metavar='K')
     result.add_argument('--temperature', type=float)
+    result.add_argument(
+        '--leave-one-out',
+        action='store_true',
+        help='a query that stands in the bank is no neighbour of its own',
+    )
     result.add_argument('--launcher', choices=LAUNCHERS, default='none')
     return result
 
@@ -58,6 +63,7 @@ def report_knn(
     temperature: float | None = None,
     features: str | None = None,
     work_dir: str | None = None,
+    leave_one_out: bool | None = None,
 ) -> None:
     """Evaluate, print the figures, and append them to ``results.jsonl``.
 
@@ -68,12 +74,14 @@ def report_knn(
         temperature: τ of the votes; default: the config's.
         features: ``'backbone'`` or ``'neck'``; default: the config's.
         work_dir: Where ``results.jsonl`` is; default: beside the checkpoint.
+        leave_one_out: A query that stands in the bank is no neighbour of its
+            own; default: the config's.
 
     Raises:
         KeyError: If the config has no ``knn``.
         ValueError: If the protocol is incomplete or does not fit.
     """
-    protocol = open_protocol(cfg, ks, temperature, features)
+    protocol = open_protocol(cfg, ks, temperature, features, leave_one_out)
     model = get_model(cfg, checkpoint).to(get_device())
     for k, metrics in protocol.evaluate(model).items():
         log_figures(f'k-NN, k={k}', metrics)
@@ -84,6 +92,7 @@ def report_knn(
             metrics=metrics,
             cfg=cfg,
             checkpoint=checkpoint,
+            remarks=protocol.remarks,
         )
 
 
@@ -99,6 +108,7 @@ def evaluate(args: argparse.Namespace) -> None:
         args.temperature,
         args.features,
         args.work_dir,
+        args.leave_one_out or None,
     )
 
 

@@ -144,6 +144,7 @@ def evaluate(args: argparse.Namespace) -> None:
         cfg=cfg,
         checkpoint=args.checkpoint,
         seed=settings.seed,
+        remarks=protocol.remarks,
     )
 
 

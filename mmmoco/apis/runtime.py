@@ -19,6 +19,7 @@ from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine import checkpoint_io
 
 
@@ -254,6 +255,7 @@ def fit_workers(cfg: Config) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner; every checkpoint is then read and written safely."""
     checkpoint_io.install()
+    skip_hidden()
     complete_foreign(cfg)
     fit_workers(cfg)
     scope = cfg.get('default_scope', 'mmmoco')

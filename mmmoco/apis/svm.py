@@ -61,6 +61,7 @@ def evaluate(args: argparse.Namespace) -> None:
         cfg=cfg,
         checkpoint=args.checkpoint,
         seed=args.seed,
+        remarks=protocol.remarks,
     )
 
 

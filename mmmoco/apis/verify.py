@@ -17,9 +17,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine.hooks.guard_hook import check_samples, check_splits
 from mmmoco.engine.hooks.probe_hook import ProbeHook
-from mmmoco.registry import DATASETS
+from mmmoco.engine.knn_protocol import KNNProtocol
 
 from . import cli, sample_batch
 from .cli import UsageError
@@ -173,26 +174,30 @@ def _batch(
 
 
 def _knn(cfg: Config) -> Iterator[Check]:
-    """Whether the data of the k-NN evaluation is there."""
-    protocol = cfg.get('knn')
-    if not protocol:
+    """Whether the k-NN evaluation has its data, and labels that fit."""
+    if not cfg.get('knn'):
         return
+    skip_hidden()
     try:
         with DefaultScope.overwrite_default_scope(
             cfg.get('default_scope', 'mmmoco')
         ):
-            bank, query = (
-                len(DATASETS.build(protocol[name].dataset))
-                for name in ('bank', 'query')
-            )
-    except (FileNotFoundError, ValueError) as error:
+            protocol = KNNProtocol.build(cfg.knn, seed=0)
+    except FileNotFoundError as error:
         yield Check('k-NN', str(error), WARNING)
         return
-    k = protocol.get('k', 20)
+    except ValueError as error:
+        yield Check('k-NN', str(error), ERROR)
+        return
+    found = protocol.describe(max(protocol.ks))
     yield Check(
         'k-NN',
-        f'k={k}, {bank:,} images in the bank, {query:,} queries',
-        OK if k <= bank else ERROR,
+        f'k={found["k"]}, {found["bank"]:,} images in the bank, '
+        f'{found["queries"]:,} queries',
+    )
+    matching = protocol.matching
+    yield Check(
+        'k-NN labels', matching.text, WARNING if matching.differ else OK
     )
 
 

@@ -23,6 +23,7 @@ def append_result(
     epoch: int | None = None,
     published: dict[str, Any] | None = None,
     seed: int | None = None,
+    remarks: dict[str, Any] | None = None,
 ) -> None:
     """Append one evaluation to ``work_dir/results.jsonl``.
 
@@ -36,6 +37,7 @@ def append_result(
         epoch: Epochs trained.
         published: Figures of the authors, if there are any.
         seed: Seed of the run.
+        remarks: What else a reader of the figures must know.
     """
     line = {
         'task': task,
@@ -47,6 +49,7 @@ def append_result(
         'published': published,
         'config_hash': config_hash(cfg),
         'seed': seed,
+        'remarks': remarks or {},
         'machine': f'{platform.machine()}, {os.cpu_count()} CPUs',
         'time': time.strftime('%Y-%m-%dT%H:%M:%S'),
     }

@@ -3,7 +3,7 @@ from typing import Any
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
-from mmmoco.engine import checkpoint_io
+from mmmoco.engine import checkpoint_io, class_names
 from mmmoco.engine.disk import survive_in
 from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
 from mmmoco.engine.unwrap import bare_model
@@ -52,6 +52,16 @@ class ContrastRunner(Runner):
         if self._resuming:
             checkpoint_io.require_resumable(checkpoint, filename)
             self._resumed_meta = checkpoint['meta']
+        test = self._test_loop
+        if test is not None and not isinstance(test, dict):
+            meta = checkpoint.get('meta') or {}
+            trained = meta.get('class_folders')
+            if trained:
+                class_names.renumber(
+                    tuple(map(str, trained)),
+                    test.dataloader.dataset,
+                    (repr(filename), 'test_dataloader'),
+                )
         return checkpoint
 
     def save_checkpoint(
@@ -63,7 +73,13 @@ class ContrastRunner(Runner):
         **kwargs: Any,
     ) -> None:
         """Save, with what a resume by other processes needs to know."""
-        meta = {'processes': describe_processes(self), **(meta or {})}
+        meta = {
+            'processes': describe_processes(self),
+            'class_folders': class_names.folder_names(
+                self.train_dataloader.dataset
+            ),
+            **(meta or {}),
+        }
         super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
@@ -103,6 +119,22 @@ class ContrastRunner(Runner):
         built = super().build_train_loop(loop)
         fit_sampler(built)
         check_loader(built.dataloader, self.world_size)
+        return built
+
+    def build_val_loop(self, loop: Any) -> Any:
+        """Build the loop; its labels count as those of the training.
+
+        Raises:
+            ValueError: If it has a class that the training does not know.
+        """
+        built = super().build_val_loop(loop)
+        train = self._train_loop
+        if train is not None and not isinstance(train, dict):
+            class_names.renumber(
+                class_names.folder_names(train.dataloader.dataset),
+                built.dataloader.dataset,
+                ('train_dataloader', 'val_dataloader'),
+            )
         return built
 
     def scale_lr(

@@ -1,9 +1,13 @@
 """Figures of classifiers, from scores and labels."""
 
+import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 Metrics = dict[str, float]
+
+#: Behind every place.
+NOWHERE = 2**31
 
 
 def count_classes(*labels: Tensor) -> int:
@@ -25,12 +29,35 @@ def classification_metrics(scores: Tensor, labels: Tensor) -> Metrics:
     """
     if labels.dim() == 2:
         return _average_precision(scores, labels)
-    ranked = scores.topk(min(5, scores.shape[1]), dim=1).indices
-    hits = ranked == labels.to(scores.device)[:, None]
+    rank = rank_of(scores, labels)
     return {
-        'top1': 100.0 * hits[:, 0].float().mean().item(),
-        'top5': 100.0 * hits.any(1).float().mean().item(),
+        'top1': 100.0 * (rank < 1).float().mean().item(),
+        'top5': 100.0 * (rank < 5).float().mean().item(),
     }
+
+
+def rank_of(scores: Tensor, labels: Tensor, rows: int = 4096) -> Tensor:
+    """Return the place of the right class among the scores, from 0.
+
+    Of equal scores the class with the lower number comes first. A class
+    whose score is −inf, or no number, is no answer: its place is NOWHERE.
+
+    Args:
+        scores: N×L.
+        labels: N class indices.
+        rows: Queries that are compared at once.
+    """
+    numbers = torch.arange(scores.shape[1], device=scores.device)
+    parts = []
+    pairs = zip(scores.split(rows), labels.split(rows), strict=True)
+    for some, asked in pairs:
+        right = asked.to(scores.device)[:, None]
+        own = some.gather(1, right)
+        # Not "some > own": what is no number counts against the model.
+        before = ~(some <= own) | ((some == own) & (numbers < right))
+        placed = own[:, 0] > -torch.inf
+        parts.append(torch.where(placed, before.sum(1), NOWHERE))
+    return torch.cat(parts)
 
 
 def main_metric(metrics: Metrics) -> str:

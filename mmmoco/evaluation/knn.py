@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mmmoco.functional import Neighbours, nearest, vote
@@ -44,7 +45,7 @@ def knn_accuracy(
     classes = count_classes(bank_labels, labels)
     votes = vote(found, bank_labels, classes, temperature)
     return KNNResult(
-        metrics=classification_metrics(votes, labels),
+        metrics=vote_metrics(votes, labels),
         neighbours=found.indices,
         predictions=votes.argmax(1),
     )
@@ -71,5 +72,17 @@ def knn_metrics(
     for k in ks:
         voters = Neighbours(*(part[:, :k] for part in neighbours))
         votes = vote(voters, bank_labels.clamp(min=0), classes, temperature)
-        result[k] = classification_metrics(votes, labels)
+        result[k] = vote_metrics(votes, labels)
     return result
+
+
+def vote_metrics(votes: Tensor, labels: Tensor) -> Metrics:
+    """Return the figures of votes; a class without a vote is no answer.
+
+    Args:
+        votes: N×L, 0 where no neighbour voted.
+        labels: N class indices, or N×L with 1 where a class is present.
+    """
+    if labels.dim() == 1:
+        votes = votes.masked_fill(votes == 0, -torch.inf)
+    return classification_metrics(votes, labels)

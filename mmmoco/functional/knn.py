@@ -1,6 +1,7 @@
 """Exact nearest neighbours by cosine similarity, and their weighted vote."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from torch import Tensor
 from .gather import gather
 
 BACKENDS = ('auto', 'torch', 'faiss')
+
+#: exp of it is the least normal number of float32.
+LEAST_EXPONENT = -87.0
 
 
 class Neighbours(NamedTuple):
@@ -42,7 +46,8 @@ def nearest(
     The bank goes by in chunks, each normalised by itself, and is neither
     copied nor changed: it may be larger than the memory
     (``torch.from_numpy`` of a ``numpy.memmap``). Similarities accumulate in
-    float32, whatever the features' precision is.
+    float32, whatever the features' precision is; no product is rounded to
+    TensorFloat-32 or by autocast.
 
     Beside bank and queries, the memory holds a normalised copy of the
     queries, one chunk of the bank, ``rows`` · ``query_rows`` similarities
@@ -88,25 +93,38 @@ def nearest(
     rows = min(max(rows, k), len(bank))
     query_rows = max(1, min(query_rows, len(queries)))
     buffer = queries.new_empty(rows * query_rows if backend == 'torch' else 0)
-    for start in range(0, len(bank), rows):
-        chunk = bank[start : start + rows].to(device, torch.float32)
-        chunk = F.normalize(chunk, dim=1)
-        for first in range(0, len(queries), query_rows):
-            part = slice(first, first + query_rows)
-            if backend == 'faiss':
-                here = _search_faiss(chunk, queries[part], k)
-            else:
-                here = _search(chunk, queries[part], k, buffer)
-            numbers = here.indices + start
-            if ids is not None:
-                numbers = ids.to(device)[numbers]
-            best = _best(
-                k,
-                (found.similarity[part], here.similarity),
-                (found.indices[part], numbers),
-            )
-            found.similarity[part], found.indices[part] = best
+    with _exact_products(device):
+        for start in range(0, len(bank), rows):
+            chunk = bank[start : start + rows].to(device, torch.float32)
+            chunk = F.normalize(chunk, dim=1)
+            for first in range(0, len(queries), query_rows):
+                part = slice(first, first + query_rows)
+                if backend == 'faiss':
+                    here = _search_faiss(chunk, queries[part], k)
+                else:
+                    here = _search(chunk, queries[part], k, buffer)
+                numbers = here.indices + start
+                if ids is not None:
+                    numbers = ids.to(device)[numbers]
+                best = _best(
+                    k,
+                    (found.similarity[part], here.similarity),
+                    (found.indices[part], numbers),
+                )
+                found.similarity[part], found.indices[part] = best
     return found
+
+
+@contextmanager
+def _exact_products(device: torch.device) -> Iterator[None]:
+    """Compute float32 products as such, whatever --fast or --amp chose."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('highest')
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _search(
@@ -221,11 +239,14 @@ def vote(
         temperature: τ.
 
     Returns:
-        N×num_classes votes; relative to the nearest neighbour's weight.
+        N×num_classes votes, relative to the nearest neighbour's weight; 0
+        for a class, and only for one, that no neighbour has.
     """
     similarity = neighbours.similarity
-    # Constant per query, so the ranking stays; no overflow at small τ.
-    weight = ((similarity - similarity[:, :1]) / temperature).exp()
+    # Relative to the nearest: the ranking stays, no overflow at small τ. And
+    # no vote rounds to 0, which would mean that nobody voted.
+    weight = (similarity - similarity[:, :1]) / temperature
+    weight = weight.clamp(min=LEAST_EXPONENT).exp()
     labels = bank_labels.to(similarity.device)[neighbours.indices]
     if labels.dim() == 3:
         shares = weight / weight.sum(1, keepdim=True)

@@ -137,6 +137,104 @@ def test_accuracy_counts_top1_and_top5():
     assert result.metrics['top5'] >= 75.0
 
 
+def transcribed(bank, labels, queries, truth, k, temperature):
+    """Votes of k neighbours, query by query, in double precision.
+
+    A class that no neighbour has is no answer; of equal votes, the class
+    with the lower number comes first.
+    """
+    unit = bank / bank.norm(dim=1, keepdim=True)
+    top1 = top5 = 0
+    for query, right in zip(queries, truth.tolist(), strict=True):
+        cosine = unit @ (query / query.norm())
+        near = cosine.argsort(descending=True)[:k]
+        votes = {}
+        for i in near.tolist():
+            weight = float(((cosine[i] - cosine[near[0]]) / temperature).exp())
+            name = int(labels[i])
+            votes[name] = votes.get(name, 0.0) + weight
+        ranked = sorted(votes, key=lambda name: (-votes[name], name))
+        top1 += ranked[0] == right
+        top5 += right in ranked[:5]
+    return {'top1': 100 * top1 / len(truth), 'top5': 100 * top5 / len(truth)}
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('temperature', [0.07, 1.0, 0.02])
+def test_figures_equal_their_transcription(backend, temperature):
+    """Many classes and few neighbours: most classes get no vote."""
+    draws = torch.Generator().manual_seed(3)
+    bank = torch.randn(120, 6, generator=draws, dtype=torch.double)
+    queries = torch.randn(60, 6, generator=draws, dtype=torch.double)
+    for classes in (3, 12, 90):
+        labels = torch.randint(0, classes, (120,), generator=draws)
+        truth = torch.randint(0, classes, (60,), generator=draws)
+        for rows in (120, 17):
+            found = nearest(
+                bank.float(), queries.float(), 40, backend=backend, rows=rows
+            )
+            ks = (1, 2, 3, 5, 40)
+            metrics = knn_metrics(found, labels, truth, ks, temperature)
+            for k in ks:
+                expected = transcribed(
+                    bank, labels, queries, truth, k, temperature
+                )
+                assert metrics[k] == pytest.approx(expected), (classes, k)
+
+
+def test_one_neighbour_gives_one_answer():
+    bank, queries, _ = random_features()
+    labels = torch.arange(300) % 10
+    truth = torch.arange(50) % 10
+    metrics = knn_accuracy(bank, labels, queries, truth, k=1).metrics
+    assert metrics['top1'] == metrics['top5'] < 50
+
+
+@pytest.mark.parametrize('temperature', [0.07, 1e-4])
+def test_equal_votes_and_votes_of_nothing(temperature):
+    """Ties go to the lower number; the weakest vote is still one."""
+    bank = torch.tensor([[1.0, 0], [1, 0], [1, 0], [-1, 0]])
+    labels = torch.tensor([5, 2, 7, 0])
+    queries = torch.tensor([[1.0, 0]]).expand(9, 2)
+    truth = torch.arange(9)
+    found = nearest(bank, queries, 4, backend='torch')
+    votes = vote(found, labels, 9, temperature)
+    assert votes.gt(0).nonzero()[:, 1].unique().tolist() == [0, 2, 5, 7]
+    assert votes.argmax(1).unique().tolist() == [2]
+    metrics = knn_metrics(found, labels, truth, [4], temperature)[4]
+    assert metrics['top1'] == pytest.approx(100 / 9)
+    assert metrics['top5'] == pytest.approx(400 / 9)
+
+
+def test_products_are_exact_whatever_was_chosen(monkeypatch):
+    """TF32 and autocast are for the training, not for neighbours."""
+    seen = []
+    original = torch.mm
+
+    def mm(*args, **kwargs):
+        seen.append(
+            (
+                torch.get_float32_matmul_precision(),
+                torch.backends.cuda.matmul.allow_tf32,
+                torch.is_autocast_enabled('cpu'),
+            )
+        )
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch, 'mm', mm)
+    bank, queries, _ = random_features()
+    plain = nearest(bank, queries, 3, backend='torch')
+    torch.set_float32_matmul_precision('high')
+    try:
+        with torch.autocast('cpu', torch.bfloat16):
+            found = nearest(bank, queries, 3, backend='torch')
+        assert torch.get_float32_matmul_precision() == 'high'
+    finally:
+        torch.set_float32_matmul_precision('highest')
+    assert set(seen) == {('highest', False, False)}
+    assert torch.equal(found.similarity, plain.similarity)
+
+
 def test_no_overflow_at_a_small_temperature():
     bank = torch.eye(4)
     votes, _ = weighted_knn(

@@ -118,6 +118,7 @@ class KNNHook(Hook):
                     cfg=runner.cfg,
                     epoch=runner.epoch if iterations else done,
                     seed=runner.seed,
+                    remarks=self.protocol.remarks,
                 )
         return results[self.protocol.ks[0]]
 
