@@ -88,7 +88,7 @@ def extract_features(
         stage: ``'backbone'`` or ``'neck'``.
 
     Raises:
-        ValueError: If the data set has no labels, or no sample is readable.
+        ValueError: If the data set has no labels, or no sample.
     """
     return extract(model, loader, stage).features
 
@@ -124,7 +124,7 @@ def extract_share(
             vanishes with them; for banks that do not fit the memory.
 
     Raises:
-        ValueError: If the data set has no labels, or no sample is readable.
+        ValueError: If the data set has no labels, or no sample.
     """
     values, labels, ids, good = _run(model, loader, stage, folder)
     all_ids, all_labels = gather(ids), gather(labels)
@@ -242,14 +242,9 @@ def _kept(ids: Tensor, flags: Tensor, size: int) -> tuple[Tensor, int]:
         ids: Samples, of all processes.
         flags: 0 where another sample stands for an unreadable one.
         size: Samples of the data set.
-
-    Raises:
-        ValueError: If no sample is left.
     """
     good = flags.bool()
     readable = good.nonzero()[:, 0]
-    if not len(readable):
-        raise ValueError('No sample of the evaluation could be read.')
     kept = torch.zeros_like(good)
     kept[readable[_first(ids[readable])]] = True
     # What pads a share may be unreadable too, and does not count twice.
