@@ -44,7 +44,8 @@ def test_a_run_logs_saves_and_moves_the_key_encoder(small_config, runner_of):
     assert result['metrics']['top1'] == pytest.approx(knn['knn/top1'])
     assert set(result) == {
         'task', 'protocol', 'checkpoint', 'checkpoint_hash', 'epoch',
-        'metrics', 'published', 'config_hash', 'seed', 'machine', 'time',
+        'metrics', 'published', 'config_hash', 'seed', 'remarks', 'machine',
+        'time',
     }  # fmt: skip
 
 
