@@ -299,9 +299,12 @@ def test_dist_train_starts_one_process_per_gpu(echo_environment, tmp_path):
         '-m',
         'torch.distributed.run',
         '--nnodes=1',
-        '--node_rank=0',
-        '--master_addr=127.0.0.1',
-        '--master_port=12345',
+        '--max-restarts=0',
+        '--rdzv-backend=c10d',
+        '--rdzv-id=mmmoco',
+        f'--rdzv-endpoint={meeting_in(done.stdout)}/torchrun',
+        '--local-addr=127.0.0.1',
+        '--rdzv-conf=store_type=file,keep_alive_interval=3600',
         '--nproc_per_node=2',
         str(tools / 'train.py'),
         'my config.py',
@@ -310,6 +313,12 @@ def test_dist_train_starts_one_process_per_gpu(echo_environment, tmp_path):
         '--work-dir',
         'a b',
     ]
+    # Private to this user, and removed.
+    assert not Path(meeting_in(done.stdout)).exists()
+
+
+def meeting_in(text):
+    return re.search(r'endpoint=(.+)/torchrun', text)[1]
 
 
 def test_dist_test_honours_the_cluster_settings(echo_environment):
@@ -323,10 +332,12 @@ def test_dist_test_honours_the_cluster_settings(echo_environment):
         NNODES='2',
         NODE_RANK='1',
         MASTER_ADDR='10.0.0.1',
+        RDZV_ID='ours',
     )
     lines = done.stdout.splitlines()
     assert {
         '--nnodes=2',
+        '--rdzv-id=ours',
         '--node_rank=1',
         '--master_addr=10.0.0.1',
         '--master_port=29500',
@@ -339,6 +350,20 @@ def test_dist_test_honours_the_cluster_settings(echo_environment):
         '--launcher',
         'pytorch',
     ]
+
+
+@pytest.mark.parametrize('lacking', ['RDZV_ID', 'MASTER_ADDR'])
+def test_several_machines_must_name_their_run(echo_environment, lacking):
+    """Whoever guesses the name can join, so there is no default."""
+    known = {'MASTER_ADDR': '10.0.0.1', 'RDZV_ID': 'ours', lacking: ''}
+    done = run(
+        *('bash', 'tools/dist_train.sh', 'c.py', '8'),
+        VIRTUAL_ENV=echo_environment,
+        NNODES='2',
+        **known,
+    )
+    assert done.returncode == 2 and done.stdout == ''
+    assert f'NNODES=2 needs {lacking}' in done.stderr
 
 
 def test_slurm_train_passes_everything_to_srun(echo_environment, tmp_path):

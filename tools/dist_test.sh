@@ -3,8 +3,9 @@
 #
 #   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [ARGUMENTS OF test.py]
 #
-# On several machines, call it on each with NNODES, NODE_RANK, MASTER_ADDR
-# and, if 29500 is taken, PORT.
+# On several machines, call it on each with NNODES, NODE_RANK, MASTER_ADDR,
+# RDZV_ID (a name of the run, the same on all) and, if 29500 is taken, PORT;
+# that port is open to whoever reaches the first machine.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/launch.sh"

@@ -34,76 +34,125 @@ choose_python() {
 
 # torchrun SCRIPT PROCESSES ARGUMENTS...: starts the processes of this node.
 torchrun() {
-  local script=$1 processes=$2 nodes="${NNODES:-1}" port="${PORT:-}"
+  local script=$1 processes=$2 nodes="${NNODES:-1}" status=0 meeting
   shift 2
   need_count NNODES "$nodes"
   choose_python
-  if [[ -z $port ]]; then
-    # All nodes must agree on a port; on one node any free one will do.
-    port=29500
-    if ((nodes == 1)); then
-      port=$("$python" -c "import socket
-with socket.socket() as s:
-    s.bind(('127.0.0.1', 0))
-    print(s.getsockname()[1])")
-    fi
-  fi
   if ! nvidia-smi -L >/dev/null 2>&1; then
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
   fi
-  # A signal of the scheduler is for the training processes, which save and
-  # end; torchrun itself would kill them, so it does not listen.
-  local meeting=(
-    --node_rank="${NODE_RANK:-0}"
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port"
-  )
-  if [[ -n ${MAX_RESTARTS:-} ]]; then
-    # Else the meeting place keeps the addresses of the processes that died,
-    # and the new ones wait for those.
-    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-    meeting=(
-      --max-restarts="$MAX_RESTARTS" --rdzv-backend=c10d --rdzv-id=mmmoco
-      --rdzv-endpoint="${MASTER_ADDR:-127.0.0.1}:$port"
-    )
-  fi
-  export PET_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT
-  run_interruptible signal_children_of deaf "$python" -m torch.distributed.run \
+  if ((nodes == 1)); then meet_here; else meet_over_network "$nodes"; fi
+  # The signals of a scheduler and Ctrl-C are for the training processes;
+  # torchrun itself would kill them, or start them again.
+  export PET_SIGNALS_TO_HANDLE=SIGHUP,SIGQUIT
+  run_interruptible signal_children_of end_tree \
+    deaf "$python" -m torch.distributed.run \
     --nnodes="$nodes" "${meeting[@]}" --nproc_per_node="$processes" \
-    "$tools/$script" "$@"
+    "$tools/$script" "$@" || status=$?
+  [[ -z ${MMMOCO_MEETING:-} ]] || rm -rf "$MMMOCO_MEETING"
+  return "$status"
 }
 
-# run_interruptible FORWARD COMMAND...: runs a command; SIGTERM and SIGUSR1 go
-# on through FORWARD SIGNAL PROCESS. Returns its status.
+# What is put into a meeting place is unpickled. On one machine it is a folder
+# that only this user can read, and nothing listens but on loopback.
+meet_here() {
+  MMMOCO_MEETING=$(mktemp -d "${TMPDIR:-/tmp}/mmmoco_meeting_XXXXXXXX") ||
+    usage_error "cannot make a folder in ${TMPDIR:-/tmp}: set TMPDIR"
+  export MMMOCO_MEETING GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo
+  # Else torchrun opens a port for its processes.
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+  meeting=(
+    --max-restarts="${MAX_RESTARTS:-0}" --rdzv-backend=c10d --rdzv-id=mmmoco
+    --rdzv-endpoint="$MMMOCO_MEETING/torchrun" --local-addr=127.0.0.1
+    # Each sign of life makes the file longer, and nobody waits for it.
+    --rdzv-conf=store_type=file,keep_alive_interval=3600
+  )
+}
+
+# Several machines meet at a port, open to whoever reaches it.
+meet_over_network() { # NODES
+  local address="${MASTER_ADDR:-}" port="${PORT:-29500}"
+  unset MMMOCO_MEETING
+  [[ -n $address ]] || usage_error \
+    "NNODES=$1 needs MASTER_ADDR, the address of the first machine"
+  [[ -n ${RDZV_ID:-} ]] || usage_error \
+    "NNODES=$1 needs RDZV_ID, a name for this run that is the same on all \
+machines and that nobody guesses: RDZV_ID=\$(openssl rand -hex 16)"
+  if [[ -z ${MAX_RESTARTS:-} ]]; then
+    meeting=(
+      --rdzv-id="$RDZV_ID" --node_rank="${NODE_RANK:-0}"
+      --master_addr="$address" --master_port="$port"
+    )
+    return
+  fi
+  # Else the meeting place keeps the addresses of the processes that died,
+  # and the new ones wait for those.
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+  meeting=(
+    --max-restarts="$MAX_RESTARTS" --rdzv-backend=c10d --rdzv-id="$RDZV_ID"
+    --rdzv-endpoint="$address:$port"
+  )
+}
+
+# run_interruptible FORWARD END COMMAND...: runs a command; SIGTERM and
+# SIGUSR1 go on through FORWARD SIGNAL PROCESS, Ctrl-C through END PROCESS.
+# Returns its status.
 run_interruptible() {
-  local forward=$1 process status interrupted name
-  shift
+  local forward=$1 end=$2 process status interrupted name ended=''
+  shift 2
   "$@" <&0 &
   process=$!
   for name in TERM USR1; do
     # shellcheck disable=SC2064
     trap "interrupted=1; $forward $name $process" "$name"
   done
+  # shellcheck disable=SC2064
+  trap "interrupted=1 ended=1; trap '' INT; $end $process" INT
   while true; do
     interrupted='' status=0
-    wait "$process" || status=$?
+    wait "$process" 2>/dev/null || status=$?
     # A signal ends the waiting too.
     [[ -n $interrupted ]] || break
   done
-  trap - TERM USR1
+  trap - TERM USR1 INT
+  [[ -z $ended ]] || status=130
   return "$status"
 }
 
 deaf() { # COMMAND...
-  trap '' TERM USR1
+  trap '' TERM USR1 INT
   exec "$@"
 }
 
+children_of() { # PROCESS
+  cat /proc/"$1"/task/*/children 2>/dev/null || true
+}
+
 signal_children_of() { # SIGNAL PROCESS
-  local file
-  for file in /proc/"$2"/task/*/children; do
-    # shellcheck disable=SC2046
-    kill -s "$1" $(<"$file") 2>/dev/null || true
+  # shellcheck disable=SC2046
+  kill -s "$1" $(children_of "$2") 2>/dev/null || true
+}
+
+# Ends a process and all below it: torchrun at once, its processes after five
+# seconds in which they may end by themselves.
+end_tree() { # PROCESS
+  local found children=() tree=() next
+  read -ra children <<<"$(children_of "$1" | tr '\n' ' ')"
+  next=("${children[@]}")
+  while ((${#next[@]})); do
+    tree+=("${next[@]}")
+    read -ra next <<<"$(for found in "${next[@]}"; do
+      children_of "$found"
+    done | tr '\n' ' ')"
   done
+  kill -s KILL "$1" 2>/dev/null || true
+  ((${#tree[@]})) || return 0
+  kill -s INT "${children[@]}" 2>/dev/null || true
+  for _ in {1..50}; do
+    kill -0 "${tree[@]}" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  kill -s KILL "${tree[@]}" 2>/dev/null || true
 }
 
 # What train.py takes for its work dir.

@@ -29,11 +29,13 @@ choose_python
 read -ra more <<<"${SRUN_ARGS:-}"
 work_dir=$(work_dir_of "${@:3}")
 
-# srun passes signals on to its tasks.
+# srun passes signals on to its tasks; two SIGINT within a second end them.
 signal_srun() { kill -s "$1" "$2" 2>/dev/null || true; }
+interrupt_srun() { signal_srun INT "$1" && signal_srun INT "$1"; }
 
 status=0
-run_interruptible signal_srun srun --partition="$1" --job-name="$2" \
+run_interruptible signal_srun interrupt_srun \
+  srun --partition="$1" --job-name="$2" \
   --gres="gpu:$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
   --cpus-per-task="$cpus" --kill-on-bad-exit=1 ${more[@]+"${more[@]}"} \
   "$python" -u "$tools/train.py" "$3" --launcher slurm \

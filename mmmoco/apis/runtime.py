@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 
 from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.meeting import meet
 
 
 def init_processes(
@@ -36,11 +37,19 @@ def init_processes(
     cfg.launcher = launcher
     if launcher == 'none':
         return
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
-        # tools/dist_train.sh lets torchrun ignore it, not its processes.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # tools/dist_train.sh lets torchrun ignore these, not its processes.
+    for number, action in (
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGINT, signal.default_int_handler),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, action)
     if torch.cuda.is_available():
-        if not with_runner:
+        _require_gpus()
+        options = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+        if launcher == 'pytorch':
+            init_dist(launcher, **options, **meet())
+        elif not with_runner:
             init_dist(launcher)
         return
     if launcher != 'pytorch':
@@ -49,17 +58,7 @@ def init_processes(
             'with tools/dist_train.sh (--launcher pytorch).'
         )
     # mmengine would first ask for a CUDA device.
-    c10d: Any = torch_dist  # Its types do not export what follows.
-    store, rank, processes = next(c10d.rendezvous('env://'))
-    # torchrun may give its restarted processes the store in which the
-    # addresses of those that died still stand.
-    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
-    torch_dist.init_process_group(
-        'gloo',
-        store=c10d.PrefixStore(f'attempt_{attempt}', store),
-        rank=rank,
-        world_size=processes,
-    )
+    torch_dist.init_process_group('gloo', **meet())
     cfg.setdefault('env_cfg', ConfigDict()).dist_cfg = dict(backend='gloo')
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
@@ -73,6 +72,22 @@ def init_processes(
             'of each process.',
             logger='current',
             level=logging.WARNING,
+        )
+
+
+def _require_gpus() -> None:
+    """See that every process of this machine has a GPU of its own.
+
+    Raises:
+        ValueError: If torchrun started more processes than there are GPUs.
+    """
+    processes = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    gpus = torch.cuda.device_count()
+    if processes > gpus:
+        visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+        raise ValueError(
+            f'{processes} processes on this machine, which shows {gpus} '
+            f'GPU(s) (CUDA_VISIBLE_DEVICES={visible}): start at most {gpus}.'
         )
 
 
