@@ -1,24 +1,32 @@
 """What command-line tools share: options, checks, and how they fail."""
 
+import errno
 import logging
 import os
+import shutil
 import sys
+import time
 import traceback
 from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
+import torch
 from mmengine.config import DictAction
 from mmengine.logging import print_log
+from torch.distributed.elastic.multiprocessing.errors import record
 
+from mmmoco.datasets.bad_files import UnreadableDataError
 from mmmoco.engine.checkpoint_io import CheckpointError
-from mmmoco.engine.collapse import CollapseError
-from mmmoco.engine.hooks.non_finite_hook import NonFiniteError
+from mmmoco.engine.endings import ExpectedEnd, was_training
 
-#: What bad input raises; anything else is a fault of ours and keeps its
-#: stack trace
-#: (files that are missing, unreadable or damaged are OSErrors).
+#: What bad input raises while a tool prepares its work (files that are
+#: missing, unreadable or damaged are OSErrors).
 USER_ERRORS = (OSError, KeyError, ValueError, ImportError)
+
+#: What may end any work.
+EXPECTED_ENDS = (ExpectedEnd, CheckpointError, UnreadableDataError)
 
 
 class UsageError(ValueError):
@@ -55,38 +63,90 @@ def add_debug(parser: ArgumentParser) -> None:
 
 
 def run(tool: Callable[[], None], name: str, debug: bool) -> None:
-    """Run a tool; bad input ends it with one line and exit code 2.
+    """Run a tool; what the user can mend ends it with one line and code 2.
+
+    Anything else is a fault of ours: its trace goes to the log, to the screen
+    and to torchrun.
 
     Args:
         tool: What to run.
         name: Name of the tool, for the message.
-        debug: Let the exception through.
+        debug: Let every exception through.
     """
-    try:
-        tool()
-    except (
-        *USER_ERRORS,
-        CheckpointError,
-        CollapseError,
-        NonFiniteError,
-        TypeError,
-    ) as error:
-        # A TypeError is the user's where a config has an unknown argument.
-        if debug or (
-            isinstance(error, TypeError) and '__init__()' not in str(error)
-        ):
-            raise
-        print_log(
-            traceback.format_exc(), logger='current', level=logging.DEBUG
+
+    def explained() -> None:
+        try:
+            tool()
+        except KeyboardInterrupt:
+            _end(f'{name}: interrupted\n', 130)
+        except Exception as error:
+            text = None if debug else _explain(error)
+            print_log(
+                traceback.format_exc(),
+                logger='current',
+                level=logging.DEBUG if text else logging.ERROR,
+            )
+            if text is None:
+                raise
+            _end(
+                f'{name}: error: {" ".join(text.split())}\n'
+                '(--debug shows where it was raised)\n',
+                2,
+            )
+
+    (record(explained) if 'RANK' in os.environ else explained)()
+
+
+def _explain(error: Exception) -> str | None:
+    """Return what the user is told in one line; None for a fault of ours."""
+    text = str(error) or repr(error)
+    shortage = _shortage(text, error)
+    if shortage or isinstance(error, EXPECTED_ENDS):
+        return shortage or text
+    if was_training(error):
+        return None
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])  # Else it stands between quotes.
+    if isinstance(error, USER_ERRORS):
+        return text
+    # A TypeError is the user's where a config has an unknown argument.
+    unknown = isinstance(error, TypeError) and '__init__()' in text
+    return text if unknown else None
+
+
+def _shortage(text: str, error: Exception) -> str | None:
+    """Return what is short, if that is what an error is about."""
+    if not isinstance(error, RuntimeError | MemoryError | OSError):
+        return None
+    full = '/torch_' in text and os.strerror(errno.ENOSPC) in text
+    if full or 'shared memory' in text:
+        room = shutil.disk_usage('/dev/shm')
+        return (
+            f'/dev/shm is full ({room.free >> 10:,} of {room.total >> 10:,} '
+            'kB free); data workers hand over their batches there. Give it '
+            'more room (docker run --shm-size=8g), or set '
+            'train_dataloader.num_workers=0.'
         )
-        text = str(error.args[0]) if error.args else repr(error)
-        if isinstance(error, OSError):
-            text = str(error)
-        sys.stderr.write(
-            f'{name}: error: {" ".join(text.split())}\n'
-            '(--debug shows where it was raised)\n'
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
+        "can't allocate memory" in text or os.strerror(errno.ENOMEM) in text
+    ):
+        return (
+            f'out of memory: {text.splitlines()[0]}. Lower '
+            'train_dataloader.batch_size, its num_workers or '
+            'model.dictionary.size; tools/estimate_memory.py says what a '
+            'config needs.'
         )
-        sys.stderr.flush()
-        if 'RANK' in os.environ:
-            os._exit(2)  # Do not wait for the other processes.
-        sys.exit(2)
+    return None
+
+
+def _end(text: str, code: int) -> NoReturn:
+    """Say something and end, without waiting for other processes."""
+    if os.environ.get('LOCAL_RANK', '0') != '0':
+        # The first process mostly says the same, and torchrun then ends all.
+        time.sleep(3)
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    if 'RANK' in os.environ:
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mmmoco.engine.endings import ExpectedEnd
 
-class CollapseError(RuntimeError):
+
+class CollapseError(ExpectedEnd):
     """Training was stopped because it had collapsed."""
 
 

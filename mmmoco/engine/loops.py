@@ -1,6 +1,45 @@
-from mmengine.runner import EpochBasedTrainLoop
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmmoco.registry import LOOPS
+
+
+class DataWait:
+    """Tells other threads whether the training waits for data.
+
+    Only then is the state that of a finished iteration.
+
+    Attributes:
+        since: When the waiting began, None while the training computes.
+    """
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self._lock = threading.Lock()
+
+    def next(self, batches: Iterator[Any]) -> Any:
+        """Wait for the next batch.
+
+        Raises:
+            StopIteration: If there is none.
+        """
+        self.since = time.monotonic()
+        try:
+            return next(batches)
+        finally:
+            with self._lock:
+                self.since = None
+
+    @contextmanager
+    def held(self) -> Iterator[float | None]:
+        """Let the training not go on; give when its waiting began."""
+        with self._lock:
+            yield self.since
 
 
 @LOOPS.register_module()
@@ -13,16 +52,53 @@ class ContrastEpochLoop(EpochBasedTrainLoop):
     Attributes:
         first_batch: Number of the first batch that the data loader yields in
             the coming epoch.
+        data_wait: Whether it waits for data.
     """
 
     first_batch = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.data_wait = DataWait()
 
     def run_epoch(self) -> None:
         """Iterate one epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        for number, batch in enumerate(self.dataloader, self.first_batch):
+        batches = _Awaited(iter(self.dataloader), self.data_wait)
+        for number, batch in enumerate(batches, self.first_batch):
             self.run_iter(number, batch)
         self.first_batch = 0
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+
+
+@LOOPS.register_module()
+class ContrastIterLoop(IterBasedTrainLoop):
+    """mmengine's loop over iterations, which tells when it waits for data.
+
+    Attributes:
+        data_wait: Whether it waits for data.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.data_wait = DataWait()
+        batches: Any = vars(self)['dataloader_iterator']
+        self.dataloader_iterator = _Awaited(batches, self.data_wait)
+
+
+class _Awaited:
+    """Batches, whose waiting is told; else what an iterator of them can do."""
+
+    def __init__(self, batches: Iterator[Any], wait: DataWait) -> None:
+        self._batches, self._wait = batches, wait
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self._wait.next(self._batches)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)

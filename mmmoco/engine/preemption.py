@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.endings import ExpectedEnd
 
 #: File in the work dir of a run that was stopped and can go on.
 MARKER = 'PREEMPTED'
 
+#: What becomes the marker on a full disk, and its size in bytes.
+RESERVE = '.PREEMPTED.reserve'
+BLOCK = 4096
+
 #: Where torchrun and Slurm count how often they started a job again.
 RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+
+
+class MarkerError(ExpectedEnd):
+    """The run was stopped, and nothing in its work dir says so."""
 
 
 class Preempted(SystemExit):
@@ -26,6 +35,15 @@ class Preempted(SystemExit):
         super().__init__(0)
 
 
+def reserve_marker(work_dir: str) -> None:
+    """Keep a block of the disk, so that the marker fits on a full one.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    checkpoint_io.write_text(Path(work_dir, RESERVE), ' ' * BLOCK)
+
+
 def write_marker(work_dir: str, **facts: Any) -> None:
     """Say in ``work_dir`` that the run was stopped and can go on.
 
@@ -34,12 +52,32 @@ def write_marker(work_dir: str, **facts: Any) -> None:
     """
     facts['time'] = time.strftime('%Y-%m-%dT%H:%M:%S')
     text = json.dumps(facts, indent=2) + '\n'
-    checkpoint_io.write_text(Path(work_dir, MARKER), text)
+    marker, reserve = Path(work_dir, MARKER), Path(work_dir, RESERVE)
+    try:
+        checkpoint_io.write_text(marker, text)
+    except OSError:
+        # Over what is there, so that no new block is needed.
+        with reserve.open('r+b', buffering=0) as file:
+            file.write(text.encode().ljust(BLOCK))
+        reserve.replace(marker)
 
 
 def remove_marker(work_dir: str) -> None:
-    """Remove the marker, if there is one."""
+    """Remove the marker, if there is one.
+
+    Raises:
+        OSError: If that is not allowed.
+    """
     Path(work_dir, MARKER).unlink(missing_ok=True)
+
+
+def remove_reserve(work_dir: str) -> None:
+    """Give the block back.
+
+    Raises:
+        OSError: If that is not allowed.
+    """
+    Path(work_dir, RESERVE).unlink(missing_ok=True)
 
 
 def why_started_again(work_dir: str) -> str | None:

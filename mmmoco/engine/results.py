@@ -10,6 +10,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import master_only
 
+from mmmoco.engine.disk import survive
+
 
 @master_only
 def append_result(
@@ -53,9 +55,12 @@ def append_result(
         'machine': f'{platform.machine()}, {os.cpu_count()} CPUs',
         'time': time.strftime('%Y-%m-%dT%H:%M:%S'),
     }
-    os.makedirs(work_dir, exist_ok=True)
-    with open(os.path.join(work_dir, 'results.jsonl'), 'a') as file:
-        file.write(json.dumps(line) + '\n')
+    text = json.dumps(line) + '\n'
+    path = os.path.join(work_dir, 'results.jsonl')
+    with survive(f'This result is not in {path}: {text.strip()}', path):
+        os.makedirs(work_dir, exist_ok=True)
+        with open(path, 'a', encoding='utf-8') as file:
+            file.write(text)
 
 
 def read_results(work_dir: str) -> list[dict[str, Any]]:
@@ -68,17 +73,28 @@ def read_results(work_dir: str) -> list[dict[str, Any]]:
     if not os.path.isfile(path):
         return []
     results = []
-    with open(path) as file:
+    with open(path, 'rb') as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                results.append(json.loads(line))
-            except json.JSONDecodeError as error:
+                results.append(_result(line))
+            except (ValueError, RecursionError) as error:
                 raise ValueError(
                     f'{path!r}, line {number}: {error}. Remove that line.'
                 ) from None
     return results
+
+
+def _result(line: bytes) -> dict[str, Any]:
+    found = json.loads(line.decode())
+    kinds = dict(task=str, protocol=dict, metrics=dict, config_hash=str)
+    for name, kind in kinds.items():
+        if not isinstance(found, dict) or not isinstance(
+            found.get(name), kind
+        ):
+            raise ValueError(f'no result: {name!r} is not a {kind.__name__}')
+    return found
 
 
 def file_hash(path: str) -> str:

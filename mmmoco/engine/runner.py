@@ -4,13 +4,21 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from mmmoco.engine import checkpoint_io, class_names
-from mmmoco.engine.disk import survive_in
+from mmmoco.engine.disk import survive, survive_in, survive_logging
+from mmmoco.engine.endings import note_training
 from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import OPTIMIZERS, RUNNERS
 
+from .hooks.bad_files_hook import BadFilesHook
 from .hooks.guard_hook import check_loader
 from .hooks.preemption_hook import PreemptionHook
+
+#: mmengine's loops, and ours in their place.
+_LOOPS = {
+    'EpochBasedTrainLoop': 'mmmoco.ContrastEpochLoop',
+    'IterBasedTrainLoop': 'mmmoco.ContrastIterLoop',
+}
 
 
 @RUNNERS.register_module()
@@ -19,6 +27,7 @@ class ContrastRunner(Runner):
 
     _resuming = False
     _resumed_meta: dict[str, Any]
+    _training = False
 
     def resume(self, filename: str, **kwargs: Any) -> None:
         """Continue a run from a checkpoint, also with other processes.
@@ -36,13 +45,41 @@ class ContrastRunner(Runner):
         Reshard(self, self._resumed_meta.get('processes')).apply()
 
     def train(self) -> Any:
-        """Train; whatever ends it, signals are no longer listened to."""
+        """Train; whatever ends it, hooks give back what they hold."""
         try:
             return super().train()
+        except Exception as error:
+            if self._training:
+                note_training(error, self.iter + 1)
+                for hook in self.hooks:
+                    if isinstance(hook, PreemptionHook):
+                        hook.settle(self, error)
+            raise
         finally:
+            self._training = False
+            for hook in self.hooks:
+                if isinstance(hook, PreemptionHook | BadFilesHook):
+                    hook.release()
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call the hooks; from the first iteration on, faults are ours."""
+        self._training |= fn_name == 'before_train_iter'
+        if fn_name == 'after_train_iter':
             for hook in self.hooks:
                 if isinstance(hook, PreemptionHook):
-                    hook.release()
+                    hook.step_done()
+        super().call_hook(fn_name, **kwargs)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> Any:
+        """Build it; a full disk then costs lines, not the run."""
+        logger = super().build_logger(*args, **kwargs)
+        survive_logging(logger)
+        return logger
+
+    def dump_config(self) -> None:
+        """Write the config to the work dir, if that works."""
+        with survive(f'The config is not written to {self.work_dir}'):
+            super().dump_config()
 
     def load_checkpoint(self, filename: str, **kwargs: Any) -> dict[str, Any]:
         """Load the weights; for a resume, the file must hold the rest too."""
@@ -111,11 +148,8 @@ class ContrastRunner(Runner):
             ValueError: If an epoch would have no iteration, which the
                 schedules cannot be built for, or no end.
         """
-        if (
-            isinstance(loop, dict)
-            and loop.get('type') == 'EpochBasedTrainLoop'
-        ):
-            loop = {**loop, 'type': 'mmmoco.ContrastEpochLoop'}
+        if isinstance(loop, dict) and loop.get('type') in _LOOPS:
+            loop = {**loop, 'type': _LOOPS[loop['type']]}
         built = super().build_train_loop(loop)
         fit_sampler(built)
         check_loader(built.dataloader, self.world_size)

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -8,10 +9,15 @@ from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmmoco.engine.disk import survive
+from mmmoco.engine.disk import survive, warn
+from mmmoco.engine.endings import ExpectedEnd
 from mmmoco.registry import HOOKS
 
 LIST_NAME = 'bad_files.txt'
+
+
+class TooManyBadFilesError(ExpectedEnd, ValueError):
+    """So many samples could not be read that the run was stopped."""
 
 
 @HOOKS.register_module()
@@ -55,18 +61,28 @@ class BadFilesHook(Hook):
         """Tell the data set where its workers note bad files."""
         dataset = runner.train_dataloader.dataset
         if hasattr(dataset, 'bad_files'):
-            # Workers run on the machine of their process: no shared folder.
-            self._notes = tempfile.TemporaryDirectory(prefix='mmmoco_bad_')
             self._log = dataset.bad_files
-            self._log.move_to(self._notes.name)
+            try:
+                # Workers run on the machine of their process.
+                self._notes = tempfile.TemporaryDirectory(prefix='mmmoco_bad_')
+            except OSError as error:
+                warn(
+                    f'No temporary folder ({error}): bad files are named '
+                    f'here, not in {LIST_NAME}.'
+                )
+            else:
+                self._log.move_to(self._notes.name)
         file = Path(runner.work_dir, LIST_NAME)
-        if not is_main_process() or not file.is_file():
+        if not is_main_process():
             return
-        if runner.iter == 0:
-            file.unlink()
-        else:
-            lines = file.read_text(encoding='utf-8').splitlines()
-            self._listed = {line.partition('\t')[0] for line in lines}
+        with survive(f'{file} is not continued'):
+            if runner.iter == 0:
+                file.unlink(missing_ok=True)
+            elif file.is_file():
+                text = file.read_text('utf-8', 'surrogateescape')
+                self._listed = {
+                    line.partition('\t')[0] for line in text.splitlines()
+                }
 
     def after_train_iter(
         self,
@@ -78,9 +94,9 @@ class BadFilesHook(Hook):
         """Count; look now and then, at the same iterations everywhere.
 
         Raises:
-            ValueError: If too many samples are bad.
+            TooManyBadFilesError: If too many samples are bad.
         """
-        if self._notes is None or not isinstance(data_batch, dict):
+        if self._log is None or not isinstance(data_batch, dict):
             return
         self.bad += int((torch.as_tensor(data_batch.get('bad', 0)) > 0).sum())
         self.seen += len(data_batch['ids'])
@@ -91,17 +107,23 @@ class BadFilesHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Look a last time."""
-        if self._notes is not None:
+        if self._log is not None:
             self.look(runner)
-            self._notes.cleanup()
         if self.all_bad:
             runner.logger.warning(self.describe(runner))
+
+    def release(self) -> None:
+        """Remove the notes."""
+        if self._notes is not None:
+            with contextlib.suppress(OSError):
+                self._notes.cleanup()
+            self._notes = None
 
     def look(self, runner: Runner) -> None:
         """Add up over the processes, list what is new, and judge.
 
         Raises:
-            ValueError: If too many samples are bad.
+            TooManyBadFilesError: If too many samples are bad.
         """
         # A whole shard can be bad without a bad sample: ask for the notes.
         found = self._log.read()
@@ -116,7 +138,7 @@ class BadFilesHook(Hook):
             return
         self._judged = True
         if self.all_bad > self.max_fraction * self.all_seen:
-            raise ValueError(
+            raise TooManyBadFilesError(
                 f'{self.describe(runner)}; more than '
                 f'{100 * self.max_fraction:g} % (BadFilesHook.max_fraction '
                 f'= {self.max_fraction:g}).'
@@ -139,7 +161,7 @@ class BadFilesHook(Hook):
         text = ''.join(f'{name}\t{reason}\n' for name, reason in new.items())
         with (
             survive(f'{file} is not written', file),
-            open(file, 'a', encoding='utf-8') as stream,
+            open(file, 'a', -1, 'utf-8', 'surrogateescape') as stream,
         ):
             stream.write(text)
         shown = ', '.join(f'{n!r} ({r})' for n, r in list(new.items())[:3])

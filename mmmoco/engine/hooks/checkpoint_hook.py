@@ -60,14 +60,18 @@ class ContrastCheckpointHook(CheckpointHook):
         )
         self._save_iteration(runner, runner.iter + 1)
 
-    def save_now(self, runner: Runner) -> bool:
-        """Save after the running iteration, unless that was done.
+    def save_now(self, runner: Runner, done: int) -> bool:
+        """Save the state of an optimizer step, unless that was done.
+
+        Args:
+            runner: The runner.
+            done: Iterations done.
 
         Returns:
             Whether the state is saved.
         """
-        if self._saved_at != runner.iter + 1:
-            self._save_iteration(runner, runner.iter + 1)
+        if self._saved_at != done:
+            self._save_iteration(runner, done)
         return self._failed is None
 
     def after_train(self, runner: Runner) -> None:

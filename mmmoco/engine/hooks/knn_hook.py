@@ -1,4 +1,3 @@
-import os
 from typing import Any
 
 from mmengine.dist import broadcast, get_world_size
@@ -6,7 +5,6 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
-from mmmoco.engine.disk import survive
 from mmmoco.engine.knn_protocol import KNNProtocol
 from mmmoco.engine.results import append_result
 from mmmoco.engine.statistics import statistics_of
@@ -88,7 +86,6 @@ class KNNHook(Hook):
         model = bare_model(runner)
         share_statistics(model)
         results = self.protocol.evaluate(model)
-        results_file = os.path.join(runner.work_dir, 'results.jsonl')
         iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
         unit = 'iterations' if iterations else 'epochs'
         for k, metrics in results.items():
@@ -109,17 +106,16 @@ class KNNHook(Hook):
                 {f'knn/{name}{suffix}': x for name, x in metrics.items()},
                 step=done,
             )
-            with survive('The k-NN result is not written', results_file):
-                append_result(
-                    runner.work_dir,
-                    task='knn',
-                    protocol=described,
-                    metrics=metrics,
-                    cfg=runner.cfg,
-                    epoch=runner.epoch if iterations else done,
-                    seed=runner.seed,
-                    remarks=self.protocol.remarks,
-                )
+            append_result(
+                runner.work_dir,
+                task='knn',
+                protocol=described,
+                metrics=metrics,
+                cfg=runner.cfg,
+                epoch=runner.epoch if iterations else done,
+                seed=runner.seed,
+                remarks=self.protocol.remarks,
+            )
         return results[self.protocol.ks[0]]
 
 

@@ -7,6 +7,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmmoco.engine.collapse import CollapseError, CollapseWatch, Health
+from mmmoco.engine.disk import survive
+from mmmoco.engine.endings import save_at_end
 from mmmoco.engine.environment import write_environment
 from mmmoco.engine.key_probe import KeyProbe, time_in_queue
 from mmmoco.engine.unwrap import bare_model
@@ -80,7 +82,8 @@ class MonitorHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Write down the environment; see what there is to watch."""
-        write_environment(runner.log_dir)
+        with survive('environment.json is not written'):
+            write_environment(runner.log_dir)
         model = bare_model(runner)
         if KeyProbe.fits(model):
             self._probe = KeyProbe(model, self.probe_images)
@@ -185,8 +188,7 @@ class MonitorHook(Hook):
         if not self.stop_on_collapse:
             return
         name = f'iter_{runner.iter + 1}_collapsed.pth'
-        runner.save_checkpoint(runner.work_dir, name, by_epoch=False)
         raise CollapseError(
             f'Stopped at iteration {runner.iter + 1}, as stop_on_collapse '
-            f'asks for; the state is in {runner.work_dir}/{name}. {problem}'
+            f'asks for; the state {save_at_end(runner, name)}. {problem}'
         )

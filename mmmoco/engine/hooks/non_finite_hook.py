@@ -3,10 +3,11 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmmoco.engine.endings import ExpectedEnd, save_at_end
 from mmmoco.registry import HOOKS
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(ExpectedEnd):
     """Training was stopped because step after step was not finite."""
 
 
@@ -53,12 +54,11 @@ class NonFiniteHook(Hook):
         if skipped < self.max_in_a_row or not wrapper.should_update():
             return
         name = f'iter_{runner.iter + 1}_non_finite.pth'
-        runner.save_checkpoint(runner.work_dir, name, by_epoch=False)
         raise NonFiniteError(
             f'Stopped at iteration {runner.iter + 1}: {skipped} steps in a '
             'row had a non-finite loss or gradient (NonFiniteHook.'
             f'max_in_a_row={self.max_in_a_row}). The state, which is that '
-            f'after the last good step, is in {runner.work_dir}/{name}: '
+            f'after the last good step, {save_at_end(runner, name)}: '
             'start from it with --load-from and a lower learning rate '
             "(optim_wrapper.optimizer.lr), or optim_wrapper.dtype='float32'; "
             'tools/verify_config.py looks at the images.'

@@ -1,10 +1,15 @@
+import contextlib
 import functools
+import logging
+import multiprocessing
 import os
 import signal
 import threading
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.device import get_device
@@ -12,7 +17,17 @@ from mmengine.dist import all_reduce, barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmmoco.engine.preemption import Preempted, remove_marker, write_marker
+from mmmoco.engine.disk import survive
+from mmmoco.engine.endings import ExpectedEnd
+from mmmoco.engine.meeting import meeting_place
+from mmmoco.engine.preemption import (
+    MarkerError,
+    Preempted,
+    remove_marker,
+    remove_reserve,
+    reserve_marker,
+    write_marker,
+)
 from mmmoco.registry import HOOKS
 
 from .checkpoint_hook import ContrastCheckpointHook
@@ -20,6 +35,13 @@ from .checkpoint_hook import ContrastCheckpointHook
 #: Seconds for which a data worker outlives a signal that was sent to all
 #: processes of the job: the training needs it until its step is done.
 GRACE = 60
+
+#: Seconds that a signalled run waits for its data, alone or with others, and
+#: for a step that usually takes a fifth of it or less.
+ALONE, TOGETHER, STEP = 10.0, 30.0, 45.0
+
+#: Keys under which the processes tell each other that the run ends here.
+GIVE_UP, MARKED = 'mmmoco/give_up', 'mmmoco/marked'
 
 
 @HOOKS.register_module()
@@ -31,6 +53,11 @@ class PreemptionHook(Hook):
     ``PREEMPTED`` is written to the work dir, and every process ends with
     exit code 0. It is enough that one process received the signal. A run
     that goes on removes the file.
+
+    A run that waits for data is not waited for: one process saves the state
+    of its last step after 10 seconds; of several, which may be in the middle
+    of a step, all end after 30 seconds, and the file names the newest
+    checkpoint.
 
     Args:
         signals: Names of the signals.
@@ -49,8 +76,15 @@ class PreemptionHook(Hook):
             )
         self.signals = [signal.Signals[name] for name in signals]
         self.received: str | None = None
+        self._asked_at: float | None = None
         self._before: dict[int, Any] = {}
         self._saver: ContrastCheckpointHook | None = None
+        self._over = threading.Event()
+        self._ending = threading.Lock()
+        self._step_began: float | None = None
+        self._longest_step = 0.0
+        self._stopping = False
+        self._work_dir = ''
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals; the run goes on, so remove the file."""
@@ -63,7 +97,10 @@ class PreemptionHook(Hook):
             return
         self._saver, self._pid = saver, os.getpid()
         if is_main_process():
-            remove_marker(runner.work_dir)
+            self._work_dir = runner.work_dir
+            with survive('The marker of a stop is not prepared'):
+                remove_marker(runner.work_dir)
+                reserve_marker(runner.work_dir)
         if threading.current_thread() is not threading.main_thread():
             runner.logger.warning(
                 'PreemptionHook: signals reach the main thread only, and the '
@@ -77,6 +114,10 @@ class PreemptionHook(Hook):
             )
         for number in self.signals:
             self._before[number] = signal.signal(number, self._note)
+        self._over.clear()
+        threading.Thread(
+            target=self._watch, args=(runner,), daemon=True
+        ).start()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
@@ -84,6 +125,20 @@ class PreemptionHook(Hook):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = signal.Signals(number).name
+        self._asked_at = self._asked_at or time.monotonic()
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Take the time, after what the other hooks do."""
+        self._step_began = time.monotonic()
+
+    def step_done(self) -> None:
+        """Take the time, before what the other hooks do."""
+        if self._step_began is not None:
+            seconds = time.monotonic() - self._step_began
+            self._longest_step = max(self._longest_step, seconds)
+        self._step_began = None
 
     def after_train_iter(
         self,
@@ -99,11 +154,16 @@ class PreemptionHook(Hook):
         """
         if self._saver is None or not runner.optim_wrapper.should_update():
             return
+        if self._anyone(runner):
+            self._stop(runner)
+
+    def _anyone(self, runner: Runner) -> bool:
+        if runner.world_size == 1:
+            return self.received is not None
         asked = torch.tensor(float(self.received is not None))
         asked = asked.to(get_device())
         all_reduce(asked, 'max')
-        if asked:
-            self._stop(runner)
+        return bool(asked)
 
     def after_train(self, runner: Runner) -> None:
         """Listen no longer."""
@@ -111,34 +171,164 @@ class PreemptionHook(Hook):
 
     def release(self) -> None:
         """Give the signals back to whoever had them."""
+        self._over.set()
         while self._before:
             signal.signal(*self._before.popitem())
+        if self._work_dir:
+            with contextlib.suppress(OSError):
+                remove_reserve(self._work_dir)
 
-    def _stop(self, runner: Runner) -> None:
+    def _stop(self, runner: Runner) -> NoReturn:
+        self._stopping = True
+        self._ending.acquire()  # Else the watching thread ends the process.
         done = runner.iter + 1
-        name = self.received or 'a signal to another process'
         runner.logger.warning(
-            f'{name} at iteration {done}: saving the state, then ending.'
+            f'{self._name()} at iteration {done}: saving the state, then '
+            'ending.'
         )
         hook = self._saver
         assert hook is not None
-        saved = hook.save_now(runner)
-        if is_main_process():
-            write_marker(
-                runner.work_dir,
-                signal=name,
-                iteration=done,
-                checkpoint=hook.last_ckpt,
-            )
-            lost = '' if saved else ' (what came after it is lost)'
-            runner.logger.warning(
-                f'Pre-empted; {hook.last_ckpt} is where it goes on{lost}, '
-                'when the same command is given again.'
-            )
+        self._mark(runner, done, hook.save_now(runner, done))
         runner.visualizer.close()
         barrier()
         self.release()
         raise Preempted
+
+    def _name(self) -> str:
+        return self.received or 'a signal to another process'
+
+    def _mark(self, runner: Runner, done: int, saved: bool) -> None:
+        """Leave the marker.
+
+        Raises:
+            MarkerError: If that is impossible.
+        """
+        hook = self._saver
+        if hook is None or not is_main_process():
+            return
+        newest = hook.last_ckpt or 'no checkpoint'
+        try:
+            write_marker(
+                runner.work_dir,
+                signal=self._name(),
+                iteration=done,
+                checkpoint=hook.last_ckpt,
+            )
+        except OSError as error:
+            raise MarkerError(
+                f'{self._name()} at iteration {done}: the run is stopped, but '
+                f'cannot be marked as such in {runner.work_dir} '
+                f'({error.strerror or error}); {newest} is where --resume '
+                'goes on.'
+            ) from error
+        lost = '' if saved else ' (what came after it is lost)'
+        runner.logger.warning(
+            f'Pre-empted; {newest} is where it goes on{lost}, when the same '
+            'command is given again.'
+        )
+
+    # When no step comes to its end
+
+    def _watch(self, runner: Runner) -> None:
+        """See, in a thread, that a signal ends the run in any case."""
+        wait = getattr(runner.train_loop, 'data_wait', None)
+        alone = runner.world_size == 1
+        while wait is not None and not self._over.wait(0.5):
+            now = time.monotonic()
+            moved = wait.since or self._step_began or now
+            if now - moved > 5 and self._gave_up():
+                self._end(runner, 'another process waits in vain')
+            if self._asked_at is None:
+                continue
+            with wait.held() as since:
+                seconds = now - max(self._asked_at, since or now)
+                if alone and seconds > ALONE:
+                    self._end(runner, 'the data do not come', save=True)
+                if seconds > TOGETHER:
+                    self._tell()
+                    self._end(runner, 'the data do not come')
+            began = self._step_began
+            if since is None and began is not None:
+                seconds = now - max(self._asked_at, began)
+                if seconds > max(STEP, 5 * self._longest_step):
+                    self._tell()
+                    self._end(runner, 'the step does not come to its end')
+
+    @staticmethod
+    def _gave_up() -> bool:
+        """Whether any process told that the run ends here."""
+        store = meeting_place()
+        with contextlib.suppress(RuntimeError):
+            return store is not None and bool(store.check([GIVE_UP]))
+        return False
+
+    @staticmethod
+    def _tell() -> None:
+        store = meeting_place()
+        if store is not None:
+            with contextlib.suppress(RuntimeError):
+                store.set(GIVE_UP, 'now')
+
+    def settle(self, runner: Runner, error: Exception) -> None:
+        """Let an error that a stop brought about end the run as stopped.
+
+        Others that end first break what this process shares with them, and a
+        signal to the whole job kills workers. What ends a run by its own
+        decision is raised again.
+        """
+        decided = self._stopping or isinstance(error, ExpectedEnd)
+        if self._saver is None or decided:
+            return
+        if self._asked_at is None and not self._gave_up():
+            return
+        runner.logger.warning(''.join(traceback.format_exception(error)))
+        self._end(runner, f'{type(error).__name__} after it')
+
+    def _end(self, runner: Runner, why: str, save: bool = False) -> NoReturn:
+        """End the process from here, whatever its main thread is doing."""
+        self._ending.acquire()
+        done, code, hook = runner.iter, 0, self._saver
+        assert hook is not None
+        # Within an accumulation there is no state to go on from.
+        save = save and done > 0 and runner.optim_wrapper.should_update()
+        first = 'saving the state, then ending' if save else 'ending'
+        runner.logger.warning(
+            f'{self._name()}, {done} iterations are done, and {why}: {first}.'
+        )
+        try:
+            self._mark(runner, done, save and hook.save_now(runner, done))
+            self._after_marker(runner)
+            runner.visualizer.close()
+        except Exception as error:
+            code = 2
+            runner.logger.log(
+                logging.ERROR,
+                str(error)
+                if isinstance(error, MarkerError)
+                else traceback.format_exc(),
+            )
+        for each in runner.hooks:
+            if each is not self and hasattr(each, 'release'):
+                each.release()
+        if self._work_dir:
+            with contextlib.suppress(OSError):
+                remove_reserve(self._work_dir)
+        logging.shutdown()
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(code)
+
+    @staticmethod
+    def _after_marker(runner: Runner) -> None:
+        """Let no process end, which breaks the others, before the marker."""
+        store = meeting_place()
+        if runner.world_size == 1 or store is None:
+            return
+        if is_main_process():
+            store.set(MARKED, 'yes')
+        deadline = time.monotonic() + 15
+        while not store.check([MARKED]) and time.monotonic() < deadline:
+            time.sleep(0.2)
 
 
 def _checkpoint_hook(runner: Runner) -> ContrastCheckpointHook | None:

@@ -1,0 +1,116 @@
+"""How tools fail: one line for the user, a trace for faults of ours."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from mmmoco.apis import cli, runtime
+from mmmoco.datasets.bad_files import UnreadableDataError
+from mmmoco.engine.checkpoint_io import CheckpointError
+from mmmoco.engine.collapse import CollapseError
+from mmmoco.engine.endings import note_training
+from mmmoco.engine.hooks.bad_files_hook import TooManyBadFilesError
+from mmmoco.engine.hooks.non_finite_hook import NonFiniteError
+
+
+def end_of(error, training=False):
+    """What a tool that raises it prints and ends with."""
+
+    def tool():
+        if training:
+            note_training(error, 7)
+        raise error
+
+    with pytest.raises((SystemExit, type(error))) as caught:
+        cli.run(tool, 'tool.py', debug=False)
+    error.__notes__ = []
+    return getattr(caught.value, 'code', 'raised')
+
+
+OURS = [RuntimeError('x'), TypeError('unhashable'), AttributeError('x')]
+YOURS = [
+    OSError(2, 'No such file', 'a.jpg'),
+    KeyError('no such type'),
+    ValueError('lr=-1'),
+    ImportError('no faiss'),
+    TypeError('MoCo.__init__() got an unexpected keyword'),
+    UnicodeDecodeError('utf-8', b'caf\xe9', 3, 4, 'unexpected end of data'),
+]
+ENDS = [
+    kind('said whole')
+    for kind in (
+        CheckpointError,
+        CollapseError,
+        NonFiniteError,
+        TooManyBadFilesError,
+        UnreadableDataError,
+    )
+]
+SHORTAGES = [
+    MemoryError('8 GB'),
+    torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    OSError(12, 'Cannot allocate memory'),
+    RuntimeError(
+        'unable to write to file </torch_1_2>: No space left on device (28)'
+    ),
+    RuntimeError(
+        'DataLoader worker (pid 7) is killed by signal: Bus error. It is '
+        "possible that dataloader's workers are out of shared memory."
+    ),
+]
+
+
+@pytest.mark.parametrize('error', [*YOURS, *ENDS, *SHORTAGES], ids=repr)
+def test_what_a_user_can_mend_is_one_line(error, capsys):
+    assert end_of(error) == 2
+    line, hint = capsys.readouterr().err.splitlines()
+    assert line.startswith('tool.py: error: ') and '--debug' in hint
+
+
+@pytest.mark.parametrize('error', [*OURS, *YOURS], ids=repr)
+def test_in_a_training_any_other_error_is_ours(error, capsys):
+    """Its trace is in the log, as an error, and it ends the process."""
+    assert end_of(error, training=True) == 'raised'
+    text = capsys.readouterr()
+    assert 'ERROR' in text.out + text.err and 'Traceback' in text.out
+    assert ': error: ' not in text.err
+    if error in OURS:
+        assert end_of(error) == 'raised'
+
+
+@pytest.mark.parametrize('error', [*ENDS, *SHORTAGES], ids=repr)
+def test_what_is_expected_stays_one_line_in_a_training(error, capsys):
+    assert end_of(error, training=True) == 2
+    assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_texts_are_whole(capsys):
+    for error, words in (
+        (YOURS[5], "codec can't decode byte 0xe9 in position 3"),
+        (YOURS[1], 'error: no such type'),
+        (YOURS[0], "'a.jpg'"),
+        (SHORTAGES[4], '/dev/shm is full ('),
+        (SHORTAGES[5], 'train_dataloader.num_workers=0'),
+        (SHORTAGES[2], 'tools/estimate_memory.py'),
+    ):
+        end_of(error)
+        assert words in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: os.kill(os.getpid(), signal.SIGINT), 'tool.py', False)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == 'tool.py: interrupted\n'
+
+
+@pytest.mark.parametrize(('processes', 'gpus'), [(2, 1), (8, 4), (1, 0)])
+def test_more_processes_than_gpus_are_one_line(monkeypatch, processes, gpus):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: gpus)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+    with pytest.raises(ValueError, match=f'{processes} .* shows {gpus} GPU'):
+        runtime.init_processes(runtime.ConfigDict(), 'pytorch')
