@@ -27,6 +27,7 @@ from mmmoco.visualization import plot_checkpoints
 from . import cli
 from .config import load_config
 from .evaluation import add_arguments, log_figures, open_protocol, tool_logger
+from .image_range import settle_from
 from .linear_probe import (
     add_settings,
     describe,
@@ -98,6 +99,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     cfg = load_config(args.config, args.cfg_options)
     checkpoints = find_checkpoints(args.checkpoint_dir, args.epochs)
+    settle_from(cfg, str(next(iter(checkpoints.values()))))
     ks = [] if args.k is None else [args.k]
     protocol = open_protocol(cfg, ks, args.temperature, args.features)
     if args.protocol == 'knn':

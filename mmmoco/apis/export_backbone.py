@@ -203,6 +203,7 @@ def read_source(
         'config_hash': config_hash(cfg) if cfg else None,
         'source': Path(checkpoint).name,
         'encoder': encoder,
+        'input_range': cfg.get('input_range') if cfg else None,
         'backbone': described,
         'mmmoco_version': mmmoco.__version__,
     }

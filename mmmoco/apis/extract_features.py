@@ -23,6 +23,7 @@ from mmmoco.registry import MODELS
 from . import cli
 from .config import load_config
 from .evaluation import tool_logger
+from .image_range import settle_from
 from .model import get_model
 from .runtime import fit_workers
 
@@ -182,6 +183,7 @@ def extract(args: argparse.Namespace) -> None:
         raise ValueError(f'--out {args.out}: use {" or ".join(ENDINGS)}.')
     cfg = load_config(args.config, args.cfg_options)
     cli.require_file(args.checkpoint)
+    settle_from(cfg, args.checkpoint)
     checkpoint_io.install()
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
     loader = _loader(args, cfg)

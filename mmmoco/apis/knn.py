@@ -15,6 +15,7 @@ from mmmoco.engine.results import append_result
 from . import cli
 from .config import load_config
 from .evaluation import add_arguments, log_figures, open_protocol
+from .image_range import settle_from
 from .model import get_model
 from .runtime import init_processes
 from .train import LAUNCHERS
@@ -100,6 +101,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     cfg = load_config(args.config, args.cfg_options)
     cli.require_file(args.checkpoint)
+    settle_from(cfg, args.checkpoint)
     init_processes(cfg, args.launcher, with_runner=False)
     report_knn(
         cfg,

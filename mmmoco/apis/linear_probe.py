@@ -17,6 +17,7 @@ from mmmoco.evaluation import ProbeResult, ProbeSettings, linear_probe
 from . import cli
 from .config import load_config
 from .evaluation import add_arguments, log_figures, open_protocol
+from .image_range import settle_from
 from .model import get_model
 
 
@@ -121,6 +122,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     cfg = load_config(args.config, args.cfg_options)
     cli.require_file(args.checkpoint)
+    settle_from(cfg, args.checkpoint)
     settings = settings_of(args)
     protocol = open_protocol(cfg, features=args.features)
     start = time.perf_counter()

@@ -5,7 +5,6 @@ the threshold one comparison. Gradio makes the page.
 """
 
 import argparse
-import io
 import ipaddress
 import os
 import secrets
@@ -28,7 +27,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from mmmoco.datasets.transforms.loading import decode_rgb
+from mmmoco.datasets.transforms.loading import (
+    decode_rgb,
+    decoding,
+    identify,
+)
 from mmmoco.evaluation.zero_shot import similarity_maps
 from mmmoco.visualization import keep_mask
 
@@ -102,7 +105,7 @@ class Prompting:
         pixels = decode_rgb(content, 'upload', MAX_PIXELS)
         image = Image.fromarray(pixels)
         image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        with Image.open(io.BytesIO(content)) as original:
+        with decoding('upload'), identify(content, MAX_PIXELS) as original:
             turned = original.getexif().get(ORIENTATION, 1)
         image.getexif()[ORIENTATION] = turned
         return self.open(np.asarray(ImageOps.exif_transpose(image)))

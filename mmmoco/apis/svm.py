@@ -13,6 +13,7 @@ from mmmoco.evaluation.svm import SHOTS
 from . import cli
 from .config import load_config
 from .evaluation import add_arguments, log_figures, open_protocol
+from .image_range import settle_from
 from .model import get_model
 
 
@@ -40,6 +41,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Evaluate as the command line says."""
     cfg = load_config(args.config, args.cfg_options)
     cli.require_file(args.checkpoint)
+    settle_from(cfg, args.checkpoint)
     protocol = open_protocol(cfg, features=args.features)
     model = get_model(cfg, args.checkpoint).to(get_device())
     bank, query = protocol.extract(model)

@@ -13,6 +13,7 @@ from mmmoco.engine.preemption import why_started_again
 
 from . import cli
 from .config import load_config, resolve_config
+from .image_range import settle_for_training
 from .initialization import initialize
 from .runtime import (
     build_runner,
@@ -168,6 +169,7 @@ def train(args: argparse.Namespace) -> None:
         os.environ['LOCAL_RANK'] = str(args.local_rank or 0)
     cfg = prepare(args)
     init_processes(cfg, args.launcher)
+    settle_for_training(cfg)
     runner = build_runner(cfg)
     if args.init:
         print_log(f'Initialised: {cfg.initialization}.', logger='current')

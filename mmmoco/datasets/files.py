@@ -92,13 +92,13 @@ class Listing:
     def report(self, folder: Path) -> None:
         """Say once what was left out."""
         kinds = (
-            (self.hidden, 'begin with a dot'),
-            (self.odd, 'are no regular files'),
-            (self.again, 'are links to folders that were counted already'),
+            ('names that begin with a dot', self.hidden),
+            ('pipes, devices and sockets', self.odd),
+            ('links to folders that were counted already', self.again),
         )
         parts = [
-            f'{len(names)} {what} (such as {printable(min(names))!r})'
-            for names, what in kinds
+            f'{what}: {len(names)} (such as {printable(min(names))!r})'
+            for what, names in kinds
             if names
         ]
         if parts:

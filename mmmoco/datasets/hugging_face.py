@@ -13,6 +13,7 @@ from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
 from .shard_stream import Record, ShardStream
+from .value_range import check_ranges
 
 
 @DATASETS.register_module()
@@ -52,6 +53,7 @@ class HFDataset(AddressedDataset):
         feature = data.features.get(label_key) if label_key else None
         self.classes = tuple(getattr(feature, 'names', None) or ())
         self.data = _undecoded(data, image_key)
+        check_ranges(self)
 
     @property
     def metainfo(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from mmmoco.registry import DATASETS
 from .addressed import AddressedDataset
 from .files import Listing, files_below, shortened
 from .image_lists import read_list
+from .value_range import check_ranges
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
@@ -71,6 +72,7 @@ class ImageFolderDataset(AddressedDataset):
             self._read_list(root / ann_file, folder)
         else:
             self._scan(folder)
+        check_ranges(self)
 
     def _scan(self, folder: Path) -> None:
         found = Listing()

@@ -64,7 +64,7 @@ class TarReader:
                 if not header and not start:
                     raise OSError('not a readable tar: it is empty')
                 return
-            size = _checked_size(header, start)
+            size = _size_of(header, start)
             kind = header[156:157]
             if kind in (_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL):
                 text = self._header(size, start)
@@ -74,9 +74,8 @@ class TarReader:
                     pax = _records(text, start)
                 continue
             if b'size' in pax:
-                if not _DIGITS.fullmatch(pax[b'size']):
-                    raise _damaged(start, 'a size that is no number')
-                size = int(pax[b'size'])
+                written = _DIGITS.fullmatch(pax[b'size'])
+                size = _checked(int(written[0]) if written else -1, start)
             if kind == _SPARSE:
                 self._pass_map(header[482])
             yield from self._entry(header, size, name, pax)
@@ -144,7 +143,7 @@ def _damaged(start: int, what: str) -> OSError:
     return OSError(f'not a readable tar: {what} at byte {start}')
 
 
-def _checked_size(header: bytes, start: int) -> int:
+def _size_of(header: bytes, start: int) -> int:
     """Return the size in a header whose sum is right.
 
     Raises:
@@ -158,7 +157,10 @@ def _checked_size(header: bytes, start: int) -> int:
     high = sum(byte > 127 for byte in header)  # Some summed signed bytes.
     if _number(header[148:156]) not in (total, total - 256 * high):
         raise _damaged(start, 'no header, or a damaged one,')
-    size = _number(header[124:136])
+    return _checked(_number(header[124:136]), start)
+
+
+def _checked(size: int, start: int) -> int:
     if not 0 <= size <= _MOST_SIZE:
         raise _damaged(start, 'a size that cannot be')
     return size

@@ -416,6 +416,7 @@ def _read_index(data: bytes, name: str) -> tuple[list[str], list[int]]:
         if type(count) is not int or not 0 <= count < 1 << 31:
             raise ValueError(
                 f'{name!r} counts {shortened(count)} samples in '
-                f'{shortened(shard)}: this must be a whole number.'
+                f'{shortened(shard)}: this must be a whole number below '
+                '2³¹.'
             )
     return names, counts

@@ -323,6 +323,7 @@ class LoadRGB(BaseTransform):
     Attributes:
         allow_narrow: As for :func:`decode_rgb`; set by a data set whose
             images together use their range.
+        is_open: Whether ``'auto'`` still stands for two numbers.
     """
 
     def __init__(
@@ -332,15 +333,27 @@ class LoadRGB(BaseTransform):
         range: Sequence[float] | str | None = None,
     ) -> None:
         self.max_pixels, self.max_bytes = max_pixels, max_bytes
-        self.range = checked_range(range)
+        self.is_open = range == 'auto'
+        self.range = None if self.is_open else checked_range(range)
         self.allow_narrow = False
+
+    def settle(self, value_range: tuple[float, float] | None) -> None:
+        """Put numbers in the place of ``'auto'``."""
+        self.is_open, self.range = False, value_range
 
     def transform(self, results: Results) -> Results:
         """Read the file.
 
         Raises:
             OSError: If it cannot be read or decoded, naming it.
+            ValueError: If the range is still to be found.
         """
+        if self.is_open:
+            raise ValueError(
+                "LoadRGB: range='auto' is measured by the data sets of "
+                'mmmoco; here give two numbers, as tools/dataset_stats.py '
+                'prints them (1 % and 99 %).'
+            )
         options = (self.range, self.allow_narrow)
         if 'img' in results:
             results['img'] = _from_array(results['img'], *options)
@@ -354,7 +367,7 @@ class LoadRGB(BaseTransform):
 
 
 def checked_range(
-    value: Sequence[float] | str | None,
+    value: Any,
 ) -> tuple[float, float] | None:
     """Return a range as two numbers, low before high.
 
@@ -363,12 +376,6 @@ def checked_range(
     """
     if value is None:
         return None
-    if value == 'auto':
-        raise ValueError(
-            "LoadRGB: range='auto' is measured from the config of a run, "
-            'before it begins; elsewhere give two numbers, as '
-            'tools/dataset_stats.py prints them (1 % and 99 %).'
-        )
     try:
         low, high = (float(number) for number in value)
         fits = low < high and np.isfinite([low, high]).all()
