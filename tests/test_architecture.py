@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'mmmoco'
 
 #: Folder (longest prefix wins) -> what of mmmoco it may import.
-BASE = {'mmmoco.version', 'mmmoco.registry'}
+BASE = {'mmmoco.version', 'mmmoco.registry', 'mmmoco.plain_pickle'}
 FUNCTIONAL = BASE | {'mmmoco.functional'}
 PARTS = (
     'backbones',
@@ -24,6 +24,7 @@ PARTS = (
 LAYERS = {
     'mmmoco.version': set(),
     'mmmoco.registry': set(),
+    'mmmoco.plain_pickle': set(),
     'mmmoco.functional': FUNCTIONAL,
     **{
         f'mmmoco.models.{part}': FUNCTIONAL | {f'mmmoco.models.{part}'}

@@ -6,6 +6,7 @@ Reads what the runs left behind and runs nothing: configs are read as text.
 import argparse
 import ast
 import json
+import os
 import sys
 import time
 import zipfile
@@ -123,19 +124,19 @@ def read_run(folder: Path, name: str, method: str = 'pca') -> RunRecord:
     scalars = merge_scalars(
         [
             read_scalars(path)
-            for path in sorted(folder.glob('*/vis_data/scalars.json'))
+            for path in _own(folder, '*/vis_data/scalars.json')
         ]
     )
     path = folder / 'results.jsonl'
-    results = read_json_lines(path) if path.is_file() else []
+    results = read_json_lines(path) if _is_own(path, folder) else []
+    notes = _foreign(folder)
     if not scalars and not results:
         raise FileNotFoundError(
             f'{str(folder)!r} holds neither */vis_data/scalars.json nor '
             'results.jsonl: it is no work dir of a run, or nothing was '
-            'logged yet.'
+            f'logged yet. {"; ".join(notes)}'.rstrip()
         )
     config = _read_config(folder)
-    notes: list[str] = []
     pictures = _read_pictures(folder, notes)
     return RunRecord(
         name=name,
@@ -251,8 +252,41 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
+def _own(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a work dir, without links that lead out of it.
+
+    A report is passed on; a link in a foreign work dir would put a file of
+    the reader into it.
+    """
+    return sorted(p for p in folder.glob(pattern) if _is_own(p, folder))
+
+
+def _is_own(path: Path, folder: Path) -> bool:
+    return _is_inside(path, folder) and path.is_file()
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    # Path.resolve fails at a link to itself.
+    place = Path(os.path.realpath(path))
+    return place.is_relative_to(os.path.realpath(folder))
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Say what was left out because it leads out of the work dir."""
+    patterns = ('*', '*/*.json', '*/vis_data/*')
+    links = sorted(
+        str(path.relative_to(folder))
+        for pattern in patterns
+        for path in folder.glob(pattern)
+        if not _is_inside(path, folder)
+    )
+    if not links:
+        return []
+    return [f'left out, since they lead out of it: {", ".join(links)}']
+
+
 def _newest(folder: Path, pattern: str) -> Path | None:
-    return max(folder.glob(pattern), default=None)
+    return max(_own(folder, pattern), default=None)
 
 
 def _read_config(folder: Path) -> str:
@@ -276,7 +310,7 @@ def _read_environment(folder: Path) -> dict[str, Any]:
 
 
 def _read_pictures(folder: Path, notes: list[str]) -> list[Picture]:
-    paths = {path.name: path for path in sorted(folder.glob('*.png'))}
+    paths = {path.name: path for path in _own(folder, '*.png')}
     order = [name for name in CAPTIONS if name in paths]
     order += [name for name in paths if name not in (*CAPTIONS, *REDUNDANT)]
     pictures = []
@@ -297,7 +331,7 @@ def _map_features(
     path: Path, method: str, notes: list[str]
 ) -> FeatureMap | None:
     """Map a seeded sample of the saved features to the plane."""
-    if not path.is_file():
+    if not _is_own(path, path.parent):
         return None
     try:
         features, labels = _read_features(path)

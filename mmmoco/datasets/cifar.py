@@ -1,7 +1,6 @@
 """CIFAR-10 and CIFAR-100 from the archives of their authors."""
 
 import io
-import pickle
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmmoco import plain_pickle
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
@@ -34,8 +34,8 @@ _MOST_BYTES = 400 * 2**20
 class CIFAR(AddressedDataset):
     """CIFAR-10 or CIFAR-100 as the authors pack them for python.
 
-    The batches are pickles. They are read by an unpickler that builds numpy
-    arrays and plain values and nothing else, from the archive in memory.
+    The batches are pickles. They are read as plain data, from the archive in
+    memory; nothing in them is run.
 
     Args:
         data_root: ``cifar-10-python.tar.gz``, ``cifar-100-python.tar.gz``,
@@ -155,34 +155,6 @@ def _images(batch: dict[bytes, Any], name: str) -> npt.NDArray[np.uint8]:
     return data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
 
 
-#: What the pickle of an array calls; its module has moved in numpy.
-_RECONSTRUCT = np.zeros(1).__reduce__()[0]
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain values."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return one of four names; numpy has moved them."""
-        if module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-            if name == '_reconstruct':
-                return _RECONSTRUCT
-        elif module == 'numpy' and name in ('ndarray', 'dtype'):
-            return getattr(np, name)
-        elif (module, name) == ('_codecs', 'encode'):
-            return _encode
-        raise pickle.UnpicklingError(
-            f'it asks for {module}.{name}, which is no part of CIFAR'
-        )
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """How python 3 pickles bytes for python 2."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'encoding {encoding!r}')
-    return text.encode('latin1')
-
-
 def load_batch(data: bytes, name: str) -> dict[bytes, Any]:
     """Return the dictionary of a batch, whose text is bytes.
 
@@ -194,7 +166,7 @@ def load_batch(data: bytes, name: str) -> dict[bytes, Any]:
         ValueError: If it holds anything but plain values and arrays.
     """
     try:
-        batch = _Unpickler(io.BytesIO(data), encoding='bytes').load()
+        batch = plain_pickle.load(io.BytesIO(data), as_bytes=True)
     except Exception as error:  # A damaged pickle raises almost anything.
         raise ValueError(f'{name!r} cannot be read: {error}') from error
     if not isinstance(batch, dict):

@@ -13,6 +13,7 @@ import torch
 from mmengine.dist import get_world_size, master_only
 
 import mmmoco
+from mmmoco.engine.checkpoint_io import write_text
 from mmmoco.version import __version__
 
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'numpy')
@@ -21,11 +22,8 @@ PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'numpy')
 @master_only
 def write_environment(folder: str) -> None:
     """Write ``folder/environment.json``."""
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, 'environment.json')
-    with open(path, 'w', encoding='utf-8') as file:
-        json.dump(describe_environment(), file, indent=2)
-        file.write('\n')
+    text = json.dumps(describe_environment(), indent=2)
+    write_text(Path(folder) / 'environment.json', f'{text}\n')
 
 
 def describe_environment() -> dict[str, Any]:

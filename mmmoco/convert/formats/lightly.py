@@ -45,7 +45,6 @@ FORMATS = (
             Part('', 'dictionary.', BANK),
         ),
         left=LEFT,
-        imagenet=True,
     ),
     Format(
         name='lightly-benchmark',
@@ -59,6 +58,5 @@ FORMATS = (
             Part('', 'dictionary.', BANK),
         ),
         left=LEFT,
-        imagenet=True,
     ),
 )

@@ -20,6 +20,5 @@ FORMATS = (
             Part('encoder_k.', 'key_encoder.backbone.', TORCHVISION),
             Part('', 'dictionary.', QUEUE),
         ),
-        imagenet=True,
     ),
 )

@@ -26,6 +26,5 @@ FORMATS = (
             ),
             Part('predictor.', 'predictor.', WITH_BATCH_NORM),
         ),
-        imagenet=True,
     ),
 )

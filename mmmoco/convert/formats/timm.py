@@ -1,8 +1,7 @@
-"""Networks with timm's names: timm, DeiT, DINO, DINOv2, MAE."""
+"""Vision Transformers with timm's names: timm, DeiT, DINO, DINOv2, MAE."""
 
 from ..format import CLASSIFIER, OTHER_TASK, Format
 from ..key_table import Part
-from ..resnet import TORCHVISION
 from ..vit import TIMM
 
 FORMATS = (
@@ -23,7 +22,6 @@ FORMATS = (
             (r'head\.', CLASSIFIER),
             (r'mask_token', 'the token of masked patches'),
         ),
-        imagenet=True,
     ),
     Format(
         name='mae',
@@ -34,21 +32,19 @@ FORMATS = (
             (r'(decoder_\w+\.|decoder_pos_embed)', 'the decoder'),
             (r'mask_token', 'the token of masked patches'),
         ),
-        imagenet=True,
     ),
     Format(
         name='dino',
         title='DINO with student and teacher; the teacher is taken',
-        signs=(r'teacher\.(module\.)?backbone\.(blocks|layer1)\.',),
+        signs=(r'teacher\.(module\.)?backbone\.blocks\.',),
         parts=(
-            Part('teacher.backbone.', 'backbone.', TIMM + TORCHVISION),
-            Part('teacher.module.backbone.', 'backbone.', TIMM + TORCHVISION),
+            Part('teacher.backbone.', 'backbone.', TIMM),
+            Part('teacher.module.backbone.', 'backbone.', TIMM),
         ),
         left=(
             (r'teacher\.(module\.)?head\.', OTHER_TASK),
             (r'student\.', 'the student'),
             (r'dino_loss\.', 'the state of its loss'),
         ),
-        imagenet=True,
     ),
 )

@@ -17,9 +17,9 @@ from mmengine.dist import broadcast_object_list, get_dist_info
 from mmengine.logging import print_log
 
 from .latest import find_latest
+from .layouts import MapLocation
 from .reading import (
     CheckpointError,
-    MapLocation,
     PathLike,
     UnsafeCheckpointError,
     read_any,

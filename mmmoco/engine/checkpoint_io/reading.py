@@ -1,31 +1,22 @@
 """Read checkpoints without running what is in them."""
 
+import io
 import os
-import pickle
-import re
-import zipfile
-import zlib
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from mmengine.logging import print_log
-from torch import _weights_only_unpickler
 
-from .restricted import only_plain_data, thaw
+from mmmoco.plain_pickle import NotPlainError
+
+from . import layouts
+from .layouts import MapLocation
 
 PathLike = str | os.PathLike[str]
-MapLocation = str | torch.device | dict[str, str] | Callable[..., Any] | None
 
 _MEND = 'Copy or download it again, or use an older checkpoint.'
-# Where torch's message names what the file asked for
-_REFUSED = (
-    r'GLOBAL (\S+) (?:was not an allowed|whose module)',
-    r'unrecognized function (.+)',
-    r'but got (.+)',
-)
 
 
 class CheckpointError(RuntimeError):
@@ -43,9 +34,11 @@ class UnsafeCheckpointError(CheckpointError):
 def read(path: PathLike, map_location: MapLocation = 'cpu') -> dict[str, Any]:
     """Read a checkpoint as plain data: tensors, numbers, text, containers.
 
-    Files ending in ``.safetensors`` come back as ``{'state_dict': …}``. Plain
-    pickles ending in ``.pkl`` (of protocol 2) and all other files are read by
-    torch's restricted unpickler, with no fallback.
+    Files ending in ``.safetensors`` come back as ``{'state_dict': …}``. All
+    others are told by their first bytes: archives as torch writes them, those
+    of torch before 1.6, plain pickles. What comes out is plain: dictionaries
+    (also of what was an ``argparse.Namespace``), lists, tuples, sets, text,
+    numbers, tensors without gradient, arrays of numpy, ``HistoryBuffer``.
     Config text in ``meta['config']``, which mmengine would execute on resume,
     comes back as ``meta['config_text']``.
 
@@ -84,7 +77,6 @@ def read_any(
         raise CheckpointError(f'{path} is empty. {_MEND}')
     if path.suffix == '.safetensors':
         return _read_safetensors(path, location)
-    _verify_checksums(path)
     return _load(path, str(path), location)
 
 
@@ -92,52 +84,43 @@ def _load(
     source: Path | IO[bytes], name: str, map_location: MapLocation
 ) -> Any:
     try:
-        with only_plain_data():
-            loaded = _unpickle(source, map_location)
-        return _disarm(thaw(loaded), name)
-    except pickle.UnpicklingError as error:
-        raise _refusal(source, name, str(error)) from None
-    except (MemoryError, torch.OutOfMemoryError):
+        if isinstance(source, Path):
+            with source.open('rb') as file:
+                loaded = layouts.load(file, map_location)
+        else:
+            loaded = layouts.load(_seekable(source), map_location)
+    except NotPlainError as error:
+        raise _refusal(name, error.asked) from None
+    except layouts.UnknownLayoutError:
+        raise CheckpointError(f'{name} is no checkpoint. {_MEND}') from None
+    except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
-        if 'weights_only' in str(error):
-            raise _unsafe(
-                name,
-                'TorchScript and old tar files cannot be loaded without '
-                'trusting them',
-            ) from None
         # A damaged stream fails in any way: KeyError, EOFError, struct.error
         reason = str(error).strip().split('\n')[0]
         raise CheckpointError(
             f'{name} cannot be read as a checkpoint '
             f'({type(error).__name__}: {reason}). {_MEND}'
         ) from error
+    return _disarm(loaded, name)
 
 
-def _unpickle(source: Path | IO[bytes], map_location: MapLocation) -> Any:
-    if isinstance(source, Path) and source.suffix == '.pkl':
-        # A plain pickle, as Detectron2 exchanges weights: the same restricted
-        # unpickler, without the archive that torch puts around it.
-        with source.open('rb') as file:
-            return _weights_only_unpickler.load(file)
-    return torch.load(source, map_location=map_location, weights_only=True)
+def _seekable(source: IO[bytes]) -> IO[bytes]:
+    if hasattr(source, 'readinto') and source.seekable():
+        return source
+    return io.BytesIO(source.read())
 
 
-def _refusal(
-    source: Path | IO[bytes], name: str, reason: str
-) -> CheckpointError:
-    pickled = True
-    if isinstance(source, Path):
-        with source.open('rb') as file:
-            pickled = file.read(2).startswith((b'PK', b'\x80'))
-    matches = (re.search(pattern, reason) for pattern in _REFUSED)
-    culprit = next((match.group(1) for match in matches if match), None)
-    if culprit is None and not pickled:
-        return CheckpointError(f'{name} is no checkpoint. {_MEND}')
-    asked = f'`{ascii(culprit)[1:-1]}`' if culprit else 'an unknown operation'
+def _refusal(name: str, asked: str) -> UnsafeCheckpointError:
+    if asked in ('TorchScript', 'an old tar file'):
+        return _unsafe(
+            name,
+            'TorchScript and old tar files cannot be loaded without '
+            'trusting them',
+        )
     return _unsafe(
         name,
-        f'loading it would need {asked}, which is not plain data and could '
+        f'loading it would need `{asked}`, which is not plain data and could '
         'run code',
     )
 
@@ -148,24 +131,6 @@ def _unsafe(name: str, reason: str) -> UnsafeCheckpointError:
         'its origin, load it there with torch.load(…, weights_only=False) and '
         "save only the tensors: torch.save({'state_dict': …}, new_path)."
     )
-
-
-def _verify_checksums(path: Path) -> None:
-    # torch compares no checksums when it loads. Those of 0 were not computed
-    # (torch.serialization.set_crc32_options(False)).
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if entry.CRC:
-                    with archive.open(entry) as stream:
-                        while stream.read(1 << 20):
-                            pass
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise CheckpointError(
-            f'{path} is damaged ({error}). {_MEND}'
-        ) from None
 
 
 def _disarm(loaded: Any, name: str) -> Any:

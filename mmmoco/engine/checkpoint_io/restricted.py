@@ -1,171 +1,325 @@
-"""What may stand in a checkpoint besides tensors, and how it is rebuilt.
+"""What else may stand in a checkpoint than plain data, and how it is built.
 
-``torch.load(weights_only=True)`` knows tensors and plain containers. A file of
-mmengine's runner also holds NumPy arrays and ``HistoryBuffer``s, and the files
-of some reference implementations an ``argparse.Namespace``.
-
-NumPy's own unpickling functions are not made for hostile input: from a forged
-dtype or an object array laid over raw bytes they build objects out of bad
-pointers. So the unpickler never meets them. It gets stand-ins that only keep
-what the file says, and :func:`thaw` turns these into checked, real objects.
+Tensors, and what mmengine's runner and some reference implementations save:
+``HistoryBuffer`` and ``argparse.Namespace``. Each name that a file may give is
+listed here with a function of ours; ``mmmoco.plain_pickle`` reads the rest.
 """
 
-import argparse
-import pickle
+import functools
+import math
 import re
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-_SWAP = threading.Lock()
-# bool, integers, floats, complex, byte and text strings: no objects, no
-# records, no raw memory.
-_PLAIN_DTYPE = re.compile(r'[biufcSU]\d+')
+from mmmoco.plain_pickle import (
+    PLAIN,
+    Builder,
+    Named,
+    Node,
+    NotPlainError,
+    builders,
+    is_size,
+)
+
+#: A tensor may repeat the numbers of its storage (``expand``) up to so many
+#: elements; beyond, a few bytes could stand for all memory there is.
+_MOST_REPEATED = 2**16
+_MOST_DIMENSIONS = 64
+_LOCATION = re.compile(r'[a-z]+(:\d{1,4})?')
+
+_HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
+_STORAGES = {
+    'DoubleStorage': torch.float64,
+    'FloatStorage': torch.float32,
+    'HalfStorage': torch.float16,
+    'BFloat16Storage': torch.bfloat16,
+    'LongStorage': torch.int64,
+    'IntStorage': torch.int32,
+    'ShortStorage': torch.int16,
+    'CharStorage': torch.int8,
+    'ByteStorage': torch.uint8,
+    'BoolStorage': torch.bool,
+    'ComplexDoubleStorage': torch.complex128,
+    'ComplexFloatStorage': torch.complex64,
+}
+#: Of one byte or more for each element; older torch lacks some.
+_DTYPES = (
+    *('float64', 'float32', 'float16', 'bfloat16'),
+    *('float8_e4m3fn', 'float8_e5m2', 'float8_e4m3fnuz', 'float8_e5m2fnuz'),
+    *('int64', 'int32', 'int16', 'int8'),
+    *('uint64', 'uint32', 'uint16', 'uint8', 'bool'),
+    *('complex128', 'complex64', 'complex32'),
+)
 
 
-class _Dtype:
-    def __init__(self, code: str, *_: object) -> None:
-        if not (isinstance(code, str) and _PLAIN_DTYPE.fullmatch(code)):
-            raise pickle.UnpicklingError(f'but got numpy dtype {code!a}')
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        # (version, byte order, subdtype, names, fields, …)
-        if tuple(state[2:5]) != (None, None, None):
-            raise pickle.UnpicklingError('but got a structured numpy dtype')
-        self.dtype = self.dtype.newbyteorder(state[1])
+class _StorageType(Named):
+    def __init__(self, name: str, dtype: torch.dtype | None) -> None:
+        super().__init__(name)
+        self.dtype = dtype  # None: untyped
 
 
-class _Array:
-    def __init__(self, *description: object) -> None:
-        if description:
-            raise pickle.UnpicklingError('but got a numpy array over raw data')
+class Bytes(Protocol):
+    """The memory of tensors, as a file holds it."""
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, raw = state
-        if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
-            raise pickle.UnpicklingError('but got a numpy array of objects')
-        view: np.ndarray[Any, Any] = np.ndarray(
-            shape, dtype.dtype, buffer=raw, order='F' if fortran else 'C'
+    def on_device(self) -> torch.Tensor:
+        """Return it as one-dimensional uint8 tensor where it shall be."""
+        ...
+
+    def require_truth_values(self) -> None:
+        """Check that each byte is 0 or 1."""
+        ...
+
+
+class Storage(Named):
+    """Part of such memory, which tensors view.
+
+    Args:
+        memory: The whole.
+        dtype: Of the elements.
+        numel: Their number.
+        first: Where they begin in the memory, in elements.
+    """
+
+    def __init__(
+        self, memory: Bytes, dtype: torch.dtype, numel: int, first: int = 0
+    ) -> None:
+        super().__init__('a storage without a tensor')
+        self.memory, self.dtype = memory, dtype
+        self.numel, self.first = numel, first
+
+
+def identify(name: Any, wanted: int) -> tuple[str, torch.dtype, str, str, int]:
+    """Check how a pickle refers to a storage.
+
+    Args:
+        name: What the pickle says.
+        wanted: Number of its entries.
+
+    Returns:
+        Type, dtype, key, location and number of elements.
+
+    Raises:
+        NotPlainError: It is no storage.
+        ValueError: It is none that could be.
+    """
+    if type(name) is not tuple or len(name) < 1 or name[0] != 'storage':
+        raise NotPlainError('data outside that are no storage')
+    if len(name) != wanted:
+        raise ValueError('a storage is described in another way')
+    _, kind, key, location, numel = name[:5]
+    if not isinstance(kind, _StorageType):
+        raise NotPlainError('a storage of an unknown type')
+    if not (type(key) is str and is_size(numel)):
+        raise ValueError('a storage has no valid key or size')
+    if type(location) is not str or not _LOCATION.fullmatch(location):
+        raise ValueError(f'a storage lies on {location!a}')
+    return kind.name, kind.dtype or torch.uint8, key, location, numel
+
+
+@functools.cache
+def size_of(dtype: torch.dtype) -> int:
+    """Return the bytes of an element."""
+    return torch.empty((), dtype=dtype).element_size()
+
+
+class _View(Node):
+    """A tensor: shape, strides and place of its elements in a storage."""
+
+    def __init__(
+        self,
+        storage: Any,
+        offset: Any,
+        size: Any,
+        stride: Any,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if not isinstance(storage, Storage):
+            raise NotPlainError('a tensor without a storage')
+        self._storage = storage
+        self._dtype = dtype or storage.dtype
+        # An untyped storage counts bytes.
+        old, new = size_of(storage.dtype), size_of(self._dtype)
+        available = storage.numel * old // new
+        self._size, self._stride = tuple(size), tuple(stride)
+        if not (
+            len(self._size) == len(self._stride) <= _MOST_DIMENSIONS
+            and all(map(is_size, (offset, *self._size, *self._stride)))
+        ):
+            raise ValueError(
+                f'a tensor has size {_short(size)}, stride {_short(stride)} '
+                f'and offset {_short(offset)}'
+            )
+        elements = math.prod(self._size)
+        last = offset
+        if elements:
+            pairs = zip(self._size, self._stride, strict=True)
+            last += 1 + sum((n - 1) * step for n, step in pairs)
+        if (
+            last > available
+            or elements > max(available, _MOST_REPEATED)
+            or math.prod(n or 1 for n in self._size) >= 2**62
+        ):
+            raise ValueError(
+                f'a tensor of size {_short(size)} and stride {_short(stride)} '
+                f'at {offset} lies outside its storage of {available} elements'
+            )
+        self._offset = offset + storage.first * old // new
+
+    def value(self, finished: Callable[[Any], Any]) -> torch.Tensor:
+        """Return the tensor; those of one storage share their memory."""
+        memory = self._storage.memory.on_device()
+        if self._dtype == torch.bool:
+            self._storage.memory.require_truth_values()
+        empty = torch.empty(0, dtype=self._dtype, device=memory.device)
+        return empty.set_(
+            memory.untyped_storage(),
+            self._offset,
+            self._size,
+            self._stride,
         )
-        if view.nbytes != len(raw):
-            raise ValueError('a numpy array has more data than its shape')
-        self.array = view.copy(order='K')
 
 
-class _History:
-    def __setstate__(self, state: dict[str, Any]) -> None:
+def _short(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) < 80 else f'{text[:80]}…'
+
+
+def _rebuild_tensor(
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    requires_grad: object = False,
+    hooks: Any = None,
+    metadata: Any = None,
+) -> _View:
+    if hooks or metadata:
+        raise NotPlainError('a tensor with hooks or metadata')
+    return _View(storage, offset, size, stride)
+
+
+def _rebuild_tensor_of_dtype(
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    requires_grad: object,
+    hooks: Any,
+    dtype: Any,
+    metadata: Any = None,
+) -> _View:
+    if hooks or metadata or type(dtype) is not torch.dtype:
+        raise NotPlainError('a tensor with hooks, metadata or no dtype')
+    return _View(storage, offset, size, stride, dtype)
+
+
+def _rebuild_parameter(tensor: Any, requires_grad: object, hooks: Any) -> Any:
+    if not isinstance(tensor, _View) or hooks:
+        raise NotPlainError('a parameter that is no tensor')
+    return tensor
+
+
+def _size(items: Any) -> torch.Size:
+    if type(items) is not tuple or not all(map(is_size, items)):
+        raise NotPlainError('a torch.Size of other than sizes')
+    return torch.Size(items)
+
+
+def _device(kind: Any, index: Any = None) -> torch.device:
+    if type(kind) is not str or not (index is None or is_size(index)):
+        raise NotPlainError('a torch.device of other than a name')
+    return torch.device(kind) if index is None else torch.device(kind, index)
+
+
+class _History(Node):
+    state: Any = None
+
+    def set_state(self, state: Any) -> None:
         self.state = state
 
-    @cached_property
-    def buffer(self) -> HistoryBuffer:
-        buffer = HistoryBuffer(max_length=int(self.state['max_length']))
-        for name in ('_log_history', '_count_history'):
-            setattr(buffer, name, self.state[name].array)
+    def value(self, finished: Callable[[Any], Any]) -> HistoryBuffer:
+        # The statistics of the class in memory are those used afterwards.
+        if type(self.state) is not dict:
+            raise NotPlainError('a HistoryBuffer of anything else')
+        longest = finished(self.state['max_length'])
+        columns = [
+            finished(self.state[name])
+            for name in ('_log_history', '_count_history')
+        ]
+        if not is_size(longest) or not longest:
+            raise ValueError('the length of a HistoryBuffer is no number')
+        for column in columns:
+            if not (
+                isinstance(column, np.ndarray)
+                and column.ndim == 1
+                and column.dtype.kind in 'biuf'
+                and len(column) == len(columns[0])
+            ):
+                raise ValueError('the values of a HistoryBuffer are no series')
+        buffer = HistoryBuffer(max_length=longest)
+        buffer._log_history, buffer._count_history = columns
         return buffer
 
 
-def _rebuild_array(*_: object) -> _Array:
-    return _Array()
-
-
-def _rebuild_scalar(dtype: _Dtype, raw: bytes) -> Any:
-    return np.frombuffer(raw, dtype.dtype)[0]
-
-
-def _no_bytes() -> bytes:
-    """Stand in for ``bytes``, by which the data of an empty array is saved."""
-    return b''
-
-
-def _method_of_history(owner: object, name: str) -> str:
-    """Stand in for the ``getattr`` by which a file names buffer statistics.
-
-    The statistics of the class in memory are the ones used afterwards.
-    """
-    if owner is not _History or name.startswith('_'):
-        raise pickle.UnpicklingError('GLOBAL getattr was not an allowed')
+def _method_of_history(owner: Any, name: Any) -> str:
+    """Stand in for the ``getattr`` by which a file names buffer statistics."""
+    if not (isinstance(owner, Builder) and owner.build is _History):
+        raise NotPlainError('builtins.getattr')
+    if type(name) is not str or name.startswith('_'):
+        raise NotPlainError('builtins.getattr')
     return name
 
 
-_ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_History, 'mmengine.logging.history_buffer.HistoryBuffer'),
-    (_method_of_history, 'builtins.getattr'),
-    (_no_bytes, 'builtins.bytes'),
-    (_Array, 'numpy.ndarray'),
-    (_Dtype, 'numpy.dtype'),
-    (_rebuild_array, 'numpy._core.multiarray._reconstruct'),
-    (_rebuild_array, 'numpy.core.multiarray._reconstruct'),
-    (_rebuild_scalar, 'numpy._core.multiarray.scalar'),
-    (_rebuild_scalar, 'numpy.core.multiarray.scalar'),
-    (argparse.Namespace, 'argparse.Namespace'),
-]
+class _Namespace(Node):
+    def __init__(self) -> None:
+        self.state: Any = {}
+
+    def set_state(self, state: Any) -> None:
+        if type(state) is not dict:
+            raise NotPlainError('slots of argparse.Namespace')
+        self.state = state
+
+    def value(self, finished: Callable[[Any], Any]) -> Any:
+        return finished(self.state)
 
 
-@contextmanager
-def only_plain_data() -> Iterator[None]:
-    """Let torch's restricted unpickler accept exactly the list above.
-
-    What other libraries have added to the process-wide list is set aside
-    meanwhile: with a real ``getattr`` on it a file could call anything.
-    """
-    serialization = torch.serialization
-    with _SWAP:
-        others = serialization.get_safe_globals()
-        serialization.clear_safe_globals()
-        try:
-            with serialization.safe_globals(_ALLOWED):
-                yield
-        finally:
-            serialization.add_safe_globals(others)
-
-
-def thaw(value: Any, seen: set[int] | None = None) -> Any:
-    """Replace the stand-ins in an unpickled object by what they stand for.
-
-    Containers are changed in place. A function or class that the file left as
-    a value is refused, so that none can pose as a method later.
-    """
-    seen = set() if seen is None else seen
-    if isinstance(value, _Array):
-        return value.array
-    if isinstance(value, _Dtype):
-        return value.dtype
-    if isinstance(value, _History):
-        return value.buffer
-    if callable(value):
-        raise pickle.UnpicklingError(f'but got {value!r}')
-    if type(value) is tuple:
-        return tuple(thaw(item, seen) for item in value)
-    if id(value) in seen:
-        return value
-    seen.add(id(value))
-    if isinstance(value, set):
-        for item in value:
-            thaw(item, seen)
-    elif isinstance(value, list):
-        value[:] = [thaw(item, seen) for item in value]
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            value[key] = thaw(item, seen)
-        if isinstance(value, OrderedDict):
-            _keep_only_metadata(value, seen)
-    elif isinstance(value, argparse.Namespace):
-        thaw(vars(value), seen)
-    return value
-
-
-def _keep_only_metadata(mapping: Any, seen: set[int]) -> None:
-    # A state dict carries its modules' versions as an attribute; any other
-    # attribute could only hide a method.
-    attributes = vars(mapping)
-    for name in set(attributes) - {'_metadata'}:
-        del attributes[name]
-    thaw(attributes, seen)
+#: Every name that a checkpoint may give.
+KNOWN: dict[str, Any] = {
+    **PLAIN,
+    **builders(
+        {
+            'torch._utils._rebuild_tensor': _rebuild_tensor,
+            'torch._utils._rebuild_tensor_v2': _rebuild_tensor,
+            'torch._utils._rebuild_tensor_v3': _rebuild_tensor_of_dtype,
+            'torch._utils._rebuild_parameter': _rebuild_parameter,
+            'torch.Size': _size,
+            'torch.device': _device,
+            _HISTORY: _History,
+            'builtins.getattr': _method_of_history,
+            'argparse.Namespace': _Namespace,
+        }
+    ),
+    # By which newer pickles name the statistics; not used.
+    **{
+        f'{_HISTORY}.{name}': Named(f'{_HISTORY}.{name}')
+        for name in HistoryBuffer()._statistics_methods
+    },
+    **{
+        f'{module}.{name}': _StorageType(name, dtype)
+        for module in ('torch', 'torch.cuda')
+        for name, dtype in _STORAGES.items()
+    },
+    **{
+        f'{module}.UntypedStorage': _StorageType('UntypedStorage', None)
+        for module in ('torch', 'torch.storage')
+    },
+    **{
+        f'torch.{name}': getattr(torch, name)
+        for name in _DTYPES
+        if hasattr(torch, name)
+    },
+}

@@ -1,9 +1,12 @@
 """Write files so that a reader meets the old one or the new one, whole."""
 
 import contextlib
+import errno
 import os
 import re
+import secrets
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, cast
@@ -13,7 +16,17 @@ import torch
 from .reading import PathLike
 
 _HOST = re.sub(r'[^\w.-]', '_', socket.gethostname())
-_UNFINISHED = re.compile(r'\..+~(?P<host>[\w.-]+)~(?P<pid>\d+)\.tmp')
+# Older versions put no random part after the process.
+_UNFINISHED = re.compile(
+    r'\..+~(?P<host>[\w.-]+)~(?P<pid>\d+)(~[0-9a-f]+)?\.tmp'
+)
+_NEW_FILE = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, 'O_NOFOLLOW', 0)
+    | getattr(os, 'O_CLOEXEC', 0)
+)
 
 
 def write(checkpoint: dict[str, Any], path: PathLike) -> None:
@@ -54,7 +67,7 @@ def remove_leftovers(folder: PathLike) -> list[Path]:
     removed = []
     for path in Path(folder).glob('.*~*~*.tmp'):
         match = _UNFINISHED.fullmatch(path.name)
-        if match is None:
+        if match is None or path.is_symlink() or not path.is_file():
             continue
         if match['host'] == _HOST and _is_running(int(match['pid'])):
             continue
@@ -66,23 +79,37 @@ def remove_leftovers(folder: PathLike) -> list[Path]:
 def replace(path: PathLike, fill: Callable[[IO[bytes]], object]) -> None:
     """Let ``fill`` write a file, atomically and durably.
 
+    The folder may be a link. A link in the place of the file is replaced, and
+    what it points to stays: who may write into a work dir cannot have us
+    write elsewhere. The new file has the mode of the one that it replaces.
+
     Raises:
         OSError: It could not be written. What was there before stays.
     """
-    target = Path(os.path.realpath(Path(path).expanduser()))
-    unfinished = target.with_name(f'.{target.name}~{_HOST}~{os.getpid()}.tmp')
+    given = Path(path).expanduser()
+    target = Path(os.path.realpath(given.parent)) / given.name
+    unfinished = target.with_name(
+        f'.{target.name}~{_HOST}~{os.getpid()}~{secrets.token_hex(8)}.tmp'
+    )
     recorder: _Recorder | None = None
+    created = False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open('wb') as file:
+        mode = _mode_of(target)
+        descriptor = os.open(unfinished, _NEW_FILE, mode or 0o666)
+        created = True
+        with open(descriptor, 'wb') as file:
+            if mode is not None:
+                os.chmod(unfinished, mode)
             recorder = _Recorder(file)
             fill(cast(IO[bytes], recorder))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(target)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+        if created:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
         failure = recorder.failure if recorder else None
         cause = error if isinstance(error, OSError) else failure
         if cause is None:
@@ -94,6 +121,25 @@ def replace(path: PathLike, fill: Callable[[IO[bytes]], object]) -> None:
             str(target),
         ) from error
     _sync_folder(target.parent)
+
+
+def _mode_of(target: Path) -> int | None:
+    """Return the mode to keep; None if there is no file yet, or a link.
+
+    Raises:
+        OSError: There is something that is no file.
+    """
+    try:
+        found = target.lstat()
+    except FileNotFoundError:
+        return None
+    kind = found.st_mode
+    if stat.S_ISLNK(kind):
+        if not target.exists() or target.is_file():
+            return None
+    elif stat.S_ISREG(kind):
+        return stat.S_IMODE(kind) & 0o777
+    raise OSError(errno.EINVAL, 'it is there, and no regular file')
 
 
 class _Recorder:

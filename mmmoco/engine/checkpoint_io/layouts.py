@@ -1,0 +1,325 @@
+"""The layouts of checkpoint files: archives, older torch's, plain pickles.
+
+Sizes are compared with those of the file before memory is taken, and every
+byte is read at most once; so no file can ask for more than it brings.
+"""
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import IO, Any
+
+import torch
+
+from mmmoco.plain_pickle import Machine, NotPlainError, finish
+
+from .restricted import KNOWN, Storage, identify, size_of
+
+MapLocation = str | torch.device | dict[str, str] | Callable[..., Any] | None
+
+_ZIP = b'PK\x03\x04'
+_PICKLE = b'\x80'
+_TAR_AT, _TAR = 257, b'ustar'
+#: With these two numbers torch's older files begin.
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+_CHUNK = 1 << 20
+_LOCAL_HEADER = struct.Struct('<4s22xHH')
+_ENCRYPTED = 1
+_BIG_ENDIAN = (
+    'a big-endian machine wrote it; save it there as safetensors instead'
+)
+
+
+class UnknownLayoutError(ValueError):
+    """The file begins like no checkpoint."""
+
+
+class Memory:
+    """The bytes of one storage, moved to where they are wanted.
+
+    Args:
+        length: In bytes.
+        location: Where they were when they were saved.
+        wanted: Where they shall be.
+    """
+
+    def __init__(
+        self, length: int, location: str, wanted: MapLocation
+    ) -> None:
+        self.length = length
+        self._location, self._wanted = location, wanted
+        self._fill: Callable[[memoryview], object] | None = None
+        self._bytes: torch.Tensor | None = None
+        self._truths = False
+
+    def fill_by(self, fill: Callable[[memoryview], object]) -> None:
+        """Name the function that reads the bytes when they are needed."""
+        self._fill = fill
+
+    def on_device(self) -> torch.Tensor:
+        """Return them as one-dimensional uint8 tensor where they shall be.
+
+        Raises:
+            ValueError: If the file does not hold them.
+        """
+        if self._bytes is None:
+            if self._fill is None:
+                raise ValueError('the file lacks a storage')
+            bytes_ = torch.empty(self.length, dtype=torch.uint8)
+            array: Any = bytes_.numpy()
+            self._fill(memoryview(array))
+            self._bytes = self._moved(bytes_)
+        return self._bytes
+
+    def require_truth_values(self) -> None:
+        """Check that each byte is 0 or 1.
+
+        Raises:
+            ValueError: If one is not.
+        """
+        if not self._truths and (self.on_device() > 1).any():
+            raise ValueError('a truth value is neither 0 nor 1')
+        self._truths = True
+
+    def _moved(self, bytes_: torch.Tensor) -> torch.Tensor:
+        wanted = self._wanted
+        if callable(wanted):
+            storage = wanted(bytes_.untyped_storage(), self._location)
+            if storage is not None:
+                empty = torch.empty(
+                    0, dtype=torch.uint8, device=storage.device
+                )
+                return empty.set_(storage)
+            wanted = self._location
+        if isinstance(wanted, dict):
+            wanted = wanted.get(self._location, self._location)
+        return bytes_.to(wanted or 'cpu')
+
+
+def load(file: IO[bytes], wanted: MapLocation) -> Any:
+    """Return the plain data in an open checkpoint.
+
+    Raises:
+        NotPlainError: It asks for more than plain data.
+        UnknownLayoutError: It is no checkpoint.
+        Exception: It is damaged, in any of many ways.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    start = file.read(_TAR_AT + len(_TAR))
+    file.seek(0)
+    if start.startswith(_ZIP):
+        return _Archive(file, size, wanted).load()
+    if start.startswith(_PICKLE):
+        return _load_pickles(_Bounded(file, size), wanted)
+    if start.endswith(_TAR):
+        raise NotPlainError('an old tar file')
+    raise UnknownLayoutError('it begins like no checkpoint')
+
+
+# Archives, as torch writes them since 1.6
+
+
+class _Archive:
+    def __init__(
+        self, file: IO[bytes], size: int, wanted: MapLocation
+    ) -> None:
+        self._file, self._wanted = file, wanted
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+        self._entries = {entry.filename: entry for entry in entries}
+        self._root = entries[0].filename.partition('/')[0]
+        if f'{self._root}/constants.pkl' in self._entries:
+            raise NotPlainError('TorchScript')
+        self._places = _places(file, size, entries)
+        self._memories: dict[str, Memory] = {}
+
+    def load(self) -> Any:
+        root = self._root
+        for name in self._entries:
+            if not name.startswith(f'{root}/') or '..' in name.split('/'):
+                raise ValueError(f'its member {name!a} is not below {root!a}')
+        if self._bytes_of(f'{root}/byteorder', b'little') != b'little':
+            raise ValueError(_BIG_ENDIAN)
+        machine = Machine(KNOWN, self._storage)
+        return finish(
+            machine.run(io.BytesIO(self._bytes_of(f'{root}/data.pkl')))
+        )
+
+    def _bytes_of(self, name: str, missing: bytes | None = None) -> bytes:
+        if name not in self._entries and missing is not None:
+            return missing
+        content = bytearray(self._entry(name).file_size)
+        self._read(name, memoryview(content))
+        return bytes(content)
+
+    def _entry(self, name: str) -> zipfile.ZipInfo:
+        if name not in self._entries:
+            raise ValueError(f'the archive lacks {name!a}')
+        return self._entries[name]
+
+    def _read(self, name: str, into: memoryview) -> None:
+        self._file.seek(self._places[name])
+        checksum = _fill(self._file, into)
+        # One of 0 was not computed (torch.serialization.set_crc32_options).
+        if self._entries[name].CRC not in (0, checksum):
+            raise ValueError(f'the checksum of {name!a} is wrong')
+
+    def _storage(self, name: Any) -> Storage:
+        _, dtype, key, location, numel = identify(name, wanted=5)
+        member = f'{self._root}/data/{key}'
+        length = numel * size_of(dtype)
+        if self._entry(member).file_size != length:
+            raise ValueError(f'{member!a} has not the size of its storage')
+        if key not in self._memories:
+            memory = Memory(length, location, self._wanted)
+            memory.fill_by(lambda into: self._read(member, into))
+            self._memories[key] = memory
+        return Storage(self._memories[key], dtype, numel)
+
+
+def _places(
+    file: IO[bytes], size: int, entries: list[zipfile.ZipInfo]
+) -> dict[str, int]:
+    """Return where each member begins; refuse any that torch cannot write."""
+    places: dict[str, int] = {}
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        name = entry.filename
+        if entry.compress_type or entry.compress_size != entry.file_size:
+            raise ValueError(
+                f'its member {name!a} is compressed, which torch never does; '
+                'pack it anew without'
+            )
+        if entry.flag_bits & _ENCRYPTED or name in places:
+            raise ValueError(
+                f'its member {name!a} is encrypted or there twice'
+            )
+        file.seek(entry.header_offset)
+        header = file.read(_LOCAL_HEADER.size)
+        signature, named, extra = _LOCAL_HEADER.unpack(header)
+        if signature != _ZIP or entry.header_offset < end:
+            raise ValueError(f'its member {name!a} has no place of its own')
+        start = entry.header_offset + len(header) + named + extra
+        end = start + entry.file_size
+        if end > size:
+            raise ValueError(f'its member {name!a} is cut off')
+        places[name] = start
+    return places
+
+
+def _fill(file: IO[bytes], into: memoryview) -> int:
+    """Read into memory and return the checksum of what was read."""
+    checksum = 0
+    for start in range(0, len(into), _CHUNK):
+        part = into[start : start + _CHUNK]
+        done = 0
+        while done < len(part):
+            count = file.readinto(part[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise EOFError('it is cut off')
+            done += count
+        checksum = zlib.crc32(part, checksum)
+    return checksum
+
+
+# Plain pickles, and the layout before 1.6: pickles, then the storages
+
+
+class _Bounded:
+    """A file that does not take memory for more than it holds."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.file, self.left = file, size
+        self.size = size
+
+    def read(self, size: int, /) -> bytes:
+        if not 0 <= size <= self.left:
+            raise EOFError('it is cut off')
+        self.left -= size
+        return self.file.read(size)
+
+    def readline(self) -> bytes:
+        line = self.file.readline(self.left)
+        self.left -= len(line)
+        return line
+
+    def skip(self, size: int) -> int:
+        """Pass over bytes that are there, and return where they begin."""
+        if size > self.left:
+            raise EOFError('it is cut off')
+        start = self.size - self.left
+        self.left -= size
+        self.file.seek(start + size)
+        return start
+
+
+def _load_pickles(stream: _Bounded, wanted: MapLocation) -> Any:
+    first = finish(Machine(KNOWN).run(stream))
+    if type(first) is not int or first != _MAGIC:
+        # As Detectron2 exchanges weights
+        return first
+    if Machine(KNOWN).run(stream) != _PROTOCOL:
+        raise ValueError('it is of an unknown version of torch')
+    system = finish(Machine(KNOWN).run(stream))
+    if not (isinstance(system, dict) and system.get('little_endian') is True):
+        raise ValueError(_BIG_ENDIAN)
+    return _Storages(stream, wanted).load()
+
+
+class _Storages:
+    def __init__(self, stream: _Bounded, wanted: MapLocation) -> None:
+        self._stream, self._wanted = stream, wanted
+        self._storages: dict[str, Storage] = {}
+        self._memories: dict[str, Memory] = {}
+        self._promised = 0
+
+    def load(self) -> Any:
+        graph = Machine(KNOWN, self._storage).run(self._stream)
+        keys = finish(Machine(KNOWN).run(self._stream))
+        if type(keys) is not list or sorted(keys) != sorted(self._storages):
+            raise ValueError('it does not hold the storages that it names')
+        for key in keys:
+            self._find(self._storages[key], self._memories[key])
+        return finish(graph)
+
+    def _storage(self, name: Any) -> Storage:
+        _, dtype, key, location, numel = identify(name, wanted=6)
+        if key not in self._storages:
+            length = numel * size_of(dtype)
+            self._promised += length
+            if self._promised > self._stream.size:
+                raise ValueError(
+                    f'its storages have {self._promised} bytes, the whole '
+                    f'file {self._stream.size}'
+                )
+            memory = Memory(length, location, self._wanted)
+            self._memories[key] = memory
+            self._storages[key] = Storage(memory, dtype, numel)
+        whole, view = self._storages[key], name[5]
+        if whole.dtype != dtype or whole.numel != numel:
+            raise ValueError(f'its storage {key!a} has two sizes')
+        if view is None:
+            return whole
+        _, first, count = view  # of torch before 0.4
+        if not all(type(n) is int and n >= 0 for n in (first, count)):
+            raise ValueError(f'a view of storage {key!a} has no valid size')
+        if first + count > numel:
+            raise ValueError(f'a view of storage {key!a} is outside of it')
+        return Storage(whole.memory, dtype, count, first)
+
+    def _find(self, storage: Storage, memory: Memory) -> None:
+        # Its number of elements comes first, once more.
+        (numel,) = struct.unpack('<q', self._stream.read(8))
+        if numel != storage.numel:
+            raise ValueError(f'a storage of {storage.numel} has {numel}')
+        start = self._stream.skip(memory.length)
+
+        def fill(into: memoryview) -> None:
+            self._stream.file.seek(start)
+            _fill(self._stream.file, into)
+
+        memory.fill_by(fill)

@@ -1,0 +1,649 @@
+"""Unpickle plain data: no class or function of a file's choice is ever met.
+
+A pickle is a program for a small stack machine, and python's own machine
+calls, and sets attributes of, whatever the program names. This one knows
+numbers, text and containers. Any other name is looked up in a table of
+builders, all of them ours; a name outside the table ends the reading.
+
+Builders return plain values or a :class:`Node`, which keeps what the file
+says. When the program has ended, :func:`finish` walks over what it left,
+replaces each node by what it stands for, and lets nothing else pass than the
+types that are listed here.
+"""
+
+import pickletools
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+#: Each costs microseconds and some memory; an honest file has thousands.
+MOST_OPERATIONS = 3_000_000
+#: Values that a file stands for, shared ones counted wherever they appear.
+MOST_VALUES = 20_000_000
+DEEPEST = 100
+#: Values in one key of a dictionary: the hash of a tuple visits them all.
+_MOST_IN_KEY = 100
+
+_ATOMS = {
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    torch.Tensor,
+    torch.dtype,
+    torch.device,
+    torch.Size,
+}
+_KEYS = _ATOMS - {torch.Tensor}
+_DICTS = (dict, OrderedDict, Counter)
+# bool, integers, floats, complex, byte and text strings: no objects, no
+# records, no raw memory.
+_PLAIN_DTYPE = re.compile(r'[biufc]\d\d?|[SU][1-9]\d{0,4}')
+_LARGEST_CHARACTER = 0x10FFFF
+
+
+class NotPlainError(ValueError):
+    """A pickle asks for more than plain data; ``asked`` says for what."""
+
+    def __init__(self, asked: str) -> None:
+        #: The name or thing, in printable letters.
+        self.asked = ascii(asked)[1:-1]
+        super().__init__(f'it asks for {self.asked}, which is no plain data')
+
+
+class Stream(Protocol):
+    """What a pickle is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return as many bytes, or those that are left."""
+        ...
+
+    def readline(self) -> bytes:
+        """Return the bytes up to the next line feed."""
+        ...
+
+
+class Node:
+    """What a file says about a value that is built at the end."""
+
+    def set_state(self, state: Any) -> None:
+        """Take what the file gives as the state of the value."""
+        raise NotPlainError(f'a state of {type(self).__name__}')
+
+    def value(self, finished: Callable[[Any], Any]) -> Any:
+        """Return the plain value; ``finished`` makes a part of it plain."""
+        raise NotPlainError(type(self).__name__)
+
+
+class Named(Node):
+    """A type that a file may name as an argument, and do nothing with."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def set_state(self, state: Any) -> None:
+        """Refuse.
+
+        Raises:
+            NotPlainError: Always.
+        """
+        raise NotPlainError(self.name)
+
+    def value(self, finished: Callable[[Any], Any]) -> Any:
+        """Refuse.
+
+        Raises:
+            NotPlainError: Always.
+        """
+        raise NotPlainError(self.name)
+
+
+class Builder(Named):
+    """A function of ours that stands for one that a file names."""
+
+    def __init__(self, name: str, build: Callable[..., Any]) -> None:
+        super().__init__(name)
+        self.build = build
+
+
+class _Dtype(Node):
+    def __init__(self, code: Any, *_: object) -> None:
+        code = code.decode('latin1') if isinstance(code, bytes) else code
+        if not (isinstance(code, str) and _PLAIN_DTYPE.fullmatch(code)):
+            raise NotPlainError(f'numpy dtype {code!a}')
+        self.dtype: np.dtype[Any] = np.dtype(code)
+
+    def set_state(self, state: Any) -> None:
+        # (version, byte order, subdtype, names, fields, …)
+        if tuple(state[2:5]) != (None, None, None):
+            raise NotPlainError('a structured numpy dtype')
+        order: Any = state[1]
+        order = order.decode('latin1') if isinstance(order, bytes) else order
+        self.dtype = self.dtype.newbyteorder(order)
+
+    def value(self, finished: Callable[[Any], Any]) -> Any:
+        return self.dtype
+
+    def checked(self, raw: bytes) -> bytes:
+        """Refuse bytes that are no values of this type."""
+        if self.dtype.kind == 'b' and raw.strip(b'\0\1'):
+            raise ValueError('a truth value is neither 0 nor 1')
+        if self.dtype.kind == 'U' and raw:
+            codes = np.dtype('u4').newbyteorder(self.dtype.byteorder)
+            if np.frombuffer(raw, codes).max() > _LARGEST_CHARACTER:
+                raise ValueError('a text of numpy holds no characters')
+        return raw
+
+
+class _Array(Node):
+    state: tuple[Any, ...] | None = None
+
+    def set_state(self, state: Any) -> None:
+        self.state = state
+
+    def value(self, finished: Callable[[Any], Any]) -> Any:
+        if self.state is None:
+            raise NotPlainError('a numpy array over no data')
+        _, shape, dtype, fortran, raw = self.state
+        if not (type(shape) is tuple and all(map(is_size, shape))):
+            raise ValueError('a numpy array has no valid shape')
+        if isinstance(raw, str):  # as python 2 wrote it
+            raw = raw.encode('utf-8', 'surrogateescape')
+        if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
+            raise NotPlainError('a numpy array of objects')
+        view: np.ndarray[Any, Any] = np.ndarray(
+            shape,
+            dtype.dtype,
+            buffer=dtype.checked(raw),
+            order='F' if fortran else 'C',
+        )
+        if view.nbytes != len(raw):
+            raise ValueError('a numpy array has more data than its shape')
+        return view.copy(order='K')
+
+
+def is_size(value: Any) -> bool:
+    """Whether it is an integer that can be a size, and no bool."""
+    return type(value) is int and 0 <= value < 2**62
+
+
+def _reconstruct(kind: Any, *_: object) -> _Array:
+    if not (isinstance(kind, Named) and kind.name == 'numpy.ndarray'):
+        raise NotPlainError('an array that is no numpy.ndarray')
+    return _Array()
+
+
+def _scalar(dtype: Any, raw: Any) -> Any:
+    if isinstance(raw, str):
+        raw = raw.encode('utf-8', 'surrogateescape')
+    if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
+        raise NotPlainError('a numpy scalar of objects')
+    (value,) = np.frombuffer(dtype.checked(raw), dtype.dtype)
+    return value
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """How python 3 pickles bytes for python 2."""
+    if type(text) is not str or encoding not in ('latin1', b'latin1'):
+        raise NotPlainError(f'the encoding {encoding!a}')
+    return text.encode('latin1')
+
+
+def _ordered(pairs: Any = ()) -> OrderedDict[Any, Any]:
+    return OrderedDict((_key(key), value) for key, value in _items(pairs))
+
+
+def _items(pairs: Any) -> Any:
+    if type(pairs) not in (list, tuple):
+        raise NotPlainError(f'a dictionary from {type(pairs).__name__}')
+    return pairs
+
+
+def _counter(counts: Any = None) -> Counter[Any]:
+    counter: Counter[Any] = Counter()
+    if counts is not None and type(counts) is not dict:
+        raise NotPlainError(f'a counter from {type(counts).__name__}')
+    dict.update(counter, counts or {})
+    return counter
+
+
+def _set(items: Any = ()) -> set[Any]:
+    return {_key(item) for item in _items(items)}
+
+
+def _frozenset(items: Any = ()) -> frozenset[Any]:
+    return frozenset(_set(items))
+
+
+def _complex(real: Any, imaginary: Any) -> complex:
+    if type(real) is not float or type(imaginary) is not float:
+        raise NotPlainError('a complex number of other than numbers')
+    return complex(real, imaginary)
+
+
+def _no_bytes() -> bytes:
+    """Stand in for ``bytes``, by which the data of an empty array is saved."""
+    return b''
+
+
+def builders(table: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """Make a table for :class:`Machine` of names and our functions."""
+    return {name: Builder(name, build) for name, build in table.items()}
+
+
+#: What any reader here knows.
+PLAIN: dict[str, Any] = {
+    'numpy.ndarray': Named('numpy.ndarray'),
+    **builders(
+        {
+            'collections.OrderedDict': _ordered,
+            'collections.Counter': _counter,
+            'builtins.set': _set,
+            'builtins.frozenset': _frozenset,
+            'builtins.complex': _complex,
+            'builtins.bytes': _no_bytes,
+            '_codecs.encode': _encode,
+            'numpy.dtype': _Dtype,
+            'numpy._core.multiarray._reconstruct': _reconstruct,
+            'numpy._core.multiarray.scalar': _scalar,
+        }
+    ),
+}
+#: Modules that were renamed.
+_MOVED = {
+    '__builtin__': 'builtins',
+    'numpy.core.multiarray': 'numpy._core.multiarray',
+}
+
+
+def load(
+    stream: Stream,
+    known: Mapping[str, Any] = PLAIN,
+    as_bytes: bool = False,
+) -> Any:
+    """Return the plain data in a pickle.
+
+    Args:
+        stream: Is read up to the end of the pickle.
+        known: Builders and values by the names that a file may give.
+        as_bytes: What the text of python 2 becomes.
+
+    Raises:
+        NotPlainError: It asks for more than plain data.
+        Exception: It is damaged, in any of many ways.
+    """
+    return finish(Machine(known, as_bytes=as_bytes).run(stream))
+
+
+class Machine:
+    """Runs one pickle, and calls builders only.
+
+    Args:
+        known: Builders and values by the names that a file may give.
+        persistent: Returns what an identifier outside the pickle stands for.
+        as_bytes: What the text of python 2 becomes.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[str, Any],
+        persistent: Callable[[Any], Any] | None = None,
+        as_bytes: bool = False,
+    ) -> None:
+        self._known = known
+        self._persistent = persistent
+        self._as_bytes = as_bytes
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # what lies under each mark
+        self._memo: dict[int, Any] = {}
+
+    def run(self, stream: Stream) -> Any:
+        """Return what the pickle builds; it still holds nodes.
+
+        Raises:
+            NotPlainError: It asks for more than plain data.
+            Exception: It is damaged, in any of many ways.
+        """
+        actions = {
+            name: getattr(self, method) for name, method in _ACTIONS.items()
+        }
+        operations = pickletools.genops(stream)  # type: ignore[arg-type]
+        for count, (operation, argument, _) in enumerate(operations):
+            if count > MOST_OPERATIONS:
+                raise ValueError(
+                    f'it has more than {MOST_OPERATIONS:,} operations; long '
+                    'lists belong into tensors'
+                )
+            name = operation.name
+            if name in _PUSHED:
+                self._stack.append(argument)
+            elif name in _MADE:
+                self._stack.append(_MADE[name]())
+            elif name in _SHORT_TUPLES:
+                self._short_tuple(_SHORT_TUPLES[name])
+            elif name == 'STOP':
+                break
+            elif name in actions:
+                actions[name](argument)
+            elif name not in ('PROTO', 'FRAME'):
+                raise NotPlainError(f'the operation {name}')
+        return self._stack.pop()
+
+    # Containers
+
+    def _mark(self, _: Any) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
+    def _down_to_mark(self) -> list[Any]:
+        items, self._stack = self._stack, self._below.pop()
+        return items
+
+    def _pop(self, _: Any) -> None:
+        if self._stack:
+            self._stack.pop()
+        else:
+            self._down_to_mark()
+
+    def _pop_mark(self, _: Any) -> None:
+        self._down_to_mark()
+
+    def _dup(self, _: Any) -> None:
+        self._stack.append(self._stack[-1])
+
+    def _top(self, *kinds: type) -> Any:
+        found = self._stack[-1]
+        if type(found) not in kinds:
+            raise NotPlainError(f'items in {_name_of(found)}')
+        return found
+
+    def _tuple(self, _: Any) -> None:
+        items = tuple(self._down_to_mark())
+        self._stack.append(items)
+
+    def _short_tuple(self, length: int) -> None:
+        if len(self._stack) < length:
+            raise ValueError('a tuple lacks items')
+        self._stack[-length:] = [tuple(self._stack[-length:])]
+
+    def _list(self, _: Any) -> None:
+        items = self._down_to_mark()
+        self._stack.append(items)
+
+    def _dict(self, _: Any) -> None:
+        items = self._down_to_mark()
+        self._stack.append({})
+        self._put(items)
+
+    def _frozen(self, _: Any) -> None:
+        items = self._down_to_mark()
+        self._stack.append(_frozenset(items))
+
+    def _append(self, _: Any) -> None:
+        item = self._stack.pop()
+        self._top(list).append(item)
+
+    def _appends(self, _: Any) -> None:
+        items = self._down_to_mark()
+        self._top(list).extend(items)
+
+    def _set_item(self, _: Any) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._put([key, value])
+
+    def _set_items(self, _: Any) -> None:
+        self._put(self._down_to_mark())
+
+    def _put(self, items: list[Any]) -> None:
+        target = self._top(*_DICTS)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[_key(key)] = value
+
+    def _add_items(self, _: Any) -> None:
+        items = self._down_to_mark()
+        self._top(set).update(map(_key, items))
+
+    # What came before
+
+    def _remember(self, place: int) -> None:
+        self._memo[place] = self._stack[-1]
+
+    def _memoize(self, _: Any) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def _recall(self, place: int) -> None:
+        self._stack.append(self._memo[place])
+
+    # Text of python 2, names, calls
+
+    def _text(self, argument: str) -> None:
+        raw = argument.encode('latin1')
+        self._stack.append(
+            raw if self._as_bytes else raw.decode('utf-8', 'surrogateescape')
+        )
+
+    def _global(self, argument: str) -> None:
+        module, _, name = argument.partition(' ')
+        self._stack.append(self._find(module, name))
+
+    def _stack_global(self, _: Any) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise NotPlainError('a name that is no text')
+        self._stack.append(self._find(module, name))
+
+    def _find(self, module: str, name: str) -> Any:
+        found = self._known.get(f'{_MOVED.get(module, module)}.{name}')
+        if found is None:
+            raise NotPlainError(f'{module}.{name}')
+        return found
+
+    def _call(self, function: Any, arguments: Any) -> None:
+        if not isinstance(function, Builder):
+            raise NotPlainError(f'a call of {_name_of(function)}')
+        if type(arguments) is not tuple:
+            raise NotPlainError(f'{function.name} without arguments')
+        self._stack.append(function.build(*arguments))
+
+    def _reduce(self, _: Any) -> None:
+        arguments, function = self._stack.pop(), self._stack.pop()
+        self._call(function, arguments)
+
+    def _new_object_ex(self, _: Any) -> None:
+        if self._stack.pop() != {}:
+            raise NotPlainError('a call with names')
+        self._reduce(_)
+
+    def _object(self, _: Any) -> None:
+        function, *arguments = self._down_to_mark()
+        self._call(function, tuple(arguments))
+
+    def _instance(self, argument: str) -> None:
+        module, _, name = argument.partition(' ')
+        arguments = self._down_to_mark()
+        self._call(self._find(module, name), tuple(arguments))
+
+    def _build(self, _: Any) -> None:
+        state, target = self._stack.pop(), self._stack[-1]
+        if isinstance(target, Node):
+            target.set_state(state)
+        elif type(target) is OrderedDict:
+            # A state dict carries its modules' versions as an attribute.
+            if type(state) is not dict or set(state) - {'_metadata'}:
+                raise NotPlainError('attributes of an OrderedDict')
+            vars(target).update(state)
+        else:
+            raise NotPlainError(f'attributes of {_name_of(target)}')
+
+    def _persist(self, _: Any) -> None:
+        if self._persistent is None:
+            raise NotPlainError('data outside of the pickle')
+        self._stack.append(self._persistent(self._stack.pop()))
+
+
+def _name_of(value: Any) -> str:
+    if isinstance(value, Named):
+        return value.name
+    return f'a {type(value).__name__}'
+
+
+def _key(key: Any) -> Any:
+    """Return a key that is plain and soon hashed."""
+    if type(key) is str:
+        return key
+    waiting, count = [key], 1
+    while waiting:
+        item = waiting.pop()
+        kind = type(item)
+        if kind is tuple or kind is frozenset:
+            count += len(item)
+            if count > _MOST_IN_KEY:
+                raise ValueError('a key is too long')
+            waiting += item
+        elif kind is int and item.bit_length() > 64:
+            # Among larger ones it is easy to find many of one hash.
+            raise ValueError('a key is too large a number')
+        elif kind not in _KEYS and not isinstance(item, np.generic):
+            raise NotPlainError(f'{_name_of(item)} as a key')
+    return key
+
+
+#: Operations whose argument is the value.
+_PUSHED = {
+    *('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4'),
+    *('FLOAT', 'BINFLOAT'),
+    *('UNICODE', 'SHORT_BINUNICODE', 'BINUNICODE', 'BINUNICODE8'),
+    *('SHORT_BINBYTES', 'BINBYTES', 'BINBYTES8'),
+}
+_MADE: dict[str, Callable[[], Any]] = {
+    'NONE': lambda: None,
+    'NEWTRUE': lambda: True,
+    'NEWFALSE': lambda: False,
+    'EMPTY_LIST': list,
+    'EMPTY_DICT': dict,
+    'EMPTY_SET': set,
+    'EMPTY_TUPLE': tuple,
+}
+_SHORT_TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
+#: All others but PROTO, FRAME and STOP, and the methods that do them.
+_ACTIONS = {
+    'STRING': '_text',
+    'BINSTRING': '_text',
+    'SHORT_BINSTRING': '_text',
+    'MARK': '_mark',
+    'POP': '_pop',
+    'POP_MARK': '_pop_mark',
+    'DUP': '_dup',
+    'TUPLE': '_tuple',
+    'LIST': '_list',
+    'DICT': '_dict',
+    'FROZENSET': '_frozen',
+    'APPEND': '_append',
+    'APPENDS': '_appends',
+    'SETITEM': '_set_item',
+    'SETITEMS': '_set_items',
+    'ADDITEMS': '_add_items',
+    'PUT': '_remember',
+    'BINPUT': '_remember',
+    'LONG_BINPUT': '_remember',
+    'MEMOIZE': '_memoize',
+    'GET': '_recall',
+    'BINGET': '_recall',
+    'LONG_BINGET': '_recall',
+    'GLOBAL': '_global',
+    'STACK_GLOBAL': '_stack_global',
+    'REDUCE': '_reduce',
+    'NEWOBJ': '_reduce',
+    'NEWOBJ_EX': '_new_object_ex',
+    'OBJ': '_object',
+    'INST': '_instance',
+    'BUILD': '_build',
+    'BINPERSID': '_persist',
+}
+
+
+def finish(graph: Any) -> Any:
+    """Return plain data from what a :class:`Machine` built.
+
+    Lists and dictionaries are filled in place, and what was shared stays so.
+
+    Raises:
+        NotPlainError: Something else than plain data is in it.
+        ValueError: It contains itself, or stands for too much.
+    """
+    return _Finisher()(graph)
+
+
+class _Finisher:
+    def __init__(self) -> None:
+        self._done: dict[int, tuple[Any, Any, int]] = {}
+        self._open: set[int] = set()
+        self._count = 0
+
+    def __call__(self, value: Any) -> Any:
+        self._count += 1
+        kind = type(value)
+        if kind in _ATOMS or isinstance(value, np.generic | np.dtype):
+            return value
+        place = id(value)
+        if place in self._done:
+            _, result, size = self._done[place]
+            self._count += size
+        else:
+            before = self._count
+            result = self._inside(value, kind, place)
+            # The value is kept, so that its id stays its own.
+            self._done[place] = value, result, self._count - before
+        if self._count > MOST_VALUES:
+            raise ValueError(f'it stands for more than {MOST_VALUES:,} values')
+        return result
+
+    def _inside(self, value: Any, kind: type, place: int) -> Any:
+        if place in self._open:
+            raise ValueError('it contains itself')
+        if len(self._open) >= DEEPEST:
+            raise ValueError(f'it is nested deeper than {DEEPEST} levels')
+        self._open.add(place)
+        result = value
+        if isinstance(value, Node):
+            result = value.value(self)
+        elif kind is tuple:
+            result = tuple([self(item) for item in value])
+        elif kind is list:
+            value[:] = [self(item) for item in value]
+        elif kind in (set, frozenset):
+            self._count += len(value)  # keys, which are plain
+        elif kind in _DICTS:
+            for key, item in value.items():
+                value[key] = self(item)
+            if kind is OrderedDict and vars(value):
+                vars(value)['_metadata'] = self._versions(value._metadata)
+        else:
+            raise NotPlainError(f'a {kind.__name__}')
+        self._open.remove(place)
+        return result
+
+    def _versions(self, metadata: Any) -> Any:
+        """Return the versions of modules: names and plain numbers."""
+        if type(metadata) not in (dict, OrderedDict):
+            raise NotPlainError(f'{_name_of(metadata)} as _metadata')
+        versions: OrderedDict[str, Any] = OrderedDict()
+        for name, version in metadata.items():
+            if type(name) is not str or type(version) is not dict:
+                raise NotPlainError('other _metadata than versions')
+            for key, number in version.items():
+                if type(key) is not str or type(number) not in _SIMPLE:
+                    raise NotPlainError('other _metadata than versions')
+            self._count += len(version) + 1
+            versions[name] = dict(version)
+        return versions
+
+
+_SIMPLE = (type(None), bool, int, float, str)
