@@ -18,7 +18,7 @@ custom_hooks = [
 ]
 default_hooks = dict(
     guard=dict(type='GuardHook'),
-    runtime_info=dict(type='RuntimeInfoHook'),
+    runtime_info=dict(type='ScalarsHook'),
     timer=dict(type='IterTimerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     logger=dict(type='LoggerHook', interval=100),

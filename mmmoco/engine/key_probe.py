@@ -67,13 +67,21 @@ class KeyProbe:
                 self._due = now + age
                 return
 
+    def due(self, now: int) -> bool:
+        """Whether :meth:`similarity` has something to return.
+
+        Args:
+            now: Optimizer steps done.
+        """
+        return self._images is not None and now >= self._due
+
     def similarity(self, now: int) -> float | None:
         """Return the mean cosine of old and new keys, when it is time.
 
         Args:
             now: Optimizer steps done.
         """
-        if self._images is None or self._keys is None or now < self._due:
+        if not self.due(now) or self._images is None or self._keys is None:
             return None
         keys = self.model.probe_keys(self._images)
         similarity = float((self._keys * keys).sum(1).mean())

@@ -36,6 +36,9 @@ class ContrastRunner(Runner):
             CheckpointError: If the file holds weights only.
         """
         self._resuming = True
+        # On the CPU: the optimizer moves what it needs to its parameters, and
+        # would wait in every step for a number of Adam's that lies on a GPU.
+        kwargs.setdefault('map_location', 'cpu')
         super().resume(filename, **kwargs)
         self._resuming = False
         # The sampler was built before the seed of the run was known.

@@ -69,9 +69,11 @@ def info_nce(
     """Score a look-up: cross-entropy of the positive among all candidates.
 
     Under bfloat16 autocast the factors of the two large products (queries
-    with keys, weights with keys) are rounded to bfloat16; everything else,
-    and all of it otherwise, is float32. Gradients flow to the queries, and to
-    positives and keys where these require them.
+    with keys, weights with keys) and what the first returns, the similarities
+    to the keys, are rounded to bfloat16; everything else, and all of it
+    otherwise, is float32. For ``top1`` the positive is rounded in the same
+    way. Gradients flow to the queries, and to positives and keys where these
+    require them.
 
     Args:
         q: N×C queries, L2-normalised.
@@ -159,8 +161,7 @@ class _LookUp(torch.autograd.Function):
         slope = mean_key.div_(total[:, None]).sub_(positives)
         ctx.temperature, ctx.factors = temperature, factors
         ctx.save_for_backward(q, slope, surplus, keys, log_total, index, mask)
-        # A tie, as in a collapsed network, does not count as found.
-        found = (rival < positive).float().mean()
+        found = (rival < _as_rival(q, positives, factors)).float().mean()
         stats = positive.mean(), negative / count.clamp(min=1), found
         ctx.mark_non_differentiable(*stats)
         return loss, *stats
@@ -186,6 +187,18 @@ class _LookUp(torch.autograd.Function):
                 product = rounded.T @ weight.to(ctx.factors)
                 for_keys[:, first:end] = scale * product
         return scale * slope, for_positives, for_keys, *[None] * 4
+
+
+def _as_rival(q: Tensor, positives: Tensor, factors: torch.dtype) -> Tensor:
+    """Return the positives' similarities, as a key's would be rounded.
+
+    A tie, as in a collapsed network, must not count as found: less what two
+    sums of the same products may differ by, before the last rounding.
+    """
+    tf32 = q.is_cuda and torch.backends.cuda.matmul.allow_tf32
+    slack = 2**-10 if tf32 and factors == torch.float32 else 2**-19
+    product = q.to(factors).float() * positives.to(factors).float()
+    return (product.sum(1) - slack).to(factors).float()
 
 
 class _Products:

@@ -87,3 +87,50 @@ def test_it_is_found_by_its_name():
         dict(type='LARS', params=net().parameters(), lr=0.1)
     )
     assert type(built) is LARS
+
+
+class OneByOne(LARS):
+    """The same formula, parameter by parameter."""
+
+    def _move(self, grads, group):
+        for p, grad in grads.items():
+            direction = grad
+            if p.ndim > 1:
+                direction = grad.add(p, alpha=group['weight_decay'])
+                size, change = p.norm(), direction.norm()
+                ratio = group['trust'] * size / change
+                usable = (size > 0) & (change > 0)
+                direction = direction * torch.where(usable, ratio, 1.0)
+            state = self.state[p]
+            if 'momentum_buffer' not in state:
+                state['momentum_buffer'] = torch.zeros_like(p)
+            buffer = state['momentum_buffer']
+            buffer.mul_(group['momentum']).add_(direction)
+            p.add_(buffer, alpha=-group['lr'])
+
+
+def test_lists_change_no_digit():
+    ours, other = net(), net()
+    options = dict(lr=0.5, weight_decay=0.01)
+    steppers = [
+        kind(
+            [
+                {'params': [p for p in m.parameters() if p.ndim > 1]},
+                {
+                    'params': [p for p in m.parameters() if p.ndim == 1],
+                    'lr': 1,
+                },
+                {'params': [nn.Parameter(torch.ones(2))]},  # no gradient
+            ],
+            **options,
+        )
+        for kind, m in ((LARS, ours), (OneByOne, other))
+    ]
+    for _ in range(6):
+        x = torch.randn(8, 3, 4, 4)
+        for model, stepper in zip((ours, other), steppers, strict=True):
+            model(x).square().sum().backward()
+            stepper.step()
+            stepper.zero_grad()
+        for a, b in zip(ours.parameters(), other.parameters(), strict=True):
+            assert torch.equal(a, b)

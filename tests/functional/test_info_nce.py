@@ -80,10 +80,38 @@ def test_statistics_of_the_look_up():
     assert stats.top1 == pytest.approx(0.5)  # the second finds key 0 first
 
 
-def test_a_collapsed_look_up_finds_nothing():
-    ones = F.normalize(torch.ones(3, 4), dim=1)
-    _, stats = info_nce(ones, Candidates(keys=ones.T, positives=ones), 0.2)
-    assert stats.top1 == 0
+PRECISIONS = pytest.mark.parametrize('precision', [None, torch.bfloat16])
+
+
+@PRECISIONS
+@pytest.mark.parametrize('place', ['beside', 'among'])
+def test_a_collapsed_look_up_finds_nothing(precision, place):
+    """All features are one vector, whichever: every key is as similar."""
+    for width in (2, 16, 128, 257):
+        vectors = unit(50, width, dim=1)
+        for vector in (torch.full((width,), width**-0.5), *vectors):
+            same = vector.expand(4, width).contiguous()
+            keys = vector.expand(9, width).T.contiguous()
+            candidates = Candidates(keys=keys, positives=same)
+            if place == 'among':
+                index = torch.arange(4)
+                candidates = Candidates(keys=keys, positive_index=index)
+            with torch.autocast('cpu', precision, enabled=bool(precision)):
+                _, stats = info_nce(same, candidates, 0.2)
+            assert stats.top1 == 0, (width, vector)
+
+
+@PRECISIONS
+def test_a_perfect_look_up_finds_all(precision):
+    """Also where a rival is nearly as similar, as far as rounding allows."""
+    q = unit(64, 32, dim=1)
+    margin = 0.02 if precision else 1e-5
+    rivals = F.normalize(q + 0.4 * unit(64, 32, dim=1), dim=1)
+    rivals = rivals[(q * rivals).sum(1) < 1 - margin]
+    assert len(rivals) > 30
+    with torch.autocast('cpu', precision, enabled=bool(precision)):
+        _, stats = info_nce(q, Candidates(keys=rivals.T, positives=q), 0.2)
+    assert stats.top1 == 1
 
 
 def test_float16_autocast_changes_nothing():

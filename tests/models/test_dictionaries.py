@@ -3,6 +3,7 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.unwrap import bare_model
@@ -301,3 +302,56 @@ def test_a_key_encoder_that_could_learn_is_refused(small_config, runner_of):
     with pytest.raises(RuntimeError, match=r'key_encoder\.backbone'):
         runner.train()
     assert runner.iter == 0
+
+
+class NumbersAsked(TorchDispatchMode):
+    """Counts the numbers that Python asks of tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.asked += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_queue_asks_for_its_pointer_only_when_it_was_moved():
+    """Each question would make the host wait for a GPU."""
+    queue = Queue(size=7, feat_dim=2)
+    ids = torch.full((3,), -1)
+
+    def write(number):
+        with NumbersAsked() as found:
+            queue.write(torch.full((3, 2), float(number)), ids)
+        return found.asked
+
+    assert [write(i) for i in range(5)] == [0] * 5
+    assert queue.ptr.tolist() == [15 % 7]
+    five = queue.state_dict() | {'ptr': torch.tensor([5])}
+    for start, move in (
+        (5, lambda: queue.load_state_dict(five)),
+        (6, lambda: queue.ptr.fill_(6)),
+        (2, lambda: queue.ptr.detach().copy_(torch.tensor([2]))),  # DDP
+        ((2 + 6) % 7, lambda: queue._apply(torch.clone)),  # as .to(device)
+    ):
+        move()
+        assert write(9) == 1 and write(10) == 0
+        newest = [(start + i) % 7 for i in range(3, 6)]
+        assert (queue.keys[:, newest] == 10).all()
+        assert queue.ptr.tolist() == [(start + 6) % 7]
+
+
+def test_the_bank_keeps_the_last_of_equal_ids():
+    """As a loop over the rows of the step would, whatever the batch."""
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        bank = MemoryBank(9, 4, num_negatives=3, momentum=0.3)
+        ids = torch.randint(9, (12,), generator=draws)
+        k = F.normalize(torch.randn(12, 4, generator=draws), dim=1)
+        expected = bank.features.clone()
+        for row, i in enumerate(ids.tolist()):
+            old = bank.features[i]
+            expected[i] = F.normalize(0.3 * old + 0.7 * k[row], dim=0)
+        bank.write(k, ids)
+        torch.testing.assert_close(bank.features, expected)

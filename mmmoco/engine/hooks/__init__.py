@@ -7,6 +7,7 @@ from .knn_hook import KNNHook
 from .monitor_hook import MonitorHook
 from .non_finite_hook import NonFiniteHook
 from .preemption_hook import PreemptionHook
+from .scalars_hook import ScalarsHook
 from .update_hooks import DictionaryUpdateHook, KeyEncoderUpdateHook
 from .verify_pretrained_hook import VerifyPretrainedHook
 
@@ -22,5 +23,6 @@ __all__ = [
     'MonitorHook',
     'NonFiniteHook',
     'PreemptionHook',
+    'ScalarsHook',
     'VerifyPretrainedHook',
 ]

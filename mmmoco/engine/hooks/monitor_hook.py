@@ -134,6 +134,8 @@ class MonitorHook(Hook):
         self, runner: Runner, probe: KeyProbe, data: Any, due: bool
     ) -> None:
         hub, wrapper = runner.message_hub, runner.optim_wrapper
+        if not (due or probe.due(self._steps)):
+            return
         with wrapper.optim_context(runner.model):
             similarity = probe.similarity(self._steps)
             if similarity is not None:

@@ -112,6 +112,8 @@ class PreemptionHook(Hook):
             loader.worker_init_fn = functools.partial(
                 _outlive, loader.worker_init_fn
             )
+        if hasattr(runner.optim_wrapper, 'wants_stop'):
+            runner.optim_wrapper.wants_stop = lambda: self.received is not None
         for number in self.signals:
             self._before[number] = signal.signal(number, self._note)
         self._over.clear()
@@ -160,6 +162,9 @@ class PreemptionHook(Hook):
     def _anyone(self, runner: Runner) -> bool:
         if runner.world_size == 1:
             return self.received is not None
+        if hasattr(runner.optim_wrapper, 'stop_wanted'):
+            # It asked all processes, together with what else they agree on.
+            return bool(runner.optim_wrapper.stop_wanted)
         asked = torch.tensor(float(self.received is not None))
         asked = asked.to(get_device())
         all_reduce(asked, 'max')

@@ -1,11 +1,10 @@
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as torch_dist
-from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
@@ -46,6 +45,9 @@ class ContrastOptimWrapper(OptimWrapper):
         skipped: Steps that were not taken because of a non-finite gradient.
         skipped_in_a_row: Those since the last step that was taken.
         grad_norm: L2 norm of the gradient at the last step or skipped step.
+        wants_stop: Asked before every step; whether this process was told to
+            end the run.
+        stop_wanted: Whether any process was, at the last step.
 
     Raises:
         ValueError: If the precision does not exist or needs a GPU.
@@ -58,13 +60,12 @@ class ContrastOptimWrapper(OptimWrapper):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.device_type = 'cuda' if 'cuda' in get_device() else 'cpu'
         if dtype not in DTYPES:
             raise ValueError(
                 f'optim_wrapper.dtype={dtype!r} is unknown; use one of '
                 f'{", ".join(DTYPES)}.'
             )
-        if dtype == 'float16' and self.device_type == 'cpu':
+        if dtype == 'float16' and self.device.type == 'cpu':
             raise ValueError(
                 "optim_wrapper.dtype='float16' needs a GPU; on a CPU use "
                 "'bfloat16' or 'float32'."
@@ -77,24 +78,41 @@ class ContrastOptimWrapper(OptimWrapper):
                 self.scaler = GradScaler('cuda', init_scale=float(loss_scale))
         self.stepped = False
         self.skipped = self.skipped_in_a_row = 0
-        self.grad_norm: Tensor | None = None
+        self.grad_norm = 0.0
+        self.wants_stop: Callable[[], bool] = lambda: False
+        self.stop_wanted = False
+        self._norm: Tensor | None = None
         self._losses_finite: Tensor | None = None
         #: Buffers of the normalisation layers, and their values before the
         #: accumulation.
-        self._statistics: tuple[list[Tensor], list[Tensor]] | None = None
+        self._buffers: list[Tensor] = []
+        self._before: list[Tensor] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        parameter: Tensor = self.optimizer.param_groups[0]['params'][0]
+        return parameter.device
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast, and no gradient exchange inside an accumulation."""
-        if self._statistics is None or self.should_update():
-            buffers = statistics_of(model)
-            self._statistics = buffers, [b.clone() for b in buffers]
+        if not self._buffers or self.should_update():
+            self._remember(statistics_of(model))
         with super().optim_context(model):
             if self.dtype is None:
                 yield
             else:
-                with torch.autocast(self.device_type, dtype=self.dtype):
+                with torch.autocast(self.device.type, dtype=self.dtype):
                     yield
+
+    def _remember(self, buffers: list[Tensor]) -> None:
+        """Keep the values of the buffers, in the memory of the last time."""
+        if list(map(id, buffers)) == list(map(id, self._buffers)):
+            _copy(buffers, self._before)
+        else:
+            self._buffers = buffers
+            self._before = [buffer.clone() for buffer in buffers]
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Back-propagate, with the loss scaled for float16."""
@@ -119,10 +137,10 @@ class ContrastOptimWrapper(OptimWrapper):
             return
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        self.grad_norm = self._gradient_norm()
-        finite = finite & torch.isfinite(self.grad_norm)
+        self._norm = self._gradient_norm()
+        finite = finite & torch.isfinite(self._norm)
         self._losses_finite = None
-        if self._all_agree(bool(finite)):
+        if self._all_agree(finite, self._norm):
             self.step(**(step_kwargs or {}))
             self.stepped = True
             self.skipped_in_a_row = 0
@@ -136,21 +154,27 @@ class ContrastOptimWrapper(OptimWrapper):
         """Clip, then step; the gradient is known to be finite."""
         if self.clip_grad_kwargs:
             self._clip_grad()
-        if self.scaler is not None:
-            self.scaler.step(self.optimizer, **kwargs)
-        else:
-            self.optimizer.step(**kwargs)
+        # Not by the scaler, which would wait for the device to ask again.
+        self.optimizer.step(**kwargs)
+
+    def _clip_grad(self) -> None:
+        """Clip by the norm that is known already."""
+        options = dict(self.clip_grad_kwargs)
+        most = options.pop('max_norm', None)
+        if self._norm is None or most is None or options:
+            super()._clip_grad()
+            return
+        torch.nn.utils.clip_grads_with_norm_(self._learnt(), most, self._norm)
+        self.message_hub.update_scalar('train/grad_norm', self.grad_norm)
 
     def _skip(self, loss: Tensor) -> None:
         """Count a step that is not taken, and undo what the forward did."""
         self.skipped += 1
         self.skipped_in_a_row += 1
-        if self._statistics is not None:
-            for buffer, before in zip(*self._statistics, strict=True):
-                buffer.copy_(before)
+        _copy(self._before, self._buffers)
         print_log(
             'Skipped an optimizer step: loss or gradient is not finite (loss '
-            f'{float(loss.detach()):g}, norm {float(self.grad_norm or 0):g}; '
+            f'{float(loss.detach()):g}, norm {self.grad_norm:g}; '
             f'{self.skipped} skipped so far, {self.skipped_in_a_row} in a '
             'row). Weights, key encoder, dictionary and statistics stay as '
             'they were. If it goes on, look at the learning rate and at the '
@@ -159,22 +183,35 @@ class ContrastOptimWrapper(OptimWrapper):
             level=logging.WARNING,
         )
 
-    def _gradient_norm(self) -> Tensor:
-        grads = [
-            p.grad
+    def _learnt(self) -> list[Tensor]:
+        return [
+            p
             for group in self.optimizer.param_groups
             for p in group['params']
             if p.grad is not None
         ]
+
+    def _gradient_norm(self) -> Tensor:
+        grads = [p.grad for p in self._learnt() if p.grad is not None]
         norm: Tensor = torch.nn.utils.get_total_norm(grads)
         return norm
 
-    def _all_agree(self, finite: bool) -> bool:
-        if get_world_size() == 1:
-            return finite
-        flag = torch.tensor(float(finite), device=get_device())
-        torch_dist.all_reduce(flag, torch_dist.ReduceOp.MIN)
-        return bool(flag)
+    def _all_agree(self, finite: Tensor, norm: Tensor) -> bool:
+        """Return whether all processes may step, and note what else counts.
+
+        All of it in one exchange between the processes, and in the only copy
+        that an iteration needs from the device before it can go on.
+        """
+        stop = self.wants_stop()
+        flags = finite.float()[None]
+        if get_world_size() > 1:
+            goes_on = flags.new_full((1,), float(not stop))
+            flags = torch.cat([flags, goes_on])
+            torch_dist.all_reduce(flags, torch_dist.ReduceOp.MIN)
+        values = torch.cat([norm.float()[None], flags]).tolist()
+        self.grad_norm, agreed = values[:2]
+        self.stop_wanted = stop or 0.0 in values[2:]
+        return bool(agreed)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state, the loss scale and the skip count."""
@@ -194,3 +231,13 @@ class ContrastOptimWrapper(OptimWrapper):
         if self.scaler is not None and scaler is not None:
             self.scaler.load_state_dict(scaler)
         super().load_state_dict(state)
+
+
+@torch.no_grad()
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    """Copy many small tensors, those of one type by one operation."""
+    for dtype in {x.dtype for x in source}:
+        places = [i for i, x in enumerate(source) if x.dtype == dtype]
+        torch._foreach_copy_(
+            [target[i] for i in places], [source[i] for i in places]
+        )

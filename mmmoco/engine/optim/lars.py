@@ -54,22 +54,31 @@ class LARS(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for p in group['params']:
-                if p.grad is not None:
-                    self._move(p, p.grad, group)
+            grads = {p: p.grad for p in group['params'] if p.grad is not None}
+            if grads:
+                self._move(grads, group)
         return loss
 
-    def _move(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        direction = grad
-        if p.ndim > 1:
-            direction = grad.add(p, alpha=group['weight_decay'])
-            size, change = p.norm(), direction.norm()
-            ratio = group['trust'] * size / change
+    def _move(
+        self, grads: dict[Tensor, Tensor], group: dict[str, Any]
+    ) -> None:
+        """Move all parameters of a group, by few operations on lists."""
+        directions = dict(grads)
+        scaled = [p for p in grads if p.ndim > 1]
+        if scaled:
+            decayed = torch._foreach_add(
+                [grads[p] for p in scaled], scaled, alpha=group['weight_decay']
+            )
+            size = torch.stack(torch._foreach_norm(scaled))
+            change = torch.stack(torch._foreach_norm(decayed))
             usable = (size > 0) & (change > 0)
-            direction = direction * torch.where(usable, ratio, 1.0)
-        state = self.state[p]
-        if 'momentum_buffer' not in state:
-            state['momentum_buffer'] = torch.zeros_like(p)
-        buffer = state['momentum_buffer']
-        buffer.mul_(group['momentum']).add_(direction)
-        p.add_(buffer, alpha=-group['lr'])
+            ratio = torch.where(usable, group['trust'] * size / change, 1.0)
+            torch._foreach_mul_(decayed, list(ratio.unbind()))
+            directions |= dict(zip(scaled, decayed, strict=True))
+        for p in grads:
+            if 'momentum_buffer' not in self.state[p]:
+                self.state[p]['momentum_buffer'] = torch.zeros_like(p)
+        buffers = [self.state[p]['momentum_buffer'] for p in grads]
+        torch._foreach_mul_(buffers, group['momentum'])
+        torch._foreach_add_(buffers, list(directions.values()))
+        torch._foreach_add_(list(grads), buffers, alpha=-group['lr'])

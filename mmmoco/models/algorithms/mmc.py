@@ -205,6 +205,10 @@ class MMC(MomentumContrast):
         names = self._global_views(inputs)
         clean = [inputs[name] for name in names]
         masks = [inputs[f'{name}_mask'] for name in names]
+        # The teacher first: it keeps no activations.
+        teacher = []
+        if set(self.heads) != {'rec'}:
+            teacher = self._each(self.teacher_tokens, clean)
         student = self._each(
             self.student_tokens,
             [inputs[f'{name}_corrupted'] for name in names],
@@ -219,7 +223,6 @@ class MMC(MomentumContrast):
             log['loss_rec'] = self.weights['rec'] * _mean(losses)
         if set(self.heads) == {'rec'}:
             return log
-        teacher = self._each(self.teacher_tokens, clean)
         if 'pat' in self.heads:
             log |= self._patch_loss(student, teacher, masks)
         if 'cls' in self.heads:

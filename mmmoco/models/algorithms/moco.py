@@ -58,10 +58,16 @@ class MoCo(MomentumContrast):
         """
         if self.symmetric:
             return self._symmetric_loss(inputs, ids)
-        q = self.encode_query(inputs['view_q'])  # N×C
-        k = q  # What a memory bank stores.
-        if self.dictionary.needs_keys:
+        # Keys first, which keep no activations for a backward pass: those of
+        # the queries are not there yet.
+        k = None
+        if self.key_encoder is not None:
             k = self.encode_key(inputs['view_k'], shuffle)  # N×C
+        q = self.encode_query(inputs['view_q'])  # N×C
+        if k is None:
+            # End-to-end; or what a memory bank stores.
+            needs = self.dictionary.needs_keys
+            k = self.encode_key(inputs['view_k'], shuffle) if needs else q
         candidates = self.dictionary.lookup(k, ids)
         loss, stats = self.contrast(q, candidates)
         self.dictionary.stage(k, ids, slot=self.step)
@@ -70,10 +76,14 @@ class MoCo(MomentumContrast):
     def _symmetric_loss(
         self, inputs: Mapping[str, Tensor], ids: Tensor
     ) -> dict[str, Tensor]:
-        q1 = self.encode_query(inputs['view_q'])  # N×C
+        if self.key_encoder is not None:
+            k2 = self.encode_key(inputs['view_k'])  # N×C
+            k1 = self.encode_key(inputs['view_q'])
+        q1 = self.encode_query(inputs['view_q'])
         q2 = self.encode_query(inputs['view_k'])
-        k2 = self.encode_key(inputs['view_k'])
-        k1 = self.encode_key(inputs['view_q'])
+        if self.key_encoder is None:
+            k2 = self.encode_key(inputs['view_k'])
+            k1 = self.encode_key(inputs['view_q'])
         loss_12, stats_12 = self.contrast(q1, self.dictionary.lookup(k2, ids))
         loss_21, stats_21 = self.contrast(q2, self.dictionary.lookup(k1, ids))
         self.dictionary.stage(k2, ids, slot=self.step, view=0)

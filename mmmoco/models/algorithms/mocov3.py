@@ -77,10 +77,11 @@ class MoCoV3(MomentumContrast):
             ids: N sample ids, −1 where unknown.
             shuffle: Not used; nothing is exchanged.
         """
-        q1 = self.encode_query(inputs['view_1'])  # N×C
-        q2 = self.encode_query(inputs['view_2'])
+        # Keys first: they keep no activations.
         k1 = self.encode_key(inputs['view_1'])  # N×C, no gradient
         k2 = self.encode_key(inputs['view_2'])
+        q1 = self.encode_query(inputs['view_1'])  # N×C
+        q2 = self.encode_query(inputs['view_2'])
         loss_12, stats_12 = self.contrast(q1, self.dictionary.lookup(k2, ids))
         loss_21, stats_21 = self.contrast(q2, self.dictionary.lookup(k1, ids))
         # Never both views: a queue would hold every image twice.

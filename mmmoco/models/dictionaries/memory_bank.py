@@ -79,11 +79,12 @@ class MemoryBank(Dictionary):
         Of an image that occurs twice in one step the last query counts, so
         that the banks of all processes stay identical.
         """
-        rows, place = ids.unique(return_inverse=True)
         order = torch.arange(len(ids), device=ids.device)
-        last = torch.zeros_like(rows).scatter_reduce(0, place, order, 'amax')
-        new = torch.lerp(k[last], self.features[rows], self.momentum)
-        self.features[rows] = F.normalize(new, dim=1)
+        same = ids[:, None] == ids[None]
+        last = torch.where(same, order, -1).amax(1)
+        new = torch.lerp(k[last], self.features[ids], self.momentum)
+        # Rows that occur twice receive the same values twice.
+        self.features[ids] = F.normalize(new, dim=1)
 
     def check(self, effective_batch: int, num_samples: int) -> str | None:
         """Hold the size against the data set.
@@ -108,7 +109,7 @@ class MemoryBank(Dictionary):
         return None
 
     def _check_ids(self, ids: Tensor) -> None:
-        low, high = (int(value) for value in ids.aminmax())
+        low, high = torch.stack(ids.aminmax()).tolist()
         if low >= 0 and high < self.size:
             return
         length = self._num_samples or 'of unknown length'

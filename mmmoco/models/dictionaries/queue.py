@@ -54,6 +54,7 @@ class Queue(Dictionary):
         keys = F.normalize(torch.randn(feat_dim, size), dim=0)
         self.register_buffer('keys', keys.to(getattr(torch, dtype)))
         self.register_buffer('ptr', torch.zeros(1, dtype=torch.long))
+        self._known = 0, self.ptr, self.ptr._version
         if exclude_same_image:
             self.register_buffer('ids', torch.full((size,), -1))
 
@@ -68,14 +69,27 @@ class Queue(Dictionary):
         """Overwrite the oldest keys, wrapping around at the end."""
         if len(k) > self.size:
             raise ValueError(self._too_small(len(k)))
-        start = int(self.ptr)
+        start = self._next_slot()
         first = min(len(k), self.size - start)
         self.keys[:, start : start + first] = k[:first].T
         self.keys[:, : len(k) - first] = k[first:].T
         if self.exclude_same_image:
             self.ids[start : start + first] = ids[:first]
             self.ids[: len(k) - first] = ids[first:]
-        self.ptr[0] = (start + len(k)) % self.size
+        end = (start + len(k)) % self.size
+        self.ptr.fill_(end)
+        self._known = end, self.ptr, self.ptr._version
+
+    def _next_slot(self) -> int:
+        """Return ``ptr``, without waiting for a GPU in every step.
+
+        Its number is remembered for as long as nobody else writes the buffer
+        (a loaded checkpoint, a broadcast), which its version tells.
+        """
+        number, buffer, version = self._known
+        if buffer is not self.ptr or version != self.ptr._version:
+            return int(self.ptr)
+        return number
 
     def check(self, effective_batch: int, num_samples: int) -> str | None:
         """Refuse a batch over the queue, warn of a queue over the data."""

@@ -54,33 +54,76 @@ class SplitBN(_BatchNorm):
                 'equal parts for SplitBN: choose a batch size that is a '
                 'multiple of num_splits, or set drop_last=True.'
             )
-        means, variances, outputs = [], [], []
-        for part in input.chunk(splits):
-            mean = part.new_zeros(self.num_features, dtype=torch.float32)
-            var = torch.zeros_like(mean)
-            # With momentum 1 the "running" statistics are the part's own.
-            outputs.append(
-                F.batch_norm(
-                    part,
-                    mean,
-                    var,
-                    self.weight,
-                    self.bias,
-                    training=True,
-                    momentum=1.0,
-                    eps=self.eps,
-                )
-            )
-            means.append(mean)
-            variances.append(var)
+        # A CPU has no launches to save, and would copy for nothing.
+        if input.device.type == 'cpu':
+            output, statistics = self._part_by_part(input)
+        else:
+            output, statistics = self._all_parts_at_once(input)
         if self.track_running_stats:
-            self._update_running_stats(means, variances)
-        return torch.cat(outputs)
+            self._update_running_stats(*statistics.mean(1))
+        return output
+
+    def _part_by_part(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output, and the parts' means and variances, 2×S×C."""
+        statistics = self._no_statistics(x)
+        outputs = [
+            self._normalise(part, of_part, self.weight, self.bias)
+            for part, of_part in zip(
+                x.chunk(self.num_splits), statistics.unbind(1), strict=True
+            )
+        ]
+        return torch.cat(outputs), statistics
+
+    def _all_parts_at_once(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the same by one normalisation of N/S×(S·C)×H×W.
+
+        The channels of the parts stand beside each other. The images are
+        copied there and back, in runs of C·H·W values (of C, where the memory
+        format is channels_last, which the output keeps).
+        """
+        splits, width = self.num_splits, self.num_features
+        last = x.dim() == 4 and not x.is_contiguous()
+        rows = x.permute(0, 2, 3, 1) if last else x
+        parts = rows.unflatten(0, (splits, -1))  # S×N/S×…
+        if last:
+            side = parts.movedim(0, -2).flatten(-2)  # N/S×H×W×(S·C)
+            side = side.permute(0, 3, 1, 2)
+        else:
+            side = parts.transpose(0, 1).flatten(1, 2)
+        statistics = self._no_statistics(x)
+        weight, bias = self.weight, self.bias
+        if self.affine:
+            weight, bias = _Repeated.apply(weight, bias, splits)
+        side = self._normalise(side, statistics.flatten(1), weight, bias)
+        if last:
+            parts = side.permute(0, 2, 3, 1).unflatten(-1, (splits, width))
+            rows = parts.movedim(-2, 0).flatten(0, 1)
+            output = rows.permute(0, 3, 1, 2)
+        else:
+            parts = side.unflatten(1, (splits, width))
+            output = parts.transpose(0, 1).flatten(0, 1)
+        return output, statistics
+
+    def _no_statistics(self, x: Tensor) -> Tensor:
+        """Return memory for means and variances of the parts, 2×S×C."""
+        shape = 2, self.num_splits, self.num_features
+        return x.new_zeros(shape, dtype=torch.float32)
+
+    def _normalise(
+        self,
+        x: Tensor,
+        statistics: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        # With momentum 1 the "running" statistics are the batch's own.
+        mean, var = statistics
+        return F.batch_norm(
+            x, mean, var, weight, bias, True, momentum=1.0, eps=self.eps
+        )
 
     @torch.no_grad()
-    def _update_running_stats(
-        self, means: list[Tensor], variances: list[Tensor]
-    ) -> None:
+    def _update_running_stats(self, mean: Tensor, var: Tensor) -> None:
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None and self.running_var is not None
         self.num_batches_tracked.add_(1)
@@ -89,9 +132,30 @@ class SplitBN(_BatchNorm):
             if self.momentum is None
             else self.momentum
         )
-        self.running_mean.lerp_(torch.stack(means).mean(0), momentum)
-        self.running_var.lerp_(torch.stack(variances).mean(0), momentum)
+        torch._foreach_lerp_(
+            [self.running_mean, self.running_var],
+            [mean, var],
+            momentum,
+        )
 
     def extra_repr(self) -> str:
         """Shown when the model is printed."""
         return f'{super().extra_repr()}, num_splits={self.num_splits}'
+
+
+class _Repeated(torch.autograd.Function):
+    """Weight and bias, each ``times`` times in a row."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Tensor, bias: Tensor, times: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.times = times
+        both = torch.cat([weight] * times + [bias] * times)
+        first, second = both.chunk(2)
+        return first, second
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        both = torch.stack(grads).unflatten(1, (ctx.times, -1)).sum(1)
+        return *both.unbind(), None

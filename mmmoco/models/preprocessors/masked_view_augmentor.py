@@ -31,15 +31,13 @@ class MaskedViewAugmentor(ViewAugmentor):
         self.corruption = BATCH_AUGMENTS.build(corruption)
         self.corrupted_views = tuple(corrupted_views)
 
-    def forward(
-        self, data: Mapping[str, Any], training: bool = False
-    ) -> dict[str, Any]:
+    def make(self, data: Mapping[str, Any], training: bool) -> dict[str, Any]:
         """Make the views; in training also their corrupted copies.
 
         Raises:
             KeyError: If a view to be corrupted is not there.
         """
-        batch = super().forward(data, training)
+        batch = super().make(data, training)
         if not training:
             return batch
         views = batch['inputs']

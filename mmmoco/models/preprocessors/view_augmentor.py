@@ -72,7 +72,21 @@ class ViewAugmentor(BaseDataPreprocessor):
     def forward(
         self, data: Mapping[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Copy a batch to the device and make its views.
+        """Copy a batch to the device and make its views, in float32.
+
+        mmengine calls a preprocessor under the model's autocast, which would
+        round what blur and crop return. Subclasses extend :meth:`make`, so
+        that none of them leaves this out.
+
+        Args:
+            data: A collated batch.
+            training: Make the views; otherwise only normalise.
+        """
+        with torch.autocast(self.mean.device.type, enabled=False):
+            return self.make(data, training)
+
+    def make(self, data: Mapping[str, Any], training: bool) -> dict[str, Any]:
+        """Do it.
 
         Args:
             data: A collated batch.
