@@ -67,16 +67,29 @@ def network_size(height: int, width: int) -> tuple[int, int]:
     """Return the size that frames are resized to, as DINO has it.
 
     The short side becomes 480, the other keeps the ratio, and is cut to a
-    multiple of 64.
+    multiple of 64; of a square, the width is the other.
     """
-    scale = SHORT_SIDE / min(height, width)
+    if height > width:
+        return _cut(SHORT_SIDE * height / width), SHORT_SIDE
+    return SHORT_SIDE, _cut(SHORT_SIDE * width / height)
 
-    def side(length: int) -> int:
-        if length == min(height, width):
-            return SHORT_SIDE
-        return int(length * scale) // MULTIPLE * MULTIPLE
 
-    return side(height), side(width)
+def _cut(side: float) -> int:
+    return int(side // MULTIPLE * MULTIPLE)
+
+
+def resize_index(
+    index: NDArray[np.uint8], size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return an index image of another size, H×W, as DINO resizes it.
+
+    Each pixel takes what lies at its centre: PIL's nearest. PyTorch's
+    ``nearest`` and OpenCV's take the corner, half a patch away.
+    """
+    resized = Image.fromarray(index).resize(
+        size[::-1], Image.Resampling.NEAREST
+    )
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def segment(
@@ -105,23 +118,24 @@ def segment(
             with open_image(path, str(path)) as image:
                 pixels = np.asarray(image.convert('RGB'))
             resized = cv2.resize(
-                pixels, size[::-1], interpolation=cv2.INTER_AREA
+                pixels, size[::-1], interpolation=cv2.INTER_LINEAR
             )
             (maps,) = features([np.asarray(resized, dtype=np.uint8)])
             yield maps[0]
 
     features.size = size
     grid = next(frames()).shape[1:]
-    index = torch.from_numpy(first.copy()).long()
-    index[index == 255] = 0
-    labels = F.one_hot(index).permute(2, 0, 1).float()
-    small = F.interpolate(labels[None], tuple(grid), mode='nearest')[0]
+    known = np.where(first == 255, 0, first).astype(np.uint8)
+    small = resize_index(known, (grid[0], grid[1]))
+    labels = F.one_hot(torch.from_numpy(small.copy()).long())
+    labels = labels.permute(2, 0, 1).float()
     yield first
-    for soft in propagate(frames(), small, context, radius, topk, temperature):
-        large = to_index(soft, size)
-        yield cv2.resize(
-            large, first.shape[::-1], interpolation=cv2.INTER_NEAREST
-        ).astype(np.uint8)
+    for soft in propagate(
+        frames(), labels, context, radius, topk, temperature
+    ):
+        yield resize_index(
+            to_index(soft, size), (first.shape[0], first.shape[1])
+        )
 
 
 def write_results(

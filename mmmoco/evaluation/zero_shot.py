@@ -84,14 +84,22 @@ def similarity_maps(
     height, width = size
     rows, columns = tokens.shape[1:]
     unit = F.normalize(tokens.float(), dim=0)
-    y = torch.tensor([p[0] * rows // height for p in points])
-    x = torch.tensor([p[1] * columns // width for p in points])
+    down, across = _patches(rows, height), _patches(columns, width)
+    y = torch.tensor([down[p[0]] for p in points])
+    x = torch.tensor([across[p[1]] for p in points])
     prompts = unit[:, y.to(unit.device), x.to(unit.device)]  # C×Q
     maps = torch.einsum('cq,chw->qhw', prompts, unit)
-    options: dict[str, Any] = {'mode': upsample}
-    if upsample != 'nearest':
-        options['align_corners'] = False
-    return F.interpolate(maps[None], size, **options)[0]
+    if upsample == 'nearest':
+        # PyTorch's own takes the corners of pixels, not their centres.
+        return maps[:, down][:, :, across]
+    return F.interpolate(maps[None], size, mode=upsample, align_corners=False)[
+        0
+    ]
+
+
+def _patches(patches: int, pixels: int) -> list[int]:
+    """Return, for each pixel of a side, the patch its centre lies in."""
+    return [(2 * p + 1) * patches // (2 * pixels) for p in range(pixels)]
 
 
 def score_objects(

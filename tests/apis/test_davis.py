@@ -48,6 +48,103 @@ def test_sizes_are_those_of_dino():
     assert davis.network_size(854, 480) == (832, 480)
     assert davis.network_size(480, 910) == (480, 896)
     assert davis.network_size(1080, 1920) == (480, 832)
+    assert davis.network_size(480, 480) == (480, 448)
+
+
+class Perfect:
+    """Every patch resembles only the one at its own place."""
+
+    size = None
+
+    def __call__(self, images):
+        height, width = (side // 16 for side in images[0].shape[:2])
+        tokens = torch.eye(height * width)
+        return (tokens.view(1, -1, height, width),)
+
+
+def as_dino(index):
+    """Labels down to the patches and back, as their script does it."""
+    height, width = index.shape
+    small = Image.fromarray(index).resize((832 // 16, 480 // 16), 0)
+    labels = torch.tensor(np.asarray(small)).long()
+    maps = torch.nn.functional.one_hot(labels).permute(2, 0, 1)[None].float()
+    maps = torch.nn.functional.interpolate(
+        maps,
+        scale_factor=16,
+        mode='bilinear',
+        align_corners=False,
+        recompute_scale_factor=False,
+    )[0]
+    for one in maps:
+        one -= one.min()
+        one /= one.max()
+    large = Image.fromarray(maps.argmax(0).to(torch.uint8).numpy())
+    return np.asarray(large.resize((width, height), 0))
+
+
+def shapes(rows, columns, seed):
+    """Two objects, away from each other and from the edges."""
+    draws = np.random.default_rng(seed)
+    index = np.zeros((480, 854), np.uint8)
+    centre = draws.integers(100, (380, 300))
+    radius = draws.integers(40, 90)
+    away = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2
+    index[away <= radius**2] = 1
+    centre = draws.integers((100, 520), (380, 730))
+    half = draws.integers(30, 90, 2)
+    far = np.abs(rows - centre[0]) < half[0]
+    index[far & (np.abs(columns - centre[1]) < half[1])] = 2
+    return index
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_perfect_features_reach_the_limit_of_the_patches(tmp_path, seed):
+    """A still video: only the way down to patches and back costs anything.
+
+    Labels that are taken at the corners of patches come out half a patch
+    away, and F at 0.72.
+    """
+    index = shapes(*np.mgrid[:480, :854], seed)
+    frames = tmp_path / 'JPEGImages/480p/still'
+    labels = tmp_path / 'Annotations/480p/still'
+    for folder in (frames, labels):
+        folder.mkdir(parents=True)
+    for t in range(3):
+        grey = np.full((480, 854, 3), 127, np.uint8)
+        Image.fromarray(grey).save(frames / f'{t:05}.jpg')
+        label = Image.fromarray(index, mode='P')
+        label.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+        label.save(labels / f'{t:05}.png')
+    video = davis.Video(tmp_path, 'still')
+    found = np.stack(list(davis.segment(Perfect(), video, topk=1)))
+    limit = as_dino(index)
+    assert np.array_equal(found[1], limit) and np.array_equal(found[2], limit)
+    truth = video.truth()
+    assert np.array_equal(truth[0], index)
+    scores = davis.score_video(found, truth)
+    best = davis.score_video(np.stack([index, limit, limit]), truth)
+    assert scores == best
+    assert min(scores.j) > 0.8 and min(scores.f) > 0.93
+    assert scores.f[0] == 1.0  # the disc
+    # What was wrong: the same labels half a patch up and left.
+    shifted = np.roll(limit, (-8, -8), (0, 1))
+    worse = davis.score_video(np.stack([index, shifted, shifted]), truth)
+    assert max(worse.f) < min(scores.f)
+
+
+def test_a_shape_as_large_as_its_patches_comes_back_whole(tmp_path):
+    """Resizing an index image neither moves it nor changes its size."""
+    draws = np.random.default_rng(0)
+    for scale in (2, 5, 16):
+        small = draws.integers(0, 3, (12, 9), dtype=np.uint8)
+        large = np.kron(small, np.ones((scale, scale), np.uint8))
+        up = davis.resize_index(small, large.shape)
+        assert np.array_equal(up, large)
+        assert np.array_equal(davis.resize_index(large, small.shape), small)
+    # Sizes that do not divide: each pixel takes what lies at its centre.
+    rows = np.arange(23, dtype=np.uint8)[:, None].repeat(2, 1)
+    found = davis.resize_index(rows, (7, 2))[:, 0]
+    assert found.tolist() == [int((i + 0.5) * 23 / 7) for i in range(7)]
 
 
 def test_the_tool(root, small_frames, tmp_path):

@@ -20,6 +20,21 @@ def test_an_oracle_has_no_overlap():
     assert m['intra_mean'] > 0.99 and abs(m['inter_mean']) < 0.01
 
 
+@pytest.mark.parametrize('seed', range(6))
+def test_patches_take_the_object_that_covers_them(seed):
+    """Also where patches do not divide the image, but for thin rests."""
+    draws = torch.Generator().manual_seed(seed)
+    rows, columns = torch.randint(2, 7, (2,), generator=draws).tolist()
+    ids = torch.randint(0, 3, (rows, columns), generator=draws)
+    for height, width in ((rows * 8, columns * 5), (rows * 9 + 1, 97)):
+        y = ((torch.arange(height) + 0.5) * rows / height).long()
+        x = ((torch.arange(width) + 0.5) * columns / width).long()
+        pixels = ids[y][:, x]
+        masks = torch.stack([pixels == i for i in range(3)])
+        objects = patch_objects(masks, (rows, columns))
+        assert torch.equal(objects.view(rows, columns), ids)
+
+
 def test_constant_features_overlap_completely():
     _, masks = scene()
     objects = patch_objects(masks, (6, 8))

@@ -47,6 +47,39 @@ def test_an_oracle_loses_only_edges_by_smooth_upsampling():
     assert (best > 0.8).all() and (best < 1.0).all()
 
 
+@pytest.mark.parametrize('seed', range(8))
+def test_points_and_maps_of_sizes_that_no_patch_divides(seed):
+    """Any grid on any image: a pixel belongs to the patch under its centre.
+
+    With perfect features the map of each pixel is the patch that it lies in,
+    no pixel more or less, and its middle is that of the patch.
+    """
+    draws = np.random.default_rng(seed)
+    rows, columns = draws.integers(2, 7, 2)
+    height, width = draws.integers(14, 60, 2)
+    tokens = torch.eye(rows * columns).view(-1, rows, columns)
+    y, x = np.mgrid[:height, :width]
+    patch = (2 * y + 1) * rows // (2 * height) * columns
+    patch += (2 * x + 1) * columns // (2 * width)
+    for point in zip(*draws.integers(0, (height, width), (12, 2)).T):
+        place = int(point[0]), int(point[1])
+        size = int(height), int(width)
+        (one,) = similarity_maps(tokens, [place], size, 'nearest')
+        inside = torch.tensor(patch == patch[place])
+        assert torch.equal(one == 1, inside), (place, size)
+        (smooth,) = similarity_maps(tokens, [place], size)
+        peak = np.argwhere(np.isclose(smooth, smooth.max())).mean(0)
+        middle = np.argwhere(inside.numpy()).mean(0)
+        # At the edge of the image the map stays at its peak outwards.
+        if all(
+            0 < i < n - 1
+            for i, n in zip(
+                divmod(int(patch[place]), columns), (rows, columns)
+            )
+        ):
+            assert np.abs(peak - middle).max() <= 1
+
+
 def test_constant_features_give_the_base_rate():
     _, masks = scene()
     scores = score(torch.ones(5, 6, 8), masks)
