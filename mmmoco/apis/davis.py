@@ -20,6 +20,7 @@ from mmmoco.evaluation.video import propagate, score_video, to_index
 from . import cli, object_data
 from .config import load_config
 from .dense_features import ModelFeatures, load_model
+from .evaluation import same_eyes
 
 SHORT_SIDE, MULTIPLE = 480, 64
 
@@ -200,6 +201,7 @@ def evaluate(args: argparse.Namespace) -> None:
         topk=args.topk,
         temperature=args.temperature,
     )
+    eyes = same_eyes(cfg, args.checkpoint)
     model = load_model(cfg, args.checkpoint)
     patch = int(cfg.model.backbone.get('patch_size', 16))
     features = ModelFeatures(model, patch, args.encoder)
@@ -242,6 +244,7 @@ def evaluate(args: argparse.Namespace) -> None:
         metrics=metrics,
         cfg=cfg,
         checkpoint=args.checkpoint,
+        remarks={'eyes': eyes},
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from mmmoco.engine import checkpoint_io
@@ -26,7 +25,13 @@ from mmmoco.visualization import plot_checkpoints
 
 from . import cli
 from .config import load_config
-from .evaluation import add_arguments, log_figures, open_protocol, tool_logger
+from .evaluation import (
+    add_arguments,
+    load_evaluated,
+    log_figures,
+    open_protocol,
+    tool_logger,
+)
 from .image_range import settle_from
 from .linear_probe import (
     add_settings,
@@ -34,7 +39,6 @@ from .linear_probe import (
     probe_checkpoint,
     settings_of,
 )
-from .model import get_model
 
 Row = dict[str, Any]
 NAME = re.compile(r'(epoch|iter)_(\d+)\.(pth|safetensors)')
@@ -113,11 +117,19 @@ def evaluate(args: argparse.Namespace) -> None:
         if args.protocol == 'linear':
             found = probe_checkpoint(cfg, checkpoint, protocol, settings)
             return found.metrics
-        model = get_model(cfg, checkpoint).to(get_device())
+        model = load_evaluated(cfg, checkpoint, protocol)
         return protocol.evaluate(model)[k]
 
     folder = args.work_dir or args.checkpoint_dir
-    rows = run(cfg, checkpoints, folder, args.protocol, described, measure)
+    rows = run(
+        cfg,
+        checkpoints,
+        folder,
+        args.protocol,
+        described,
+        measure,
+        protocol.remarks,
+    )
     write(Path(folder) / f'checkpoints_{args.protocol}', rows)
     if all(row['error'] for row in rows):
         raise ValueError(
@@ -133,6 +145,7 @@ def run(
     task: str,
     described: dict[str, Any],
     measure: Callable[[str], Metrics],
+    remarks: dict[str, Any],
 ) -> list[Row]:
     """Evaluate what is not yet in ``folder/results.jsonl``.
 
@@ -143,6 +156,7 @@ def run(
         task: Name of the evaluation.
         described: Everything that its figures depend on.
         measure: Evaluates one file.
+        remarks: Filled by each measurement.
 
     Returns:
         A row for each: ``number``, ``checkpoint``, ``error`` and the
@@ -180,6 +194,7 @@ def run(
                 cfg=cfg,
                 checkpoint=str(path),
                 epoch=number if path.name.startswith('epoch') else None,
+                remarks=remarks,
             )
             log_figures(path.name, metrics)
         else:

@@ -1,17 +1,28 @@
 """What every evaluation of features shares: from a config to loaders."""
 
 import argparse
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import MMLogger, print_log
 from mmengine.registry import init_default_scope
 
 from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.eyes import (
+    Eyes,
+    compare,
+    eyes_of,
+    eyes_of_checkpoint,
+    preprocessor_of,
+)
 from mmmoco.engine.knn_protocol import KNNProtocol
 
 from . import cli
+from .model import get_model
 from .runtime import fit_workers
 
 
@@ -72,6 +83,61 @@ def open_protocol(
     }
     chosen = {k: v for k, v in given.items() if v is not None}
     return KNNProtocol.build({**cfg.knn, **chosen}, seed=0, ks=ks)
+
+
+def load_evaluated(cfg: Config, checkpoint: str, protocol: KNNProtocol) -> Any:
+    """Return a checkpoint's model where it runs; compare what it sees.
+
+    Args:
+        cfg: Config of the model, with ``knn``.
+        checkpoint: File to evaluate.
+        protocol: Its remarks receive what differs.
+    """
+    pipelines = {
+        f'knn.{name}': cfg.knn[name].dataset.get('pipeline')
+        for name in ('bank', 'query')
+    }
+    protocol.remarks['eyes'] = same_eyes(cfg, checkpoint, pipelines)
+    return get_model(cfg, checkpoint).to(get_device())
+
+
+def same_eyes(
+    cfg: Config,
+    checkpoint: str | None,
+    pipelines: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Tell where an evaluation sees images otherwise than the training did.
+
+    Mean, std, order of the channels, range of the values, sizes and
+    interpolation, as far as checkpoint and config tell them.
+
+    Args:
+        cfg: Config of the evaluation.
+        checkpoint: File that is evaluated; None: random weights.
+        pipelines: Transforms of its data sets, by name; None: whatever the
+            tool does, only ``data_preprocessor`` is compared.
+
+    Returns:
+        A line for each difference, each of which is logged.
+    """
+    given = preprocessor_of(cfg)
+    places = pipelines or {'the evaluation': None}
+    seen = {name: eyes_of(given, steps) for name, steps in places.items()}
+    told: Eyes | None = None
+    if checkpoint is not None:
+        content = checkpoint_io.read(checkpoint)
+        meta = content.get('meta') if isinstance(content, Mapping) else None
+        told = eyes_of_checkpoint(meta or {})
+        if told is None:
+            print_log(
+                f'{checkpoint!r} does not tell how its images were '
+                "normalised; the config's mean and std are taken.",
+                tool_logger(),
+            )
+    lines = compare(told, seen)
+    for line in lines:
+        print_log(line, tool_logger(), logging.WARNING)
+    return lines
 
 
 def log_figures(title: str, metrics: dict[str, float]) -> None:

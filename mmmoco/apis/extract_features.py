@@ -22,7 +22,7 @@ from mmmoco.registry import MODELS
 
 from . import cli
 from .config import load_config
-from .evaluation import tool_logger
+from .evaluation import same_eyes, tool_logger
 from .image_range import settle_from
 from .model import get_model
 from .runtime import fit_workers
@@ -138,7 +138,8 @@ def _neck(cfg: Config, checkpoint: str) -> tuple[Any, Callable[..., Tensor]]:
     return model, lambda x: model.extract_feat(x, 'neck')
 
 
-def _loader(args: argparse.Namespace, cfg: Config) -> Any:
+def _loader(args: argparse.Namespace, cfg: Config) -> tuple[Any, Any]:
+    """Return the loader, and the transforms of its data set."""
     if args.images:
         edge = round(args.size * 256 / 224)
         settings: dict[str, Any] = dict(
@@ -168,7 +169,8 @@ def _loader(args: argparse.Namespace, cfg: Config) -> Any:
         raise ValueError(
             f'The config has no knn.{args.split}: name a folder with --images.'
         )
-    return Runner.build_dataloader(settings, seed=0)
+    loader = Runner.build_dataloader(settings, seed=0)
+    return loader, settings['dataset'].get('pipeline')
 
 
 @torch.no_grad()
@@ -186,7 +188,8 @@ def extract(args: argparse.Namespace) -> None:
     settle_from(cfg, args.checkpoint)
     checkpoint_io.install()
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
-    loader = _loader(args, cfg)
+    loader, pipeline = _loader(args, cfg)
+    same_eyes(cfg, args.checkpoint, {'the images': pipeline})
     device = get_device()
     if args.stage == 'neck':
         model, encode = _neck(cfg, args.checkpoint)

@@ -7,16 +7,19 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 
 from mmmoco.engine.features import Features
 from mmmoco.engine.results import append_result
 
 from . import cli
 from .config import load_config
-from .evaluation import add_arguments, log_figures, open_protocol
+from .evaluation import (
+    add_arguments,
+    load_evaluated,
+    log_figures,
+    open_protocol,
+)
 from .image_range import settle_from
-from .model import get_model
 from .runtime import init_processes
 from .train import LAUNCHERS
 
@@ -83,7 +86,7 @@ def report_knn(
         ValueError: If the protocol is incomplete or does not fit.
     """
     protocol = open_protocol(cfg, ks, temperature, features, leave_one_out)
-    model = get_model(cfg, checkpoint).to(get_device())
+    model = load_evaluated(cfg, checkpoint, protocol)
     for k, metrics in protocol.evaluate(model).items():
         log_figures(f'k-NN, k={k}', metrics)
         append_result(

@@ -16,9 +16,13 @@ from mmmoco.evaluation import ProbeResult, ProbeSettings, linear_probe
 
 from . import cli
 from .config import load_config
-from .evaluation import add_arguments, log_figures, open_protocol
+from .evaluation import (
+    add_arguments,
+    load_evaluated,
+    log_figures,
+    open_protocol,
+)
 from .image_range import settle_from
-from .model import get_model
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,10 +116,9 @@ def probe_checkpoint(
         protocol: The two splits.
         settings: The grid and the training.
     """
-    device = get_device()
-    model = get_model(cfg, checkpoint).to(device)
+    model = load_evaluated(cfg, checkpoint, protocol)
     bank, query = protocol.extract(model)
-    return linear_probe(bank, query, settings, device)
+    return linear_probe(bank, query, settings, get_device())
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from mmmoco.visualization import plot_similarities
 from . import cli, object_data
 from .config import load_config
 from .dense_features import DenseFeatures, in_batches
+from .evaluation import same_eyes
 
 
 def measure(
@@ -79,6 +80,7 @@ def evaluate(args: argparse.Namespace) -> None:
     logger = MMLogger.get_instance('mmmoco', log_level='INFO')
     cfg = load_config(args.config, args.cfg_options)
     data = object_data.object_data(args)
+    eyes = same_eyes(cfg, args.checkpoint)
     torch.manual_seed(args.seed)  # of random weights
     features = object_data.dense_features(args, cfg, args.layers)
     found = measure(
@@ -108,6 +110,7 @@ def evaluate(args: argparse.Namespace) -> None:
             cfg=cfg,
             checkpoint=args.checkpoint,
             seed=args.seed,
+            remarks={'eyes': eyes},
         )
     plot_similarities(folder / 'similarity.png', histograms)
     logger.info(f'Written to {str(folder)!r}: results.jsonl, similarity.png')

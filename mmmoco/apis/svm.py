@@ -4,17 +4,19 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.device import get_device
-
 from mmmoco.engine.results import append_result
 from mmmoco.evaluation import svm_map
 from mmmoco.evaluation.svm import SHOTS
 
 from . import cli
 from .config import load_config
-from .evaluation import add_arguments, log_figures, open_protocol
+from .evaluation import (
+    add_arguments,
+    load_evaluated,
+    log_figures,
+    open_protocol,
+)
 from .image_range import settle_from
-from .model import get_model
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,7 +45,7 @@ def evaluate(args: argparse.Namespace) -> None:
     cli.require_file(args.checkpoint)
     settle_from(cfg, args.checkpoint)
     protocol = open_protocol(cfg, features=args.features)
-    model = get_model(cfg, args.checkpoint).to(get_device())
+    model = load_evaluated(cfg, args.checkpoint, protocol)
     bank, query = protocol.extract(model)
     found = svm_map(bank, query, args.shots, args.draws, seed=args.seed)
     metrics = {'mAP': found.whole}

@@ -17,6 +17,7 @@ from mmmoco.visualization import draw_reconstructions, draw_segmentations
 from . import cli, object_data
 from .config import load_config
 from .dense_features import DenseFeatures, load_model, normalised
+from .evaluation import same_eyes
 
 
 def draw_maps(
@@ -135,6 +136,7 @@ def draw(args: argparse.Namespace) -> None:
         raise cli.UsageError(f'--count {args.count}: must be at least 1.')
     cfg: Config = load_config(args.config, args.cfg_options)
     data = object_data.object_data(args)
+    same_eyes(cfg, args.checkpoint)
     features = object_data.dense_features(args, cfg)
     folder = Path(object_data.work_dir_of(args))
     folder.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from mmmoco.visualization import plot_thresholds
 from . import cli, object_data
 from .config import load_config
 from .dense_features import DenseFeatures, in_batches
+from .evaluation import same_eyes
 
 PROMPTS = ('centre', 'random')
 
@@ -167,6 +168,7 @@ def evaluate(args: argparse.Namespace) -> ZeroShotResult:
         )
     cfg = load_config(args.config, args.cfg_options)
     data = object_data.object_data(args)
+    eyes = same_eyes(cfg, args.checkpoint)
     torch.manual_seed(args.seed)  # of random weights
     features = object_data.dense_features(args, cfg)
     scored = score_dataset(
@@ -199,6 +201,7 @@ def evaluate(args: argparse.Namespace) -> ZeroShotResult:
         cfg=cfg,
         checkpoint=args.checkpoint,
         seed=args.seed,
+        remarks={'eyes': eyes},
     )
     write_curve(folder, result)
     logger.info(f'Written to {str(folder)!r}: results.jsonl, zero_shot.*')

@@ -210,7 +210,8 @@ class KNNProtocol:
         *unreadable: int,
     ) -> Tensor:
         """Say what is odd about the splits; return the labels to compare."""
-        self.remarks.clear()
+        for key in [k for k in self.remarks if k != 'eyes']:
+            del self.remarks[key]
         labels = self._compare(bank_labels, labels)
         for name, count in zip(SPLITS, unreadable, strict=True):
             if count:

@@ -12,6 +12,7 @@ from PIL import Image
 import mmmoco
 from mmmoco.apis import (
     evaluate_checkpoints,
+    evaluation,
     extract_features,
     knn,
     label_subset,
@@ -130,13 +131,12 @@ def test_checkpoints_are_evaluated_once(series, protocol, monkeypatch):
     )
     assert len(results(series)) == 1
     loaded = []
-    original = evaluate_checkpoints.get_model
-    for module in (evaluate_checkpoints, linear_probe):
-        monkeypatch.setattr(
-            module,
-            'get_model',
-            lambda cfg, path: loaded.append(path) or original(cfg, path),
-        )
+    original = evaluation.same_eyes
+    monkeypatch.setattr(
+        evaluation,
+        'same_eyes',
+        lambda cfg, path, _: loaded.append(path) or original(cfg, path),
+    )
     assert call(evaluate_checkpoints.main, *argv) == 0
     # The damaged one is tried again, the first is not.
     assert [p.rsplit('/')[-1] for p in loaded] == [
@@ -208,6 +208,54 @@ def test_features_to_npz(tmp_path, weights, model):
         np.testing.assert_allclose(
             np.linalg.norm(file['features'], axis=1), 1, rtol=1e-5
         )
+
+
+@pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
+def test_an_unreadable_image_has_no_row(tmp_path, weights, capsys, suffix):
+    """Its replacement stood there, under an id that was there already."""
+    names = [f'{i}.png' for i in range(9)]
+    draw_images(tmp_path / 'images', names, 16)
+    out, whole = tmp_path / f'f{suffix}', tmp_path / f'whole{suffix}'
+    argv = ['demo/mocov2_digits', weights, '--size', 16]
+    argv += ['--images', tmp_path / 'images']
+    options = [*TINY, 'model.backbone.in_channels=3']
+    options += ['model.data_preprocessor.mean=127.5,127.5,127.5']
+    options += ['model.data_preprocessor.std=64,64,64']
+    cfg = load_config('demo/mocov2_digits', colour_options(options))
+    state = {'state_dict': mmmoco.get_model(cfg).state_dict()}
+    torch.save(state, weights)
+    assert call(extract_features.main, *argv, '--out', whole, *options) == 0
+    for name in ('0.png', '4.png', '8.png'):
+        (tmp_path / 'images' / name).write_bytes(b'no image')
+    assert call(extract_features.main, *argv, '--out', out, *options) == 0
+    told = capsys.readouterr().out
+    assert '3 of 9 images could not be read' in told and '4.png' in told
+    found, expected = map(read_features, (out, whole))
+    assert found['ids'].tolist() == [1, 2, 3, 5, 6, 7]
+    assert [p.rsplit('/')[-1] for p in found['paths']] == [
+        f'{i}.png' for i in found['ids']
+    ]
+    np.testing.assert_allclose(
+        found['features'], expected['features'][found['ids']], atol=1e-5
+    )
+
+
+def colour_options(options):
+    """Dotted options as the command line reads them."""
+    from mmengine.config import DictAction
+
+    pairs = [o.split('=', 1) for o in options[1:]]
+    return {k: DictAction._parse_iterable(v) for k, v in pairs}
+
+
+def read_features(path):
+    """Arrays of a file, and its paths."""
+    if path.suffix == '.npz':
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    with safetensors.safe_open(path, 'np') as file:
+        paths = json.loads(file.metadata()['paths'])
+    return safetensors.numpy.load_file(path) | {'paths': paths}
 
 
 VIT = """

@@ -5,6 +5,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
+from mmmoco.engine.eyes import (
+    compare,
+    eyes_of,
+    eyes_of_training,
+    preprocessor_of,
+)
 from mmmoco.engine.knn_protocol import KNNProtocol
 from mmmoco.engine.results import append_result
 from mmmoco.engine.statistics import statistics_of
@@ -49,6 +55,17 @@ class KNNHook(Hook):
         """
         settings = {**runner.cfg.get('knn', {}), **self.settings}
         self.protocol = KNNProtocol.build(settings, runner.seed)
+        given = preprocessor_of(runner.cfg)
+        seen = {
+            f'knn.{name}': eyes_of(
+                given, settings[name]['dataset'].get('pipeline')
+            )
+            for name in ('bank', 'query')
+        }
+        lines = compare(eyes_of_training(runner.cfg), seen)
+        self.protocol.remarks['eyes'] = lines
+        for line in lines:
+            runner.logger.warning(line)
         if self.initial and runner.iter == 0:
             self.evaluate(runner, done=0)
 
