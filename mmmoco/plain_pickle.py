@@ -25,6 +25,8 @@ MOST_OPERATIONS = 3_000_000
 #: Values that a file stands for, shared ones counted wherever they appear.
 MOST_VALUES = 20_000_000
 DEEPEST = 100
+#: Of a whole number: python refuses to print those of thousands of digits.
+_BITS = 1024
 #: Values in one key of a dictionary: the hash of a tuple visits them all.
 _MOST_IN_KEY = 100
 
@@ -323,6 +325,8 @@ class Machine:
                 )
             name = operation.name
             if name in _PUSHED:
+                if type(argument) is int and argument.bit_length() > _BITS:
+                    raise ValueError('a number in it is too large')
                 self._stack.append(argument)
             elif name in _MADE:
                 self._stack.append(_MADE[name]())

@@ -204,13 +204,18 @@ def literal_config(text: str) -> dict[str, Any]:
         ValueError: If it holds anything else.
     """
     values = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            (target,) = node.targets
-            if isinstance(target, ast.Name):
-                values[target.id] = _literal(node.value)
-                continue
-        raise ValueError(f'line {node.lineno} is no plain assignment')
+    try:
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.Assign) and len(node.targets) == 1:
+                (target,) = node.targets
+                if isinstance(target, ast.Name):
+                    values[target.id] = _literal(node.value)
+                    continue
+            raise ValueError(f'line {node.lineno} is no plain assignment')
+    except (MemoryError, RecursionError, TypeError):
+        # So python says that a text is nested too deeply for its parser, and
+        # that the key of a dictionary can be none.
+        raise ValueError('it is too deep, or no key is a key') from None
     return values
 
 
@@ -302,7 +307,7 @@ def _read_environment(folder: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{str(path)!r}: {error}') from None
     if not isinstance(found, dict):
         raise ValueError(f'{str(path)!r}: no JSON object')
@@ -341,7 +346,11 @@ def _map_features(
             chosen = draws.choice(total, MAP_SAMPLES, replace=False)
             features, labels = features[chosen], labels[chosen]
         points = embed(features, method)
-    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        *(EOFError, KeyError, MemoryError, OSError, ValueError),
+        zipfile.BadZipFile,
+        NotImplementedError,
+    ) as error:
         text = error.args[0] if error.args else error
         notes.append(f'features.npz is left out: {text}')
         return None
@@ -353,12 +362,18 @@ def _map_features(
 
 def _read_features(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     # Without pickle, an array cannot run code.
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type for entry in archive.infolist()):
+            # A few bytes could unfold to more than there is memory.
+            raise ValueError('its arrays are compressed; use numpy.savez')
     with np.load(path, allow_pickle=False) as file:
         features = file['features']
+        if features.ndim != 2 or features.dtype.kind not in 'fiu':
+            raise ValueError('its features are no N×D numbers')
         count = len(features)
         labels = file['labels'] if 'labels' in file else np.zeros(count, int)
-    if len(labels) != count:
-        raise ValueError(f'{count} features but {len(labels)} labels')
+    if labels.shape != (count,):
+        raise ValueError(f'{count} features but labels {labels.shape}')
     return features, labels
 
 

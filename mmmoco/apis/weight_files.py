@@ -40,7 +40,7 @@ def encode(
             'matching_heuristics': True,
             'meta': dict(meta),
         }
-        # The newest protocol that torch's restricted unpickler reads.
+        # The newest that torch.load(weights_only=True) reads too.
         return pickle.dumps(content, protocol=2)
     if suffix == '.safetensors':
         return _safetensors(own, meta)

@@ -60,7 +60,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError('no JSON object')
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines) and not text.endswith('\n'):
                 break
             raise ValueError(

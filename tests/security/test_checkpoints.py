@@ -390,7 +390,11 @@ GREEDY = {
         'no characters',
     ),
     'array with more data': (pickled(array('f8', [1], bytes(16))), 'more'),
-    'one large number': (pickled(dict_of(number(2**70), b'N')), 'too large'),
+    'large number': (pickled(number(2**1025)), 'too large'),
+    'large number as a key': (
+        pickled(dict_of(number(2**70), b'N')),
+        'too large',
+    ),
 }
 
 
