@@ -14,7 +14,6 @@ from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmmoco.convert import below
 from mmmoco.engine import checkpoint_io
 
 from .cli import UsageError, require_file
@@ -45,12 +44,11 @@ def load_model(cfg: Config, checkpoint: str | None) -> nn.Module:
     if checkpoint is None:
         return _random_model(cfg)
     require_file(checkpoint)
-    state = checkpoint_io.state_dict_of(checkpoint_io.read(checkpoint))
-    own = below(state, 'backbone.')
-    if len(own) < len(state):
+    weights = checkpoint_io.read_weights(checkpoint)
+    if any(not name.startswith('backbone.') for name in weights):
         return get_model(cfg, checkpoint)
     model = _random_model(cfg)
-    checkpoint_io.load_into(model.backbone, own)  # type: ignore[arg-type]
+    checkpoint_io.load_into(model, weights, checkpoint, needed=('backbone.',))
     return model
 
 

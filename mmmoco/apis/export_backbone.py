@@ -23,8 +23,8 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import config_hash
 
 from . import cli
-from .complete import check_complete
 from .config import load_config
+from .model import check_complete
 from .weight_files import encode
 
 #: How the file is loaded there: by target, for a ResNet and for a ViT.
@@ -141,7 +141,9 @@ def export_backbone(
     # What costs nothing is checked first.
     stem = _stem(out, checkpoint, target)
     source = read_source(checkpoint, encoder, config, num_heads)
-    check_complete(source.backbone, source.config, source.scope)
+    check_complete(
+        source.backbone, source.config, source.scope, source=checkpoint
+    )
     weights = rename_backbone(source.backbone, target)
     suffix = TARGETS[target].suffix
     content = encode(weights, {**source.meta, 'target': target}, suffix)

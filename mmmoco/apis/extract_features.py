@@ -15,7 +15,6 @@ from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmmoco.convert import below
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.writing import replace
 from mmmoco.registry import MODELS
@@ -105,8 +104,8 @@ class Encoder(nn.Module):
                     'patch tokens; use --stage gap.'
                 ) from None
             self.data_preprocessor = MODELS.build(_preprocessor(cfg))
-        state = checkpoint_io.state_dict_of(checkpoint_io.read(checkpoint))
-        checkpoint_io.load_into(self.backbone, below(state, PREFIX))
+        weights = checkpoint_io.read_weights(checkpoint, PREFIX)
+        checkpoint_io.load_into(self.backbone, weights, checkpoint)
 
     def extract_feat(self, x: Tensor) -> Tensor:
         """Return N×C features of normalised images."""

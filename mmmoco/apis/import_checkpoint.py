@@ -25,8 +25,8 @@ from mmmoco.convert import (
 from mmmoco.engine import checkpoint_io
 
 from . import cli
-from .complete import check_complete
 from .config import load_config
+from .model import check_complete
 from .weight_files import encode
 
 SUFFIXES = ('.pth', '.safetensors')

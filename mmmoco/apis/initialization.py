@@ -124,5 +124,5 @@ def _supervised(place: str, part: ConfigDict) -> str:
 
 def _prefix(checkpoint: str) -> str:
     """Return what stands before the backbone's keys: they tell."""
-    weights = checkpoint_io.state_dict_of(checkpoint_io.read(checkpoint))
+    weights = checkpoint_io.read_weights(checkpoint)
     return BACKBONE if any(k.startswith(BACKBONE) for k in weights) else ''

@@ -1,12 +1,15 @@
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.pretrained import initialize
 from mmmoco.registry import MODELS
 
 from .config import load_config
@@ -36,6 +39,35 @@ def build_without_memory(cfg: Config) -> nn.Module:
     return model
 
 
+def check_complete(
+    weights: Mapping[str, Tensor],
+    model: Mapping[str, Any],
+    scope: str = 'mmmoco',
+    allow_missing: Iterable[str] = (),
+    source: str = 'The checkpoint',
+) -> None:
+    """Check that weights fit a network exactly, without its memory.
+
+    Args:
+        weights: Tensors by name.
+        model: Config of the network, a whole model or a backbone.
+        scope: Where types without a scope are looked up.
+        allow_missing: Shell patterns of keys that the weights may lack.
+        source: Where the weights are from.
+
+    Raises:
+        CheckpointError: Keys are missing, unknown or of another shape.
+    """
+    cfg = Config(dict(model=dict(model), default_scope=scope))
+    module = build_without_memory(cfg)
+    with warnings.catch_warnings():
+        # Only shapes are compared: on the meta device nothing is copied.
+        warnings.filterwarnings('ignore', message='.*meta.*no-op')
+        checkpoint_io.load_into(
+            module, weights, source, allow_missing=allow_missing
+        )
+
+
 def get_model(
     config: str | Config, checkpoint: str | None = None
 ) -> nn.Module:
@@ -51,7 +83,8 @@ def get_model(
 
     Raises:
         FileNotFoundError: If config or checkpoint do not exist.
-        RuntimeError: If keys are missing, unexpected or of wrong shape.
+        CheckpointError: If keys are missing, unexpected or of wrong shape;
+            also of the file of an ``init_cfg``, if no checkpoint is given.
 
     Examples:
         >>> model = mmmoco.get_model('mocov2_r50_8xb32', 'epoch_200.pth')
@@ -63,9 +96,9 @@ def get_model(
     with DefaultScope.overwrite_default_scope(scope):
         model: Any = MODELS.build(cfg.model)
         if checkpoint is None:
-            model.init_weights()
+            initialize(model, strict=scope == 'mmmoco')
         else:
-            state = checkpoint_io.state_dict_of(checkpoint_io.read(checkpoint))
-            checkpoint_io.load_into(model, state)
+            weights = checkpoint_io.read_weights(checkpoint)
+            checkpoint_io.load_into(model, weights, checkpoint)
     result: nn.Module = model.eval()
     return result

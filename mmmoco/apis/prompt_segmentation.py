@@ -36,11 +36,11 @@ from mmmoco.evaluation.zero_shot import similarity_maps
 from mmmoco.visualization import keep_mask
 
 from . import cli
-from .complete import check_complete
 from .config import load_config
 from .dense_features import ModelFeatures, load_model
 from .export_backbone import read_source
 from .extract_features import Encoder
+from .model import check_complete
 from .object_data import digit_scenes
 
 #: An upload may have this many bytes, and an image this many pixels.
@@ -195,7 +195,9 @@ def described_config(checkpoint: str) -> Config:
             f'{checkpoint!r} does not say how its images are normalised: '
             'name the config of the run with --config.'
         )
-    check_complete(source.backbone, source.config, source.scope)
+    check_complete(
+        source.backbone, source.config, source.scope, source=checkpoint
+    )
     return Config(
         dict(
             model=dict(

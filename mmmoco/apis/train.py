@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
         'or none',
     )
     result.add_argument(
+        '--allow-partial',
+        action='store_true',
+        help='start although the weights of --load-from, --init or an '
+        'init_cfg do not fill the network; what stays random is named',
+    )
+    result.add_argument(
         '--max-iters',
         type=int,
         metavar='N',
@@ -120,6 +126,8 @@ def prepare(args: argparse.Namespace) -> Config:
     use_precision(cfg, args.amp, args.fast)
     if args.max_iters is not None:
         limit_iterations(cfg, args.max_iters)
+    if args.allow_partial:
+        cfg.allow_partial = True
     _choose_checkpoint(cfg, args)
     if args.init:
         initialize(cfg, args.init)

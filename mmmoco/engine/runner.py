@@ -1,18 +1,26 @@
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
+from torch import Tensor
 
 from mmmoco.engine import checkpoint_io, class_names
+from mmmoco.engine.checkpoint_io.fitting import MEND, WHOLE
 from mmmoco.engine.disk import survive, survive_in, survive_logging
 from mmmoco.engine.endings import note_training
+from mmmoco.engine.pretrained import verified
 from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
+from mmmoco.engine.resume_check import check_state, fit_state
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import OPTIMIZERS, RUNNERS
 
 from .hooks.bad_files_hook import BadFilesHook
 from .hooks.guard_hook import check_loader
 from .hooks.preemption_hook import PreemptionHook
+from .hooks.verify_pretrained_hook import VerifyPretrainedHook
 
 #: mmengine's loops, and ours in their place.
 _LOOPS = {
@@ -28,6 +36,7 @@ class ContrastRunner(Runner):
     _resuming = False
     _resumed_meta: dict[str, Any]
     _training = False
+    _for_training = False
 
     def resume(self, filename: str, **kwargs: Any) -> None:
         """Continue a run from a checkpoint, also with other processes.
@@ -49,6 +58,7 @@ class ContrastRunner(Runner):
 
     def train(self) -> Any:
         """Train; whatever ends it, hooks give back what they hold."""
+        self._for_training = True
         try:
             return super().train()
         except Exception as error:
@@ -84,14 +94,46 @@ class ContrastRunner(Runner):
         with survive(f'The config is not written to {self.work_dir}'):
             super().dump_config()
 
-    def load_checkpoint(self, filename: str, **kwargs: Any) -> dict[str, Any]:
-        """Load the weights; for a resume, the file must hold the rest too."""
-        checkpoint: dict[str, Any] = super().load_checkpoint(
-            filename, **kwargs
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: Any = 'cpu',
+        strict: bool = False,
+        revise_keys: Sequence[tuple[str, str]] = (),
+    ) -> dict[str, Any]:
+        """Load weights that fit; for a resume the file must hold the rest too.
+
+        Training needs the backbone, and for our own models every part that
+        the file has; a test and a resume need the whole model.
+
+        Args:
+            filename: File or URL.
+            map_location: As for ``torch.load``.
+            strict: Need the whole model in any case.
+            revise_keys: Patterns to replace in the names of the file, beside
+                the ``module.`` of DistributedDataParallel.
+
+        Raises:
+            CheckpointError: If what is needed is not there, or if it is not
+                the state of a run like this one.
+        """
+        checkpoint: dict[str, Any] = CheckpointLoader.load_checkpoint(
+            filename, map_location
         )
+        checkpoint_io.state_dict_of(checkpoint)  # There must be some.
         if self._resuming:
-            checkpoint_io.require_resumable(checkpoint, filename)
+            check_state(self, checkpoint, filename)
             self._resumed_meta = checkpoint['meta']
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        weights = checkpoint_io.state_dict_of(checkpoint)
+        for pattern, text in revise_keys:
+            weights = {
+                re.sub(pattern, text, name): value
+                for name, value in weights.items()
+            }
+        self._fill(weights, filename, strict)
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
         test = self._test_loop
         if test is not None and not isinstance(test, dict):
             meta = checkpoint.get('meta') or {}
@@ -103,6 +145,41 @@ class ContrastRunner(Runner):
                     (repr(filename), 'test_dataloader'),
                 )
         return checkpoint
+
+    def _fill(
+        self, weights: Mapping[str, Tensor], source: str, strict: bool
+    ) -> None:
+        model = bare_model(self)
+        if self._resuming:
+            fit_state(model, weights, source)
+            return
+        needed: tuple[str, ...] = WHOLE
+        if self._for_training and not strict:
+            ours = hasattr(model, 'needs')
+            needed = tuple(
+                f'{name}.'
+                for name, _ in model.named_children()
+                if name == 'backbone'
+                or (ours and any(w.startswith(f'{name}.') for w in weights))
+            )
+        fit = checkpoint_io.load_into(
+            model,
+            weights,
+            source,
+            needed=needed,
+            allow_extra=('*',),
+            partial=self.cfg.get('allow_partial', False),
+            mend=MEND if self._for_training else '',
+        )
+        level = logging.WARNING if fit.stays() else logging.INFO
+        self.logger.log(level, f'{source}: {fit.report()}.')
+
+    def _init_model_weights(self) -> None:
+        model, cfg = bare_model(self), self.cfg
+        hooked = any(isinstance(h, VerifyPretrainedHook) for h in self.hooks)
+        ours = hasattr(model, 'needs') and not hooked
+        with verified(model, ours, cfg.get('allow_partial', False)):
+            super()._init_model_weights()
 
     def save_checkpoint(
         self,

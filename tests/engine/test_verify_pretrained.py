@@ -265,7 +265,7 @@ def test_two_modules_may_share_a_file(tmp_path, capsys):
     model = nn.ModuleDict({'backbone': backbone, 'head': head})
     backbone.init_weights()
     head.init_weights()
-    runner = SimpleNamespace(model=model, _has_loaded=False)
+    runner = SimpleNamespace(model=model, _has_loaded=False, cfg={})
     hook = VerifyPretrainedHook(allow_missing=['norm.*'])
     hook.before_run(runner)
     hook.before_train(runner)

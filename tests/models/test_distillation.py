@@ -4,10 +4,13 @@ import copy
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from mmmoco.apis import get_model
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.checkpoint_io import CheckpointError
 from mmmoco.registry import MODELS
 
 VIEWS = dict(
@@ -246,8 +249,11 @@ def test_teacher_from_a_file(tmp_path):
 
     del state['backbone.layers.1.attn.qkv.weight']
     torch.save({'state_dict': state}, path)
-    with pytest.raises(ValueError, match=r'layers\.1\.attn\.qkv\.weight'):
-        build(teacher=vit(24, 14, 84, init_cfg=init))
+    cfg = dict(type='Distillation', backbone=vit(16, 16, 96))
+    cfg['teacher'] = vit(24, 14, 84, init_cfg=init)
+    missing = r'model\.teacher: .*1 missing.*layers\.1\.attn\.qkv\.weight'
+    with pytest.raises(CheckpointError, match=missing):
+        get_model(Config(dict(model=cfg)))
 
 
 def test_a_real_run_without_the_update_hooks(small_config, runner_of):

@@ -10,6 +10,7 @@ of this package and for every caller in mmengine, mmpretrain, mmdet and mmseg:
   resume, ``load_from``, ``init_cfg=dict(type='Pretrained')``, the publishing
   of checkpoints and the Python APIs of the other libraries.
 - ``mmengine.runner.checkpoint.load_url``, which downloads and unpickles.
+- ``_load_checkpoint_with_prefix`` there, which asserts that the prefix exists.
 - the local loader of ``CheckpointLoader``, for messages that name the mend.
 - ``save_checkpoint`` in ``mmengine.runner`` (``Runner``, ``CheckpointHook``),
   for local paths; other storage goes on to mmengine's.
@@ -25,20 +26,23 @@ of this package and for every caller in mmengine, mmpretrain, mmdet and mmseg:
 deletes old checkpoints before it saves the new one; ours does not.
 """
 
+from .fitting import Fit, load_into
 from .installing import install, uninstall
 from .latest import any_numbered, find_latest, require_resumable
 from .reading import CheckpointError, UnsafeCheckpointError, read
-from .states import load_into, state_dict_of
+from .states import read_weights, state_dict_of
 from .writing import remove_leftovers, write, write_bytes, write_text
 
 __all__ = [
     'CheckpointError',
+    'Fit',
     'UnsafeCheckpointError',
     'any_numbered',
     'find_latest',
     'install',
     'load_into',
     'read',
+    'read_weights',
     'remove_leftovers',
     'require_resumable',
     'state_dict_of',

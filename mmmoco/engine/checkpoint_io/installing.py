@@ -24,6 +24,7 @@ from .reading import (
     UnsafeCheckpointError,
     read_any,
 )
+from .states import read_weights
 from .writing import remove_leftovers, write, write_text
 
 _save_elsewhere = theirs.save_checkpoint
@@ -43,6 +44,7 @@ def install() -> None:
     try:
         _replace(theirs, '_safe_torch_load', _read_for_mmengine)
         _replace(theirs, 'load_url', _load_url)
+        _replace(theirs, '_load_checkpoint_with_prefix', _load_below)
         _replace_local_loader()
         for name in ('', '.runner', '.checkpoint'):
             module = import_module(f'mmengine.runner{name}')
@@ -96,6 +98,12 @@ def _read_for_mmengine(
     weights_only: bool | None = None,
 ) -> Any:
     return read_any(file, map_location)
+
+
+def _load_below(
+    prefix: str, filename: str, map_location: MapLocation = None
+) -> dict[str, Any]:
+    return read_weights(filename, f'{prefix.rstrip(".")}.', map_location)
 
 
 def _load_url(

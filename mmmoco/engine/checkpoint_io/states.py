@@ -1,14 +1,14 @@
-"""Take the weights out of a checkpoint and put all of them into a module."""
+"""Take the weights out of a checkpoint."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from typing import Any
 
-from mmengine.model import is_model_wrapper
-from torch import Tensor, nn
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
 
-from .reading import CheckpointError
+from .fitting import few, layout_of
+from .reading import CheckpointError, MapLocation, PathLike, read
 
 
 def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         if not (isinstance(name, str) and isinstance(value, Tensor))
     ]
     if strangers or not inner:
-        found = f'no tensors: {_few(strangers)}' if inner else 'it is empty'
+        found = f'no tensors: {few(strangers)}' if inner else 'it is empty'
         raise CheckpointError(
             "No weights found under 'state_dict', under 'model' or at the top "
             f'of the checkpoint ({found}).'
@@ -52,89 +52,35 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return weights
 
 
-def load_into(
-    module: nn.Module,
-    state_dict: Mapping[str, Tensor],
-    *,
-    allow_missing: Iterable[str] = (),
-    allow_unexpected: Iterable[str] = (),
-) -> None:
-    """Load weights strictly: every key on both sides, in its shape.
+def read_weights(
+    path: PathLike, prefix: str = '', map_location: MapLocation = 'cpu'
+) -> dict[str, Tensor]:
+    """Read the weights of a file, or of one in the cache of a URL.
 
     Args:
-        module: What is filled; half filled when the load fails.
-        state_dict: Its weights, from :func:`state_dict_of`.
-        allow_missing: Shell patterns (``head.*``) of keys that the weights
-            may lack; they keep their values.
-        allow_unexpected: Patterns of keys that the module may lack; they are
-            left out.
+        path: File, or a URL that mmengine loads.
+        prefix: Take those below it, and leave it out of their names.
+        map_location: As for ``torch.load``.
 
     Raises:
-        CheckpointError: Anything else differs; lists all of it.
+        FileNotFoundError: There is no such file.
+        CheckpointError: It cannot be read, or has nothing below the prefix.
     """
-    target: Any = module.module if is_model_wrapper(module) else module
-    missing, unexpected, misshapen = _load(target, state_dict)
-    missing = _outside(missing, allow_missing)
-    unexpected = _outside(unexpected, allow_unexpected)
-    groups = [
-        ('missing in the checkpoint', missing),
-        ('unknown to the module', unexpected),
-        ('of another shape (checkpoint, module)', misshapen),
-    ]
-    lines = [
-        f'  {len(names)} {title}:\n    ' + '\n    '.join(names)
-        for title, names in groups
-        if names
-    ]
-    if lines:
-        raise CheckpointError(
-            f'The weights do not fit {type(target).__name__} '
-            f'({len(state_dict)} keys given):\n' + '\n'.join(lines)
-        )
-
-
-def _load(
-    module: nn.Module, state_dict: Mapping[str, Tensor]
-) -> tuple[list[str], list[str], list[str]]:
-    # The module itself says what is missing: it may rename or resize while
-    # loading. Only wrong shapes make it raise without the rest of the list.
-    try:
-        result = module.load_state_dict(state_dict, strict=False)
-    except RuntimeError as error:
-        own = {name: value.shape for name, value in _tensors(module)}
-        misshapen = {
-            name: f'{name} {tuple(value.shape)}, {tuple(own[name])}'
-            for name, value in state_dict.items()
-            if name in own and value.shape != own[name]
-        }
-        if not misshapen:
-            raise CheckpointError(str(error)) from error
-        rest = {
-            name: value
-            for name, value in state_dict.items()
-            if name not in misshapen
-        }
-        result = module.load_state_dict(rest, strict=False)
+    if '://' in str(path):
+        content = CheckpointLoader.load_checkpoint(str(path), map_location)
     else:
-        misshapen = {}
-    missing = [name for name in result.missing_keys if name not in misshapen]
-    return missing, list(result.unexpected_keys), list(misshapen.values())
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, value in module.state_dict().items():
-        if isinstance(value, Tensor):
-            yield name, value
-
-
-def _outside(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    allowed = tuple(patterns)
-    return [
-        name
-        for name in names
-        if not any(fnmatchcase(name, pattern) for pattern in allowed)
-    ]
-
-
-def _few(names: list[str]) -> str:
-    return ', '.join(names[:5]) + (' …' if len(names) > 5 else '')
+        content = read(path, map_location)
+    weights = state_dict_of(content)
+    if not prefix:
+        return weights
+    found = {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
+    if not found:
+        raise CheckpointError(
+            f'{path} holds nothing below prefix={prefix!r}; '
+            f'{layout_of(list(weights))}.'
+        )
+    return found

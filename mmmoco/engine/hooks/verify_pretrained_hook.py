@@ -1,14 +1,15 @@
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.checkpoint_io.fitting import named
+from mmmoco.engine.pretrained import pretrained_modules, source_of
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import HOOKS
 
@@ -17,10 +18,10 @@ from mmmoco.registry import HOOKS
 class VerifyPretrainedHook(Hook):
     """Check before the first iteration that weights were really loaded.
 
-    OpenMMLab only warns when a ``Pretrained`` checkpoint does not fit, and
-    trains on from random weights. This hook compares every module that has
-    ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix=…)`` with its
-    file, tensor by tensor; a file behind a URL as torch's cache has it.
+    Our runner sees that names and shapes of a ``Pretrained`` file fit; this
+    hook holds it to every tensor and its values. It compares every module
+    that has ``init_cfg=dict(type='Pretrained', checkpoint=…, prefix=…)`` with
+    its file; a file behind a URL as torch's cache has it.
     Modules with the same file and prefix share its keys: ``layer4`` of a C4
     detector is in its RoI head. A resumed run is not compared: its weights
     have moved on.
@@ -74,16 +75,16 @@ class VerifyPretrainedHook(Hook):
         """Compare every pre-trained module with its file.
 
         Raises:
-            CheckpointError: If they differ; lists all that does.
+            CheckpointError: If they differ; says what does.
         """
-        if runner._has_loaded:
+        if runner._has_loaded or runner.cfg.get('allow_partial'):
             return
         found = list(pretrained_modules(bare_model(runner)))
         for name, module, init in found:
             others = [
                 other
                 for _, other, theirs in found
-                if other is not module and _source(theirs) == _source(init)
+                if other is not module and source_of(theirs) == source_of(init)
             ]
             self.verify(name, module, init, others)
 
@@ -106,87 +107,41 @@ class VerifyPretrainedHook(Hook):
             The number of tensors that were compared.
 
         Raises:
-            CheckpointError: If they differ; lists all that does.
+            CheckpointError: If they differ; says what does.
         """
-        path, prefix = _source(init)
-        theirs = {
-            key.removeprefix(prefix): value
-            for key, value in _weights(path).items()
-            if key.startswith(prefix)
-        }
+        path, prefix = source_of(init)
+        theirs = checkpoint_io.read_weights(path, prefix)
         own: dict[str, Tensor] = module.state_dict()
         elsewhere = {key for other in others for key in other.state_dict()}
-        shared = [key for key in own if key in theirs]
-        reshaped = [k for k in shared if own[k].shape != theirs[k].shape]
-        missing = [
-            k
-            for k in own
-            if k not in theirs and not k.endswith('num_batches_tracked')
+        fit = checkpoint_io.Fit.of(own, theirs)
+        fit.extra = [key for key in fit.extra if key not in elsewhere]
+        problems = fit.problems(
+            allow_missing=self.allow_missing,
+            allow_extra=self.allow_unexpected,
+            allow_reshaped=self.allow_reshaped,
+        )
+        shared = [
+            key for key in own if key in theirs and key not in fit.reshaped
         ]
-        groups = {
-            'missing in the file': _outside(missing, self.allow_missing),
-            'unknown to the model': _outside(
-                [k for k in theirs if k not in own and k not in elsewhere],
-                self.allow_unexpected,
-            ),
-            'of another shape': _outside(reshaped, self.allow_reshaped),
-            'of other values': [
-                key
-                for key in shared
-                if key not in reshaped
-                and not torch.equal(
-                    own[key].cpu(), theirs[key].to(own[key].dtype)
-                )
-            ],
-        }
-        lines = [
-            f'  {len(keys)} {title}: {", ".join(keys)}'
-            for title, keys in groups.items()
-            if keys
+        moved = [
+            key
+            for key in shared
+            if not torch.equal(own[key].cpu(), theirs[key].to(own[key].dtype))
         ]
-        if lines:
+        problems += named({'of other values': moved})
+        if problems:
             raise checkpoint_io.CheckpointError(
-                f'model.{name} does not hold the weights of {path} (prefix '
-                f'{prefix!r}):\n' + '\n'.join(lines) + '\nGive the backbone '
-                'of the pre-training config and its prefix, or name keys '
-                'that may differ in VerifyPretrainedHook.'
+                f'model.{name} does not hold the weights of {path} '
+                f'(prefix={prefix!r}): {"; ".join([fit.counts(), *problems])}'
+                '. Give the backbone of the pre-training config and its '
+                'prefix, or name keys that may differ in '
+                'VerifyPretrainedHook.'
             )
-        count = len(shared) - len(reshaped)
-        new = f'; new: {", ".join(missing)}' if missing else ''
-        resized = f'; resized: {", ".join(reshaped)}' if reshaped else ''
+        new = [key for key in fit.stays() if key not in fit.reshaped]
+        more = f'; resized: {", ".join(fit.reshaped)}' if fit.reshaped else ''
+        more += f'; new: {", ".join(new)}' if new else ''
         print_log(
-            f'{name}: all {count} tensors equal those of {path}{resized}'
-            f'{new}.',
+            f'{name}: all {len(shared)} tensors equal those of {path}{more}.',
             logger='current',
         )
-        return count
-
-
-def _source(init: Any) -> tuple[str, str]:
-    """Return file and prefix; the prefix with its dot, or empty."""
-    prefix = init.get('prefix') or ''
-    return init['checkpoint'], f'{prefix.rstrip(".")}.' if prefix else ''
-
-
-def _weights(path: str) -> dict[str, Tensor]:
-    if '://' not in path:
-        return checkpoint_io.state_dict_of(checkpoint_io.read(path))
-    # The model has just been loaded from there: it is in torch's cache.
-    checkpoint_io.install()
-    loaded = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    return checkpoint_io.state_dict_of(loaded)
-
-
-def pretrained_modules(
-    model: nn.Module,
-) -> Iterator[tuple[str, nn.Module, Any]]:
-    """Yield name, module and config of everything that loads a file."""
-    for name, module in model.named_modules():
-        configs = getattr(module, 'init_cfg', None) or []
-        for init in configs if isinstance(configs, list) else [configs]:
-            if init.get('type') == 'Pretrained':
-                yield name, module, init
-
-
-def _outside(keys: list[str], patterns: tuple[str, ...]) -> list[str]:
-    return [k for k in keys if not any(fnmatchcase(k, p) for p in patterns)]
+        return len(shared)

@@ -144,17 +144,8 @@ class Distillation(BaseModel):
         return self
 
     def init_weights(self) -> None:
-        """Initialise; see that the teacher's file held all its weights.
-
-        Raises:
-            ValueError: If it lacked some.
-        """
-        if (self.teacher.init_cfg or {}).get('type') == 'Pretrained':
-            if not self.teacher.is_init:
-                # What the file lacks would silently stay random.
-                for parameter in self.teacher.parameters():
-                    parameter.fill_(float('nan'))
-        else:
+        """Initialise; say if the teacher has no file."""
+        if (self.teacher.init_cfg or {}).get('type') != 'Pretrained':
             print_log(
                 'The teacher has random weights: nothing is learnt from it. '
                 "Name its file in model.teacher.init_cfg=dict(type='"
@@ -163,18 +154,6 @@ class Distillation(BaseModel):
                 level=logging.WARNING,
             )
         super().init_weights()
-        missing = [
-            name
-            for name, parameter in self.teacher.named_parameters()
-            if parameter.isnan().any()
-        ]
-        if missing:
-            raise ValueError(
-                f'{self.teacher.init_cfg["checkpoint"]!r} does not fit the '
-                f'teacher: {len(missing)} of its tensors are missing or have '
-                f'another shape, the first is {missing[0]!r}. Check '
-                'model.teacher and the prefix in its init_cfg.'
-            )
 
     def teacher_view(self, x: Tensor) -> Tensor:
         """Return the images as the teacher needs them.

@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,6 +59,22 @@ class Queue(Dictionary):
         self._known = 0, self.ptr, self.ptr._version
         if exclude_same_image:
             self.register_buffer('ids', torch.full((size,), -1))
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, *args: Any
+    ) -> None:
+        """Refuse a slot that the queue does not have."""
+        slot = state_dict.get(f'{prefix}ptr')
+        if (
+            slot is not None
+            and slot.shape == self.ptr.shape
+            and not (slot.dtype == torch.long and 0 <= int(slot) < self.size)
+        ):
+            args[-1].append(
+                f'{prefix}ptr is {slot.item()}, the queue has the slots 0 to '
+                f'{self.size - 1}'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def lookup(self, k: Tensor, ids: Tensor) -> Candidates:
         """The query's own key is the positive, the stored ones negatives."""

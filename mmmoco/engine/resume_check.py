@@ -1,0 +1,453 @@
+"""Whether a checkpoint is the state of a run like this one.
+
+All of it is checked before any of it is used: what mmengine would take
+without a word (a negative iteration, a schedule with a text for its step)
+ends with one line that names the place.
+"""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor, nn
+
+from .checkpoint_io import CheckpointError, load_into, require_resumable
+from .unwrap import bare_model
+
+#: mmengine's end of a schedule without one; no run has more iterations.
+MOST = 10**9
+#: Of a rate, a factor, a penalty.
+LARGEST = 1e6
+
+_MEND = (
+    'Resume from an older checkpoint, or take the weights alone: --load-from.'
+)
+_PROCESSES = ('processes', 'batch', 'accumulation', 'epoch_length')
+
+
+class _UnfitError(ValueError):
+    """What is wrong, without the file and the mend."""
+
+
+def check_state(
+    runner: Runner, checkpoint: dict[str, Any], source: str
+) -> None:
+    """Hold everything but the weights against the run that resumes.
+
+    Args:
+        runner: Ready to train.
+        checkpoint: What the file holds; nothing of it is used yet.
+        source: Name of the file.
+
+    Raises:
+        CheckpointError: In one line, naming the first place that is wrong.
+    """
+    require_resumable(checkpoint, source)
+    try:
+        _check_meta(runner, checkpoint['meta'])
+        _check_hub(checkpoint['message_hub'], checkpoint['meta'])
+        _check_optimizers(runner, checkpoint)
+        _check_schedules(runner, checkpoint)
+    except _UnfitError as error:
+        raise CheckpointError(
+            f'{source} cannot be resumed from: {error}. {_MEND}'
+        ) from None
+
+
+def fit_state(
+    model: nn.Module, weights: Mapping[str, Tensor], source: str
+) -> None:
+    """Load the weights of a run: all of them, no others, all finite.
+
+    Raises:
+        CheckpointError: In one line, with the numbers.
+    """
+    own = model.state_dict()
+    for name, value in weights.items():
+        mine = own.get(name)
+        if not isinstance(mine, Tensor):
+            continue
+        if value.dtype != mine.dtype and not (
+            value.is_floating_point() and mine.is_floating_point()
+        ):
+            raise CheckpointError(
+                f'{source} cannot be resumed from: {name} is '
+                f'{value.dtype}, in this model {mine.dtype}. {_MEND}'
+            )
+        if not _finite(value) and _finite(mine):
+            count = int((~torch.isfinite(value)).sum())
+            raise CheckpointError(
+                f'{source} cannot be resumed from: {count} of '
+                f'{value.numel()} values of {name} are not finite. {_MEND}'
+            )
+    load_into(
+        model,
+        weights,
+        source,
+        mend='A run resumes with the model that it began with. Set the config '
+        'back, or take the weights alone: --load-from.',
+    )
+
+
+# meta
+
+
+def _check_meta(runner: Runner, meta: Mapping[str, Any]) -> None:
+    epoch = _whole(meta['epoch'], 'meta.epoch')
+    done = _whole(meta['iter'], 'meta.iter')
+    if 'seed' not in meta:
+        raise _UnfitError('meta.seed is missing')
+    if meta['seed'] is not None:
+        _whole(meta['seed'], 'meta.seed', high=2**32 - 1)
+    processes = meta.get('processes')  # Older versions did not write it.
+    if processes is None:
+        return
+    if not isinstance(processes, Mapping):
+        _refuse(processes, 'meta.processes', 'numbers by name')
+    for name in _PROCESSES:
+        low = int(name in ('processes', 'accumulation'))
+        place = f'meta.processes.{name}'
+        _whole(processes.get(name), place, low=low)
+    length = processes['epoch_length']
+    by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    if length and by_epoch and not 0 <= done - epoch * length <= length:
+        raise _UnfitError(
+            f'meta.epoch={epoch} and meta.iter={done} do not belong together '
+            f'in a run by epochs of {length} iterations'
+        )
+
+
+# message_hub
+
+
+def _check_hub(hub: Any, meta: Mapping[str, Any]) -> None:
+    if not isinstance(hub, Mapping):
+        _refuse(hub, 'message_hub', 'a dictionary')
+    parts = []
+    for name in ('log_scalars', 'runtime_info', 'resumed_keys'):
+        part = hub.get(name)
+        if not isinstance(part, Mapping):
+            _refuse(part, f'message_hub.{name}', 'a dictionary')
+        for key in part:
+            if not isinstance(key, str):
+                _refuse(key, f'a name in message_hub.{name}', 'text')
+        parts.append(part)
+    scalars, info, resumed = parts
+    for name, value in scalars.items():
+        _check_history(value, f'message_hub.log_scalars.{name}')
+    for name, value in resumed.items():
+        if not isinstance(value, bool):
+            _refuse(value, f'message_hub.resumed_keys.{name}', 'True or False')
+    for name in ('iter', 'epoch', 'max_iters', 'max_epochs'):
+        if name in info:
+            _whole(info[name], f'message_hub.runtime_info.{name}')
+    for name in ('iter', 'epoch'):
+        # Written before and after the same iteration.
+        if name in info and not 0 <= meta[name] - info[name] <= 1:
+            raise _UnfitError(
+                f'meta.{name}={meta[name]} does not belong to '
+                f'message_hub.runtime_info.{name}={info[name]}'
+            )
+    kept = info.get('kept_checkpoints', [])
+    if not isinstance(kept, list | tuple):
+        place = 'message_hub.runtime_info.kept_checkpoints'
+        _refuse(kept, place, 'a list of names')
+
+
+def _check_history(value: Any, place: str) -> None:
+    if not isinstance(value, HistoryBuffer):
+        _refuse(value, place, 'a history')
+    try:
+        values, counts = value.data
+        good = values.shape == counts.shape and values.ndim == 1
+        good = good and all(x.dtype.kind in 'biuf' for x in (values, counts))
+        good = good and isinstance(value.max_length, int)
+    except (AttributeError, TypeError, ValueError):
+        good = False
+    if not good:
+        _refuse(value, place, 'a history of numbers')
+
+
+# optimizer
+
+
+def _check_optimizers(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    wrapper, state = runner.optim_wrapper, checkpoint['optimizer']
+    if not isinstance(state, Mapping):
+        _refuse(state, 'optimizer', 'a dictionary')
+    strict = hasattr(bare_model(runner), 'needs')
+    done = checkpoint['meta']['iter']
+    if isinstance(wrapper, OptimWrapperDict):
+        for name, one in wrapper.optim_wrappers.items():
+            if not isinstance(state.get(name), Mapping):
+                _refuse(state.get(name), f'optimizer.{name}', 'a dictionary')
+            _check_optimizer(
+                one, state[name], f'optimizer.{name}', done, strict
+            )
+    elif isinstance(wrapper, OptimWrapper):
+        _check_optimizer(wrapper, state, 'optimizer', done, strict)
+
+
+def _check_optimizer(
+    wrapper: OptimWrapper,
+    state: Mapping[str, Any],
+    place: str,
+    done: int,
+    strict: bool,
+) -> None:
+    optimizer = wrapper.optimizer
+    own = wrapper.state_dict()
+    for name in ('param_groups', 'state'):
+        if name not in state:
+            raise _UnfitError(f'{place}.{name} is missing')
+    groups = state['param_groups']
+    if not isinstance(groups, list):
+        _refuse(groups, f'{place}.param_groups', 'a list')
+    if len(groups) != len(own['param_groups']):
+        raise _UnfitError(
+            f'{place}.param_groups has {len(groups)} groups of parameters, '
+            f'this run {len(own["param_groups"])}'
+        )
+    for number, (group, mine) in enumerate(
+        zip(groups, own['param_groups'], strict=True)
+    ):
+        _check_group(group, mine, f'{place}.param_groups[{number}]')
+    for name, value in own.items():
+        if name not in ('param_groups', 'state') and name in state:
+            _like(state[name], value, f'{place}.{name}')
+    skipped = state.get('skipped_steps', 0)
+    steps = done // getattr(wrapper, '_accumulative_counts', 1) - skipped
+    _check_moments(optimizer, state['state'], f'{place}.state', steps, strict)
+
+
+def _check_group(group: Any, mine: dict[str, Any], place: str) -> None:
+    if not isinstance(group, dict):
+        _refuse(group, place, 'a dictionary')
+    for name, value in mine.items():
+        if name == 'params':
+            if group.get(name) != value:
+                found = group.get(name)
+                count = len(found) if isinstance(found, list) else found
+                raise _UnfitError(
+                    f'{place}.params names {count} parameters, or others than '
+                    f'the {len(value)} of this run'
+                )
+        elif value is None or isinstance(value, bool):
+            # A way to compute. Which there are depends on torch's version.
+            if not isinstance(group.get(name), bool | None):
+                _refuse(group[name], f'{place}.{name}', 'True or False')
+            if group.get(name) is None:
+                group[name] = value
+        elif name not in group:
+            raise _UnfitError(f'{place}.{name} is missing')
+        else:
+            _like(group[name], value, f'{place}.{name}')
+            share = name in ('momentum', 'dampening', 'alpha', 'betas')
+            values = group[name] if name == 'betas' else [group[name]]
+            if share and any(v > 1 for v in values):
+                _refuse(group[name], f'{place}.{name}', 'at most 1')
+
+
+def _check_moments(
+    optimizer: torch.optim.Optimizer,
+    state: Any,
+    place: str,
+    steps: int,
+    strict: bool,
+) -> None:
+    if not isinstance(state, Mapping):
+        _refuse(state, place, 'a dictionary')
+    known: set[int] = set()
+    lacking = []
+    for group in optimizer.param_groups:
+        kept = _kept_by(optimizer, group)
+        for parameter in group['params']:
+            number = len(known)
+            known.add(number)
+            where = f'{place}[{number}]'
+            if number in state:
+                _check_moment(state[number], kept, parameter, where)
+            elif kept and parameter.requires_grad:
+                lacking.append(number)
+    strangers = [number for number in state if number not in known]
+    if strangers:
+        raise _UnfitError(
+            f'{place} knows a parameter {strangers[0]!r}; this run has '
+            f'{len(known)}'
+        )
+    # Other libraries have parameters that their losses do not reach.
+    if steps > 0 and lacking and (strict or not state):
+        raise _UnfitError(
+            f'{place} lacks {len(lacking)} of {len(known)} parameters, the '
+            f'first is number {lacking[0]}'
+        )
+
+
+def _check_moment(
+    moment: Any, kept: dict[str, Any] | None, parameter: Tensor, place: str
+) -> None:
+    if not isinstance(moment, Mapping):
+        _refuse(moment, place, 'a dictionary')
+    for name, value in moment.items():
+        where = f'{place}.{name}'
+        if isinstance(value, Tensor):
+            if not _finite(value):
+                raise _UnfitError(f'{where} has values that are not finite')
+            if str(name).endswith('_sq') and bool((value < 0).any()):
+                raise _UnfitError(f'{where} has negative squares')
+    for name, mine in (kept or {}).items():
+        where = f'{place}.{name}'
+        if name not in moment:
+            raise _UnfitError(f'{where} is missing')
+        value = moment[name]
+        if isinstance(mine, Tensor) and mine.dim():
+            if not isinstance(value, Tensor):
+                _refuse(value, where, 'a tensor')
+            if value.shape != parameter.shape:
+                raise _UnfitError(
+                    f'{where} has the shape {tuple(value.shape)}, its '
+                    f'parameter {tuple(parameter.shape)}'
+                )
+            if not value.is_floating_point():
+                _refuse(value.dtype, where, 'of floating point')
+        elif mine is not None:  # A count of steps.
+            if isinstance(value, Tensor) and value.numel() == 1:
+                value = value.item()
+            _number(value, where, high=MOST)
+
+
+def _kept_by(
+    optimizer: torch.optim.Optimizer, group: dict[str, Any]
+) -> dict[str, Any] | None:
+    """See what the optimizer keeps for a parameter, on one of its kind."""
+    device = group['params'][0].device if group['params'] else 'cpu'
+    parameter = nn.Parameter(torch.zeros(2, 3, device=device))
+    parameter.grad = torch.zeros_like(parameter)
+    known = inspect.signature(type(optimizer)).parameters
+    settings = {name: v for name, v in group.items() if name in known}
+    settings['params'] = [parameter]
+    try:
+        twin = type(optimizer)(**settings)
+        twin.step()
+    except (TypeError, RuntimeError, ValueError):
+        return None  # One of another library that needs more than this.
+    kept: dict[str, Any] = twin.state[parameter]
+    shapes = {(2, 3), ()}
+    tensors = [v for v in kept.values() if isinstance(v, Tensor)]
+    whole = all(tuple(value.shape) in shapes for value in tensors)
+    return kept if whole else None
+
+
+# param_schedulers
+
+
+def _check_schedules(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    if runner.param_schedulers is None:
+        return
+    runner.param_schedulers = runner.build_param_scheduler(
+        runner.param_schedulers
+    )
+    place = 'param_schedulers'
+    saved = checkpoint.get(place)
+    if not isinstance(saved, list | dict):
+        _refuse(saved, place, 'a list of schedules')
+    own = runner.param_schedulers
+    if isinstance(own, dict):
+        if not isinstance(saved, dict) or saved.keys() != own.keys():
+            raise _UnfitError(f'{place} is not of the optimizers {list(own)}')
+        for name in own:
+            _check_list(saved[name], own[name], f'{place}.{name}')
+    else:
+        _check_list(saved, own, place)
+
+
+def _check_list(saved: Any, own: list[Any], place: str) -> None:
+    if not isinstance(saved, list):
+        _refuse(saved, place, 'a list of schedules')
+    if len(saved) != len(own):
+        raise _UnfitError(
+            f'{place} has {len(saved)} schedules, this run has {len(own)}'
+        )
+    for number, (theirs, schedule) in enumerate(zip(saved, own, strict=True)):
+        where = f'{place}[{number}]'
+        if not isinstance(theirs, dict):
+            _refuse(theirs, where, 'a dictionary')
+        mine = schedule.state_dict()
+        kind = type(schedule).__name__
+        for name in [*mine, *theirs]:
+            if name not in theirs:
+                raise _UnfitError(f'{where}.{name} is missing for {kind}')
+            if name not in mine:
+                raise _UnfitError(f'{where}.{name} is unknown to {kind}')
+            _like(theirs[name], mine[name], f'{where}.{name}', MOST)
+            # A file has dictionaries only; this is a Counter of milestones.
+            if isinstance(mine[name], Mapping):
+                theirs[name] = type(mine[name])(theirs[name])
+
+
+# Kinds
+
+
+def _like(value: Any, mine: Any, place: str, high: float = LARGEST) -> None:
+    """Refuse a value of another kind than that of this run."""
+    if mine is None or isinstance(mine, bool):
+        if type(value) is not type(mine):
+            _refuse(value, place, f'such as {mine}')
+    elif isinstance(mine, int):
+        _number(value, place, low=-1, high=max(high, MOST))
+    elif isinstance(mine, float):
+        _number(value, place, high=LARGEST)
+    elif isinstance(mine, str):
+        if value != mine:
+            _refuse(value, place, repr(mine))
+    elif isinstance(mine, Tensor):
+        if not (isinstance(value, Tensor) and value.shape == mine.shape):
+            _refuse(value, place, f'a tensor of shape {tuple(mine.shape)}')
+        if not _finite(value):
+            raise _UnfitError(f'{place} has values that are not finite')
+    elif isinstance(mine, Mapping):
+        if not isinstance(value, Mapping):
+            _refuse(value, place, 'a dictionary')
+        if value.keys() != mine.keys():
+            raise _UnfitError(
+                f'{place} has {list(value)} where this run has {list(mine)}'
+            )
+        for name, one in value.items():
+            _like(one, mine[name], f'{place}.{name}', high)
+    elif isinstance(mine, list | tuple):
+        if not isinstance(value, list | tuple) or len(value) != len(mine):
+            _refuse(value, place, f'a list of {len(mine)} values')
+        for number, (one, own) in enumerate(zip(value, mine, strict=True)):
+            _like(one, own, f'{place}[{number}]', high)
+
+
+def _whole(value: Any, place: str, low: int = 0, high: int = MOST) -> int:
+    good = isinstance(value, int) and not isinstance(value, bool)
+    if not (good and low <= value <= high):
+        _refuse(value, place, f'a whole number from {low} to {high}')
+    return int(value)
+
+
+def _number(
+    value: Any, place: str, low: float = 0.0, high: float = LARGEST
+) -> None:
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (good and math.isfinite(value) and low <= value <= high):
+        _refuse(value, place, f'a number from {low:g} to {high:g}')
+
+
+def _finite(value: Tensor) -> bool:
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())
+
+
+def _refuse(value: Any, place: str, wanted: str) -> NoReturn:
+    shown = repr(value)
+    if len(shown) > 60 or isinstance(value, Tensor):
+        shown = f'a {type(value).__name__}'
+    raise _UnfitError(f'{place} is {shown}, not {wanted}')
