@@ -116,9 +116,9 @@ class Reshard:
             group['initial_lr'] = group.get('initial_lr', 0.0) * factor
         for scheduler in self._schedulers():
             if scheduler.param_name == 'lr':
-                scheduler.base_values = [
-                    value * factor for value in scheduler.base_values
-                ]
+                for name in ('base_values', '_last_value'):
+                    values = getattr(scheduler, name)
+                    setattr(scheduler, name, [v * factor for v in values])
         return f'Learning rate: {shown} multiplied by {factor:g}.'
 
     def _place(

@@ -17,6 +17,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from .checkpoint_io import CheckpointError, load_into, require_resumable
+from .reshard import describe_processes
 from .unwrap import bare_model
 
 #: mmengine's end of a schedule without one; no run has more iterations.
@@ -27,7 +28,6 @@ LARGEST = 1e6
 _MEND = (
     'Resume from an older checkpoint, or take the weights alone: --load-from.'
 )
-_PROCESSES = ('processes', 'batch', 'accumulation', 'epoch_length')
 
 
 class _UnfitError(ValueError):
@@ -37,7 +37,7 @@ class _UnfitError(ValueError):
 def check_state(
     runner: Runner, checkpoint: dict[str, Any], source: str
 ) -> None:
-    """Hold everything but the weights against the run that resumes.
+    """Hold what is no tensor against the run that resumes.
 
     Args:
         runner: Ready to train.
@@ -51,12 +51,34 @@ def check_state(
     try:
         _check_meta(runner, checkpoint['meta'])
         _check_hub(checkpoint['message_hub'], checkpoint['meta'])
+    except _UnfitError as error:
+        raise _refusal(source, error) from None
+
+
+def check_optimizers(
+    runner: Runner, checkpoint: dict[str, Any], source: str
+) -> None:
+    """Hold optimizers and schedules against those of the run.
+
+    Args:
+        runner: Ready to train, with a model that the weights fit.
+        checkpoint: What the file holds.
+        source: Name of the file.
+
+    Raises:
+        CheckpointError: In one line, naming the first place that is wrong.
+    """
+    try:
         _check_optimizers(runner, checkpoint)
         _check_schedules(runner, checkpoint)
     except _UnfitError as error:
-        raise CheckpointError(
-            f'{source} cannot be resumed from: {error}. {_MEND}'
-        ) from None
+        raise _refusal(source, error) from None
+
+
+def _refusal(source: str, problem: object) -> CheckpointError:
+    return CheckpointError(
+        f'{source} cannot be resumed from: {problem}. {_MEND}'
+    )
 
 
 def fit_state(
@@ -75,15 +97,13 @@ def fit_state(
         if value.dtype != mine.dtype and not (
             value.is_floating_point() and mine.is_floating_point()
         ):
-            raise CheckpointError(
-                f'{source} cannot be resumed from: {name} is '
-                f'{value.dtype}, in this model {mine.dtype}. {_MEND}'
-            )
+            problem = f'{name} is {value.dtype}, in this model {mine.dtype}'
+            raise _refusal(source, problem)
         if not _finite(value) and _finite(mine):
             count = int((~torch.isfinite(value)).sum())
-            raise CheckpointError(
-                f'{source} cannot be resumed from: {count} of '
-                f'{value.numel()} values of {name} are not finite. {_MEND}'
+            raise _refusal(
+                source,
+                f'{count} of {value.numel()} values of {name} are not finite',
             )
     load_into(
         model,
@@ -100,19 +120,15 @@ def fit_state(
 def _check_meta(runner: Runner, meta: Mapping[str, Any]) -> None:
     epoch = _whole(meta['epoch'], 'meta.epoch')
     done = _whole(meta['iter'], 'meta.iter')
-    if 'seed' not in meta:
-        raise _UnfitError('meta.seed is missing')
-    if meta['seed'] is not None:
-        _whole(meta['seed'], 'meta.seed', high=2**32 - 1)
+    _whole(meta.get('seed'), 'meta.seed', high=2**32 - 1)
     processes = meta.get('processes')  # Older versions did not write it.
     if processes is None:
         return
     if not isinstance(processes, Mapping):
         _refuse(processes, 'meta.processes', 'numbers by name')
-    for name in _PROCESSES:
-        low = int(name in ('processes', 'accumulation'))
-        place = f'meta.processes.{name}'
-        _whole(processes.get(name), place, low=low)
+    for name, now in describe_processes(runner).items():
+        low = int(now > 0 and name != 'epoch_length')
+        _whole(processes.get(name), f'meta.processes.{name}', low=low)
     length = processes['epoch_length']
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     if length and by_epoch and not 0 <= done - epoch * length <= length:
@@ -154,7 +170,9 @@ def _check_hub(hub: Any, meta: Mapping[str, Any]) -> None:
                 f'message_hub.runtime_info.{name}={info[name]}'
             )
     kept = info.get('kept_checkpoints', [])
-    if not isinstance(kept, list | tuple):
+    if not isinstance(kept, list | tuple) or not all(
+        isinstance(name, str) for name in kept
+    ):
         place = 'message_hub.runtime_info.kept_checkpoints'
         _refuse(kept, place, 'a list of names')
 
@@ -239,11 +257,11 @@ def _check_group(group: Any, mine: dict[str, Any], place: str) -> None:
                     f'the {len(value)} of this run'
                 )
         elif value is None or isinstance(value, bool):
-            # A way to compute. Which there are depends on torch's version.
+            # A way to compute, that of this run. Which there are depends on
+            # torch's version.
             if not isinstance(group.get(name), bool | None):
                 _refuse(group[name], f'{place}.{name}', 'True or False')
-            if group.get(name) is None:
-                group[name] = value
+            group[name] = value
         elif name not in group:
             raise _UnfitError(f'{place}.{name} is missing')
         else:
@@ -365,6 +383,8 @@ def _check_schedules(runner: Runner, checkpoint: dict[str, Any]) -> None:
             _check_list(saved[name], own[name], f'{place}.{name}')
     else:
         _check_list(saved, own, place)
+        if hasattr(bare_model(runner), 'needs'):
+            _check_values(saved, checkpoint['optimizer']['param_groups'])
 
 
 def _check_list(saved: Any, own: list[Any], place: str) -> None:
@@ -389,6 +409,24 @@ def _check_list(saved: Any, own: list[Any], place: str) -> None:
             # A file has dictionaries only; this is a Counter of milestones.
             if isinstance(mine[name], Mapping):
                 theirs[name] = type(mine[name])(theirs[name])
+
+
+def _check_values(
+    schedules: list[dict[str, Any]], groups: list[dict[str, Any]]
+) -> None:
+    """See that the optimizer has what the last schedule gave it."""
+    last = {each['param_name']: each['_last_value'] for each in schedules}
+    for name, values in last.items():
+        for number, (group, value) in enumerate(
+            zip(groups, values, strict=False)
+        ):
+            if name in group and not math.isclose(
+                group[name], value, rel_tol=1e-6, abs_tol=1e-12
+            ):
+                raise _UnfitError(
+                    f'optimizer.param_groups[{number}].{name} is '
+                    f'{group[name]}, but param_schedulers ends with {value}'
+                )
 
 
 # Kinds

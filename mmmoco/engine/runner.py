@@ -13,7 +13,11 @@ from mmmoco.engine.disk import survive, survive_in, survive_logging
 from mmmoco.engine.endings import note_training
 from mmmoco.engine.pretrained import verified
 from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
-from mmmoco.engine.resume_check import check_state, fit_state
+from mmmoco.engine.resume_check import (
+    check_optimizers,
+    check_state,
+    fit_state,
+)
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import OPTIMIZERS, RUNNERS
 
@@ -120,18 +124,20 @@ class ContrastRunner(Runner):
         checkpoint: dict[str, Any] = CheckpointLoader.load_checkpoint(
             filename, map_location
         )
-        checkpoint_io.state_dict_of(checkpoint)  # There must be some.
+        checkpoint_io.state_dict_of(checkpoint, filename)  # There are some?
         if self._resuming:
             check_state(self, checkpoint, filename)
             self._resumed_meta = checkpoint['meta']
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        weights = checkpoint_io.state_dict_of(checkpoint)
+        weights = checkpoint_io.state_dict_of(checkpoint, filename)
         for pattern, text in revise_keys:
             weights = {
                 re.sub(pattern, text, name): value
                 for name, value in weights.items()
             }
         self._fill(weights, filename, strict)
+        if self._resuming:
+            check_optimizers(self, checkpoint, filename)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         test = self._test_loop

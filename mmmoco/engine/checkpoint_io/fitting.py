@@ -253,8 +253,8 @@ def _seen(
     for message in messages:
         match = _SIZES.match(message)
         if match:
-            name, theirs, ours = match.groups()
-            reshaped[name] = f'({theirs}) for ({ours})'
+            name, there, here = match.groups()
+            reshaped[name] = f'({there}) for ({here})'
         else:
             faults.append(' '.join(message.split()))
     missing = [name for name in keys.missing_keys if name not in reshaped]

@@ -11,11 +11,17 @@ from .fitting import few, layout_of
 from .reading import CheckpointError, MapLocation, PathLike, read
 
 
-def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def state_dict_of(
+    checkpoint: Mapping[str, Any], source: str = 'the checkpoint'
+) -> dict[str, Tensor]:
     """Return the weights in a checkpoint, without the prefix ``module.``.
 
     They stand under ``state_dict`` (OpenMMLab, MoCo), under ``model`` (MAE,
     DINO, timm) or are the checkpoint itself.
+
+    Args:
+        checkpoint: What a file holds.
+        source: Its name, for the message.
 
     Raises:
         CheckpointError: There are none, or something else is among them.
@@ -37,7 +43,7 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         found = f'no tensors: {few(strangers)}' if inner else 'it is empty'
         raise CheckpointError(
             "No weights found under 'state_dict', under 'model' or at the top "
-            f'of the checkpoint ({found}).'
+            f'of {source} ({found}).'
         )
     weights = OrderedDict(
         (name.removeprefix('module.'), value) for name, value in inner.items()
@@ -70,7 +76,7 @@ def read_weights(
         content = CheckpointLoader.load_checkpoint(str(path), map_location)
     else:
         content = read(path, map_location)
-    weights = state_dict_of(content)
+    weights = state_dict_of(content, str(path))
     if not prefix:
         return weights
     found = {
