@@ -384,7 +384,8 @@ def _check_schedules(runner: Runner, checkpoint: dict[str, Any]) -> None:
     else:
         _check_list(saved, own, place)
         if hasattr(bare_model(runner), 'needs'):
-            _check_values(saved, checkpoint['optimizer']['param_groups'])
+            groups = checkpoint['optimizer']['param_groups']
+            _check_values(list(saved), groups)
 
 
 def _check_list(saved: Any, own: list[Any], place: str) -> None:
