@@ -779,7 +779,7 @@ def test_load_into_says_all_in_one_line():
     with pytest.raises(CheckpointError) as error:
         load_into(filled, state, 'a.pth')
     assert str(error.value) == (
-        'a.pth does not fit Sequential: 4 of 7 tensors fit; 2 missing in the '
+        'a.pth does not fit Sequential: 3 of 6 tensors fit; 2 missing in the '
         'file: 1.running_mean, 1.running_var; 1 of another shape: 0.weight '
         '(5, 2) for (3, 2); 2 unknown to the model: head.weight, head.bias.'
     )

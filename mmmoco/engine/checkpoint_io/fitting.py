@@ -14,8 +14,9 @@ from mmmoco.convert import recognise
 
 from .reading import CheckpointError
 
-#: Old files lack the batches that BatchNorm counted; they start at 0.
-COUNTERS = '*num_batches_tracked'
+#: Old files lack the batches that BatchNorm counted; they start at 0, and
+#: are not counted here.
+COUNTERS = ('*num_batches_tracked',)
 #: Names of a whole module.
 WHOLE = ('',)
 #: What turns other layouts into ours.
@@ -33,7 +34,7 @@ class Fit:
     """How the weights of a file fit a module, by the names of its tensors.
 
     Attributes:
-        own: All tensors of the module.
+        own: All tensors of the module but counters of BatchNorm.
         theirs: All of the file.
         missing: Those that the file lacks.
         reshaped: Those of another shape in the file, and both shapes.
@@ -51,6 +52,7 @@ class Fit:
     @classmethod
     def of(cls, own: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> 'Fit':
         """Compare names and shapes alone."""
+        own = {name: own[name] for name in outside(own, COUNTERS)}
         shapes = {
             name: f'{tuple(theirs[name].shape)} for {tuple(value.shape)}'
             for name, value in own.items()
@@ -61,7 +63,9 @@ class Fit:
             theirs=list(theirs),
             missing=[name for name in own if name not in theirs],
             reshaped=shapes,
-            extra=[name for name in theirs if name not in own],
+            extra=outside(
+                [name for name in theirs if name not in own], COUNTERS
+            ),
         )
 
     def stays(self, needed: tuple[str, ...] = WHOLE) -> list[str]:
@@ -69,7 +73,7 @@ class Fit:
         return [
             name
             for name in [*self.missing, *self.reshaped]
-            if name.startswith(needed) and not fnmatchcase(name, COUNTERS)
+            if name.startswith(needed)
         ]
 
     def problems(
@@ -152,8 +156,7 @@ def require(
     if not (nothing or fit.faults or (problems and not partial)):
         return
     text = f'{source} does not fit {what}: {fit.counts(needed)}'
-    guess = _reason(fit, needed)
-    lines = '; '.join([text, *problems, *guess])
+    lines = '; '.join([text, *(_reason(fit, needed) or problems)])
     raise CheckpointError(f'{lines}. {"" if nothing else mend}'.rstrip())
 
 
@@ -247,7 +250,10 @@ def watch(module: nn.Module) -> Iterator[list[Fit]]:
 def _seen(
     module: nn.Module, theirs: list[str], keys: Any, messages: list[str]
 ) -> Fit:
-    own = [n for n, v in module.state_dict().items() if isinstance(v, Tensor)]
+    own = outside(
+        (n for n, v in module.state_dict().items() if isinstance(v, Tensor)),
+        COUNTERS,
+    )
     reshaped: dict[str, str] = {}
     faults: list[str] = []
     for message in messages:
@@ -257,15 +263,17 @@ def _seen(
             reshaped[name] = f'({there}) for ({here})'
         else:
             faults.append(' '.join(message.split()))
-    missing = [name for name in keys.missing_keys if name not in reshaped]
-    extra = list(keys.unexpected_keys)
+    lacking = [name for name in keys.missing_keys if name not in reshaped]
+    missing, extra = (
+        outside(names, COUNTERS) for names in (lacking, keys.unexpected_keys)
+    )
     return Fit(own, [*theirs], missing, reshaped, extra, faults)
 
 
 def _reason(fit: Fit, needed: tuple[str, ...]) -> list[str]:
-    """Tell why not one tensor fits, if that can be seen."""
+    """Tell why not one name is in the file, if that can be seen."""
     asked = [name for name in fit.own if name.startswith(needed or WHOLE)]
-    if not asked or {*asked} - {*fit.missing, *fit.reshaped}:
+    if not asked or not fit.theirs or {*asked} - {*fit.missing}:
         return []
     layout = layout_of(fit.theirs)
     for name in fit.theirs:
