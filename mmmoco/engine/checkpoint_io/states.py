@@ -8,7 +8,8 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from .fitting import few, layout_of
-from .reading import CheckpointError, MapLocation, PathLike, read
+from .layouts import MapLocation
+from .reading import CheckpointError, PathLike, read
 
 
 def state_dict_of(
