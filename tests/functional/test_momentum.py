@@ -5,11 +5,37 @@ import torch
 
 from mmmoco.functional import check_momentum, ema_, momentum_at
 
+from ..comparison import Comparison, check
+
 
 def test_moves_by_equation_2():
     key, query = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -2.0])
     ema_([key], [query], 0.9)
     torch.testing.assert_close(key, torch.tensor([1.2, 1.6]))
+
+
+def all_comparisons(steps=2000, m=0.99):
+    """A key that follows a query which jumps, over a whole schedule."""
+    draws = torch.Generator().manual_seed(0)
+    key = torch.randn(500, generator=draws)
+    expected, worst = key.double(), 0.0
+    for step in range(steps):
+        query = torch.randn(500, generator=draws)
+        old = 1 - (1 - m) * (1 + math.cos(math.pi * (step + 1) / steps)) / 2
+        expected = old * expected + (1 - old) * query.double()
+        ema_([key], [query], momentum_at(m, 'cosine', (step + 1) / steps))
+        worst = max(worst, float((key.double() - expected).abs().max()))
+    yield Comparison(
+        'moving average, its m by the half cosine',
+        'the formula in double precision',
+        worst,
+        1e-5,
+        over=f'{steps} steps',
+    )
+
+
+def test_a_whole_training_of_the_average():
+    check(all_comparisons())
 
 
 def test_openmmlab_convention_is_refused_with_both_explained():

@@ -9,6 +9,7 @@ from torch import nn
 
 from mmmoco.registry import MODELS
 
+from ..comparison import check
 from . import ours, plain
 
 TAU, DIM, PATCH, SIDE, OUT, BATCH, STEPS = 0.2, 16, 4, 8, 8, 8, 3
@@ -251,13 +252,12 @@ def data(step, local=0):
     return {'inputs': inputs, 'ids': torch.arange(BATCH)}
 
 
-@pytest.mark.parametrize(
-    'weights',
-    [(1.0, 1.0, 1.0), (0.0, 2.0, 1.0), (1.0, 0.0, 0.5), (3.0, 1.0, 0.0)],
-)
-@pytest.mark.parametrize('local', [0, 3])
-def test_mmc(weights, local):
+WEIGHTS = [(1.0, 1.0, 1.0), (0.0, 2.0, 1.0), (1.0, 0.0, 0.5), (3.0, 1.0, 0.0)]
+
+
+def compare_mmc(weights, local):
     """Loss, gradients, student and teacher, step after step."""
+    seen = []
     names = ('rec_weight', 'pat_weight', 'cls_weight')
     model = build(**dict(zip(names, weights, strict=True)))
     paper = Paper(model, weights)
@@ -273,9 +273,11 @@ def test_mmc(weights, local):
         batch = data(step, local)
         if step:
             paper.move_teacher(plain.cosine_m(0.9, step, STEPS))
-        ours.close(
-            model.teacher.parameters(),
-            (p for module in paper.teacher for p in module.parameters()),
+        seen.append(
+            ours.close(
+                model.teacher.parameters(),
+                (p for module in paper.teacher for p in module.parameters()),
+            )
         )
         model.set_address(seed=0, step=step, rank=0)
         inputs = model.data_preprocessor(batch, True)['inputs']
@@ -283,16 +285,35 @@ def test_mmc(weights, local):
         loss = paper.loss(inputs, [f'local_{i + 1}' for i in range(local)])
         expected = torch.autograd.grad(loss, paper.learnt)
         log = model.train_step(batch, wrapper)
-        ours.close([log['loss']], [loss.detach()])
-        ours.close(grads.pop(), expected, rtol=1e-4)
+        seen.append(ours.close([log['loss']], [loss.detach()]))
+        seen.append(ours.close(grads.pop(), expected, ours.GRADIENTS))
         paper.sgd.step(expected)
-        ours.close(
-            ours.parameters(*student),
-            (
-                p
-                for module in [paper.body, *paper.heads.values()]
-                for p in module.parameters()
-            ),
+        seen.append(
+            ours.close(
+                ours.parameters(*student),
+                (
+                    p
+                    for module in [paper.body, *paper.heads.values()]
+                    for p in module.parameters()
+                ),
+            )
         )
         model.update_key_encoder(model.momentum_at((step + 1) / STEPS))
         model.commit_keys()
+    return ours.comparison(
+        f'MMC, weights {weights}, {local} local views',
+        'its losses in plain loops',
+        seen,
+        f'{STEPS} steps',
+    )
+
+
+@pytest.mark.parametrize('weights', WEIGHTS)
+@pytest.mark.parametrize('local', [0, 3])
+def test_mmc(weights, local):
+    check([compare_mmc(weights, local)])
+
+
+def all_comparisons():
+    for weights in WEIGHTS:
+        yield compare_mmc(weights, 3)

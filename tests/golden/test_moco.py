@@ -5,6 +5,7 @@ import torch
 
 from mmmoco.functional import generator, shuffle_plan
 
+from ..comparison import check
 from . import ours, plain
 
 K, TAU = 24, 0.07
@@ -27,29 +28,46 @@ class Symmetric(plain.MoCo):
         return first + second, k2, k1
 
 
-@pytest.mark.parametrize('batch', [8, 10])  # 10 wraps around inside K = 24
-def test_v1_with_its_linear_head(batch):
+def side_by_side(model, paper, **options):
+    """Yield the differences, the queue's among them."""
+    for seen in ours.follow(model, paper, **options):
+        yield seen
+        yield ours.check_queue(model, paper.ring)
+
+
+PAPER = 'Algorithm 1 of MoCo in plain torch'
+
+
+def compare_v1(batch):
     model = ours.build(QUEUE, 'MoCoV1', TAU, ours.LINEAR)
     paper = transcribe(plain.MoCo, model, TAU, plain.linear_head)
-    for _ in ours.follow(model, paper, batch=batch):
-        ours.check_queue(model, paper.ring)
+    seen = side_by_side(model, paper, batch=batch)
+    return ours.comparison('MoCo v1', PAPER, seen)
 
 
-@pytest.mark.parametrize('batch', [8, 10])
-def test_v2_with_its_mlp_head(batch):
+def compare_v2(batch):
     model = ours.build(QUEUE)
     paper = transcribe(plain.MoCo, model, 0.2)
-    for _ in ours.follow(model, paper, batch=batch):
-        ours.check_queue(model, paper.ring)
+    seen = side_by_side(model, paper, batch=batch)
+    return ours.comparison('MoCo v2', PAPER, seen)
 
 
-@pytest.mark.parametrize('batch', [8, 10])
-def test_v2_symmetric(batch):
+def compare_symmetric(batch):
     model = ours.build(QUEUE, symmetric=True)
     paper = transcribe(Symmetric, model, 0.2)
-    for step in ours.follow(model, paper, batch=batch):
-        ours.check_queue(model, paper.ring)
+    seen = []
+    for step, apart in enumerate(ours.follow(model, paper, batch=batch)):
+        seen += [apart, ours.check_queue(model, paper.ring)]
         assert int(model.dictionary.ptr) == (step + 1) * 2 * batch % K
+    return ours.comparison('MoCo v2, symmetric', PAPER, seen)
+
+
+@pytest.mark.parametrize('batch', [8, 10])  # 10 wraps around inside K = 24
+@pytest.mark.parametrize(
+    'compare', [compare_v1, compare_v2, compare_symmetric]
+)
+def test_moco(compare, batch):
+    check([compare(batch)])
 
 
 class Permuted(plain.MoCo):
@@ -62,14 +80,18 @@ class Permuted(plain.MoCo):
         return k
 
 
-def test_v2_with_split_batch_norm_and_permuted_keys():
+def compare_split_batch_norm():
     model = ours.build(
         QUEUE, backbone=ours.conv_net('mmmoco.SplitBN', num_splits=4)
     )
     paper = transcribe(Permuted, model, 0.2, splits=4)
-    for _ in ours.follow(model, paper):
-        ours.check_queue(model, paper.ring)
+    seen = list(side_by_side(model, paper))
     assert paper.now == ours.STEPS - 1
+    return ours.comparison('MoCo v2, split BatchNorm', PAPER, seen)
+
+
+def test_v2_with_split_batch_norm_and_permuted_keys():
+    check([compare_split_batch_norm()])
 
 
 SIZE = 20
@@ -99,7 +121,7 @@ class Bank(plain.Run):
             self.bank[image] = entry / entry.norm()
 
 
-def test_memory_bank():
+def compare_memory_bank():
     model = ours.build(
         dict(
             type='MemoryBank',
@@ -116,11 +138,18 @@ def test_memory_bank():
         torch.randperm(SIZE, generator=draws)[:8] for _ in range(ours.STEPS)
     ]
     before = paper.bank.clone()
-    for _ in ours.follow(model, paper, ids):
-        ours.close([model.dictionary.features], [paper.bank])
+    seen = []
+    for apart in ours.follow(model, paper, ids):
+        bank = ours.close([model.dictionary.features], [paper.bank])
+        seen += [apart, bank]
     untouched = list(set(range(SIZE)) - set(torch.cat(ids).tolist()))
     assert torch.equal(paper.bank[untouched], before[untouched])
     assert not any('key_encoder' in n for n in model.state_dict())
+    return ours.comparison('memory bank', 'its formulas, entry by entry', seen)
+
+
+def test_memory_bank():
+    check([compare_memory_bank()])
 
 
 class EndToEnd(plain.Run):
@@ -134,10 +163,21 @@ class EndToEnd(plain.Run):
         return (plain.in_batch(q, k, TAU),)
 
 
-def test_end_to_end():
+def compare_end_to_end():
     model = ours.build(dict(type='InBatch', key_grad=True), tau=TAU)
     paper = EndToEnd(ours.encoder(model))
-    for _ in ours.follow(model, paper):
-        pass
+    seen = list(ours.follow(model, paper))
     assert not any('key_encoder' in n for n in model.state_dict())
     assert model.needs == frozenset()
+    return ours.comparison('end to end', PAPER, seen)
+
+
+def test_end_to_end():
+    check([compare_end_to_end()])
+
+
+def all_comparisons():
+    yield from (compare_v1(10), compare_v2(10), compare_symmetric(10))
+    yield compare_split_batch_norm()
+    yield compare_memory_bank()
+    yield compare_end_to_end()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ..comparison import check
 from . import ours, plain
 
 K, TAU, HIDDEN = 24, 0.2, 16
@@ -102,9 +103,10 @@ class Hybrid(V3):
         self.ring.enqueue(k2)
 
 
-@pytest.mark.parametrize('arch', ['resnet', 'vit'])
-@pytest.mark.parametrize('schedule', ['constant', 'cosine'])
-def test_v3(arch, schedule):
+PAPER = 'Algorithm 1 of MoCo v3 in plain torch'
+
+
+def compare_v3(arch, schedule):
     model = build(arch, dict(type='InBatch'), m_schedule=schedule)
     paper = V3(model, arch)
 
@@ -113,19 +115,39 @@ def test_v3(arch, schedule):
             return 0.9
         return plain.cosine_m(0.9, step, ours.STEPS)
 
-    for _ in ours.follow(model, paper, batch=16, m=m, names=NAMES):
-        assert not model.dictionary.state_dict()
+    seen = list(ours.follow(model, paper, batch=16, m=m, names=NAMES))
+    assert not model.dictionary.state_dict()
+    return ours.comparison(f'MoCo v3, {arch}, {schedule} m', PAPER, seen)
+
+
+@pytest.mark.parametrize('arch', ['resnet', 'vit'])
+@pytest.mark.parametrize('schedule', ['constant', 'cosine'])
+def test_v3(arch, schedule):
+    check([compare_v3(arch, schedule)])
+
+
+def compare_hybrid(arch, batch):
+    queue = dict(type='Queue', size=K, feat_dim=ours.C)
+    model = build(arch, queue, m_schedule='constant')
+    paper = Hybrid(model, arch)
+    seen = []
+    steps = ours.follow(model, paper, batch=batch, names=NAMES)
+    for step, apart in enumerate(steps):
+        seen += [apart, ours.check_queue(model, paper.ring)]
+        assert paper.ring.ptr == (step + 1) * batch % K
+    return ours.comparison(f'hybrid of v3 and a queue, {arch}', PAPER, seen)
 
 
 @pytest.mark.parametrize('arch', ['resnet', 'vit'])
 @pytest.mark.parametrize('batch', [12, 16])  # 16 wraps around inside K = 24
 def test_hybrid_stores_the_second_view_once_a_step(arch, batch):
-    queue = dict(type='Queue', size=K, feat_dim=ours.C)
-    model = build(arch, queue, m_schedule='constant')
-    paper = Hybrid(model, arch)
-    for step in ours.follow(model, paper, batch=batch, names=NAMES):
-        ours.check_queue(model, paper.ring)
-        assert paper.ring.ptr == (step + 1) * batch % K
+    check([compare_hybrid(arch, batch)])
+
+
+def all_comparisons():
+    for arch in ('resnet', 'vit'):
+        yield compare_v3(arch, 'cosine')
+        yield compare_hybrid(arch, 16)
 
 
 def test_hybrid_with_accumulation_stores_at_the_step():

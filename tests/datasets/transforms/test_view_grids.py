@@ -26,6 +26,8 @@ def test_pixels_over_the_whole_range(name):
         view_grids.compare_factors,
         view_grids.compare_rotations,
         view_grids.compare_noise,
+        view_grids.compare_bands,
+        view_grids.compare_batch_crop,
     ],
 )
 def test_grid(compare):

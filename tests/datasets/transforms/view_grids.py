@@ -11,13 +11,18 @@ from torchvision import transforms
 from torchvision.transforms import functional as official
 
 from mmmoco.datasets.transforms import (
+    BandBrightnessContrast,
     DiscreteRotation,
     FastColorJitter,
     FastRandomResizedCrop,
     GaussianNoise,
     pixel_ops,
 )
-from mmmoco.models.preprocessors import BatchColorJitter
+from mmmoco.models.preprocessors import (
+    BatchBrightnessContrast,
+    BatchColorJitter,
+    BatchRandomResizedCrop,
+)
 from mmmoco.models.preprocessors import batch_photometric as batch
 
 from ...comparison import Comparison
@@ -237,7 +242,7 @@ def compare_blur_with_its_name():
         sigmas = [s for s in SIGMAS if s <= 3]  # else the frame cuts it off
         found = [read(image, ours(image, s)) for s in sigmas]
         yield Comparison(
-            f'blur, device: σ of {name}',
+            f'blur, device: σ of the {name}',
             'σ itself',
             float(np.abs(np.subtract(found, sigmas)).max()),
             0.001,
@@ -516,6 +521,111 @@ def compare_noise():
         )
 
 
+def compare_bands():
+    """Brightness and contrast of any bands, both factors at once."""
+    image = strengths.patches(70, 130, 20)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    worst = {'worker, uint8': 0.0, 'worker, float32': 0.0, 'device': 0.0}
+    factors = grid(0.5, 1.5, 0.1)
+    for b in factors:
+        for c in factors:
+            worker = BandBrightnessContrast()
+            device = BatchBrightnessContrast()
+            made = {
+                'worker, uint8': worker.apply(image, brightness=b, contrast=c),
+                'worker, float32': worker.apply(
+                    image.astype(np.float32), brightness=b, contrast=c
+                ),
+                'device': device.apply(
+                    x, brightness=torch.tensor([b]), contrast=torch.tensor([c])
+                )[0]
+                .permute(1, 2, 0)
+                .numpy(),
+            }
+            for where, out in made.items():
+                level = out.astype(float).mean() / image.mean()
+                contrast = strengths.spread(
+                    image - image.mean((0, 1)), out - out.mean((0, 1))
+                )
+                apart = max(abs(level - b), abs(contrast - b * c))
+                worst[where] = max(worst[where], apart)
+    for where, apart in worst.items():
+        yield Comparison(
+            f'brightness and contrast of bands, {where}',
+            'the two factors',
+            apart,
+            # Whole levels follow a slope near 1 by steps.
+            0.015 if 'uint8' in where else 0.001,
+            '',
+            over(factors) + ' each',
+        )
+
+
+def compare_batch_crop():
+    """The crop on the device, inside the box; what it draws."""
+    side, size = 64, 32
+    draws = np.random.default_rng(0)
+    x = torch.from_numpy(draws.uniform(0, 255, (1, 3, side, side))).float()
+    crop, worst, boxes = BatchRandomResizedCrop(size), 0.0, 0
+    for height in range(12, side + 1, 4):
+        for width in range(12, side + 1, 4):
+            top = int(draws.integers(side - height + 1))
+            left = int(draws.integers(side - width + 1))
+            h, w = height / side, width / side
+
+            def place(start, share):
+                free = 1.0 - share
+                centre = 2.0 * start / side + share - 1.0
+                return torch.tensor([centre / free if free else 0.0])
+
+            made = crop.apply(
+                x,
+                area=torch.tensor([h * w]),
+                aspect=torch.tensor([w / h]),
+                x_place=place(left, w),
+                y_place=place(top, h),
+            )
+            theirs = official.resized_crop(
+                x, top, left, height, width, [size, size], antialias=False
+            )
+            # At the edge theirs knows nothing beyond the box, ours does.
+            inner = slice(2, -2)
+            apart = (made - theirs)[..., inner, inner].abs().max()
+            worst, boxes = max(worst, float(apart)), boxes + 1
+    yield Comparison(
+        'crop, device: inside of the box',
+        'torchvision without antialiasing',
+        worst,
+        0.05,
+        'grey levels',
+        f'{boxes} boxes',
+    )
+    # Too long a side is cut off here, and drawn again by torchvision.
+    drawn = crop.draw(4000, torch.Generator().manual_seed(0))
+    w = (drawn['area'] * drawn['aspect']).sqrt().clamp(max=1.0)
+    h = (drawn['area'] / drawn['aspect']).sqrt().clamp(max=1.0)
+    torch.manual_seed(0)
+    image = torch.empty(1, side, side)
+    theirs = np.array(
+        [
+            transforms.RandomResizedCrop.get_params(
+                image, crop.scale, crop.ratio
+            )
+            for _ in range(1000)
+        ],
+        float,
+    )
+    area = (theirs[:, 2] * theirs[:, 3]).mean() / side**2
+    yield Comparison(
+        'crop, device: mean area drawn',
+        'torchvision, which draws again what does not fit',
+        abs(float((w * h).mean()) - area),
+        0.05,
+        'of the image',
+        f'scale {crop.scale}',
+    )
+
+
 def all_comparisons():
     """Yield every comparison of the views."""
     for name in OPERATIONS:
@@ -529,5 +639,7 @@ def all_comparisons():
         compare_factors,
         compare_rotations,
         compare_noise,
+        compare_bands,
+        compare_batch_crop,
     ):
         yield from compare()
