@@ -43,6 +43,7 @@ SECTIONS = {
     'Evaluation': [
         'functional.test_knn',
         'evaluation.test_linear_probe',
+        'apis.test_davis',
     ],
     'Views': ['datasets.transforms.view_grids'],
 }
