@@ -247,7 +247,9 @@ def test_get_model_by_name_with_weights(tmp_path):
     assert model.extract_feat(x).shape == (2, 128)
     assert model.extract_feat(x, 'neck').shape == (2, 64)
     torch.save({'state_dict': model.backbone.state_dict()}, path)
-    with pytest.raises(RuntimeError, match=r'0 of 50 tensors fit; .*begin with stages'):
+    with pytest.raises(
+        RuntimeError, match=r'0 of 50 tensors fit; .*begin with stages'
+    ):
         mmmoco.get_model('demo/mocov2_digits', str(path))
 
 
