@@ -10,6 +10,7 @@ from .masked import masked_l1, patch_distance, patch_fraction, patch_info_nce
 from .momentum import check_momentum, ema_, momentum_at
 from .randomness import derive_seed, generator, seed_global_generators
 from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
+from .transfer import send
 
 __all__ = [
     'PASSES',
@@ -39,6 +40,7 @@ __all__ = [
     'patch_fraction',
     'patch_info_nce',
     'seed_global_generators',
+    'send',
     'shuffle',
     'shuffle_plan',
     'unshuffle',

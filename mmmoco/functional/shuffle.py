@@ -17,6 +17,7 @@ from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 
 from .randomness import generator
+from .transfer import send
 
 
 class ShufflePlan(NamedTuple):
@@ -58,10 +59,16 @@ def shuffle_plan(
     take = order[rank * batch : (rank + 1) * batch]
     origin = take // batch
     goes = (order // batch == rank).nonzero().squeeze(1)
+    rows = send(
+        dict(
+            take=take,
+            leave=order[goes] - rank * batch,
+            arrive=origin.argsort(stable=True),
+        ),
+        device,
+    )
     return ShufflePlan(
-        take=take.to(device),
-        leave=(order[goes] - rank * batch).to(device),
-        arrive=origin.argsort(stable=True).to(device),
+        **rows,
         sent=_counts(goes // batch, world),
         received=_counts(origin, world),
     )

@@ -73,3 +73,13 @@ def test_lars_has_one_launch_for_a_matrix(launches):
         'copies': 0,
         'waits': 0,
     }
+
+
+@pytest.mark.parametrize(
+    'config', ['mocov2_r50_8xb32', 'mocov3_vit-s_8xb128_300e']
+)
+def test_the_parameters_of_a_view_travel_in_one_copy(launches, config):
+    for found in launches.views(config).values():
+        totals = found.totals()
+        assert totals['copies'] == 1 and totals['waits'] == 0
+        assert totals['launches'] <= 100

@@ -4,7 +4,9 @@ At given parameters each equals torchvision's on PIL images, but for PIL's
 rounding to whole grey levels after every step.
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,59 +15,97 @@ from torch import Tensor
 from mmmoco.functional import blur_radius, blur_taps
 from mmmoco.registry import BATCH_AUGMENTS
 
-from .batch_views import BatchView, Drawn, Range, check_range, per_image
+from .batch_views import (
+    BatchView,
+    Drawn,
+    Range,
+    Ready,
+    check_range,
+    per_image,
+)
 from .batch_views import uniform as draw_uniform
 
 #: PIL's weights of grey (ITU-R 601-2).
 GREY = (0.299, 0.587, 0.114)
 
+#: What torchvision's ColorJitter does, by the columns of its draws.
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+
+def which(acts: Tensor) -> Tensor:
+    """Return the indices of the samples where ``acts`` is true."""
+    return acts.nonzero()[:, 0]
+
 
 def change_some(
-    x: Tensor, acts: Tensor, change: Callable[[Tensor, Tensor], Tensor]
+    x: Tensor, at: Tensor, change: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Change the samples where ``acts`` is true.
+    """Change some samples, in place unless all of them change.
 
     Args:
-        x: N×C×H×W.
-        acts: N booleans, on the CPU.
-        change: From the chosen samples and their indices (on the CPU) to
-            the changed ones.
+        x: N×C×H×W, overwritten.
+        at: Their indices, ascending, on the device of ``x``.
+        change: From the chosen samples to the changed ones.
     """
-    chosen = acts.nonzero()[:, 0]
-    if len(chosen) == 0:
+    if len(at) == 0:
         return x
-    if len(chosen) == len(x):
-        return change(x, chosen)
-    place = chosen.to(x.device)
-    return x.index_copy(0, place, change(x[place], chosen))
+    if len(at) == len(x):
+        return change(x).contiguous()  # Grey is one channel thrice.
+    return x.index_copy_(0, at, change(x[at]))
+
+
+def require_rgb(shape: torch.Size) -> None:
+    """Refuse images without colours.
+
+    Raises:
+        ValueError: If there are not three channels.
+    """
+    if shape[1] != 3:
+        raise ValueError(
+            f'Colours are defined for RGB; the batch has {shape[1]} channels.'
+        )
 
 
 def grey_of(x: Tensor) -> Tensor:
     """Return N×1×H×W grey values of RGB images."""
-    if x.shape[1] != 3:
-        raise ValueError(
-            f'Colours are defined for RGB; the batch has {x.shape[1]} '
-            'channels.'
-        )
-    r, g, b = x.unbind(1)
-    grey = GREY[0] * r + GREY[1] * g + GREY[2] * b
-    return grey[:, None]
+    r, g, b = x.split(1, 1)
+    grey = (GREY[0] * r).add_(g, alpha=GREY[1])
+    return grey.add_(b, alpha=GREY[2])
+
+
+def blend(
+    x: Tensor, factor: Tensor, to_mean: Tensor, to_grey: Tensor
+) -> Tensor:
+    """Scale the distance of every pixel from black, mean grey or own grey.
+
+    Args:
+        x: N×3×H×W.
+        factor: N factors of the distance.
+        to_mean: 1 for a sample whose mean grey counts, else 0.
+        to_grey: 1 for a sample whose own grey counts at every pixel, else 0.
+    """
+    grey = grey_of(x)
+    mean = grey.mean((2, 3), keepdim=True).mul_(per_image(to_mean))
+    base = torch.addcmul(mean, grey, per_image(to_grey))
+    return torch.lerp(base, x, per_image(factor)).clamp_(0.0, 255.0)
 
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
     """Multiply by the factor of each image."""
-    return (x * per_image(factor, x)).clamp(0.0, 255.0)
+    no = torch.zeros_like(factor)
+    return blend(x, factor, no, no)
 
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Scale the distance from each image's mean grey."""
-    mean = grey_of(x).mean((2, 3), keepdim=True)
-    return torch.lerp(mean, x, per_image(factor, x)).clamp(0.0, 255.0)
+    no = torch.zeros_like(factor)
+    return blend(x, factor, no + 1, no)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
     """Scale the distance from each pixel's grey."""
-    return torch.lerp(grey_of(x), x, per_image(factor, x)).clamp(0.0, 255.0)
+    no = torch.zeros_like(factor)
+    return blend(x, factor, no, no + 1)
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -74,29 +114,32 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     The shift is cut off to whole steps, of which 256 make a circle, as
     torchvision does on PIL images.
     """
+    return turn_hue(x, hue_offsets(shift).to(x.device))
+
+
+def hue_offsets(shift: Tensor) -> Tensor:
+    """Return what a shift adds to the hue of each channel, N×3."""
     shift = (shift * 255.0).trunc() / 256.0
-    value, brightest = x.max(1)
-    chroma = value - x.min(1).values
-    r, g, b = x.unbind(1)
-    # Hue in sixths of the circle, from the brightest channel on.
-    sector = torch.stack([g - b, b - r, r - g], 1)
-    sector = sector.gather(1, brightest[:, None])[:, 0]
-    hue = sector / chroma.clamp(min=1e-6) + 2.0 * brightest
-    hue = hue + 6.0 * shift.to(x)[:, None, None]
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=x.device)
-    k = (hue[:, None] + offsets.view(1, 3, 1, 1)) % 6.0
-    part = torch.minimum(k, 4.0 - k).clamp(0.0, 1.0)
-    return value[:, None] - chroma[:, None] * part
+    return 6.0 * shift[:, None] + torch.tensor([5.0, 3.0, 1.0])
 
 
-def _with_own(
-    adjust: Callable[[Tensor, Tensor], Tensor], factors: Tensor
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """Give each of the chosen samples its own factor."""
-    return lambda part, at: adjust(part, factors[at])
+def turn_hue(x: Tensor, offsets: Tensor) -> Tensor:
+    """Turn the hue in HSV.
 
-
-ADJUST = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+    Args:
+        x: N×3×H×W.
+        offsets: From :func:`hue_offsets`, on the device of ``x``.
+    """
+    value, brightest = x.max(1, keepdim=True)
+    chroma = value - x.amin(1, keepdim=True)
+    # Hue in sixths of the circle, from the brightest channel on: g − b, b − r
+    # or r − g.
+    turned = torch.cat([x[:, 1:], x[:, :2]], 1)
+    sector = (turned[:, :3] - turned[:, 1:]).gather(1, brightest)
+    hue = sector.div_(chroma.clamp(min=1e-6)).add_(brightest, alpha=2)
+    k = (hue + offsets[:, :, None, None]).remainder_(6.0)
+    part = torch.minimum(k, 4.0 - k).clamp_(0.0, 1.0)
+    return torch.addcmul(value, chroma, part, value=-1.0)
 
 
 @BATCH_AUGMENTS.register_module()
@@ -142,15 +185,62 @@ class BatchColorJitter(BatchView):
             order=torch.rand(n, 4, generator=generator).argsort(1),
         )
 
-    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """Divide the order of every sample into what is done at once.
+
+        At most three of brightness, contrast and saturation come before the
+        hue of a sample, and the others after it. In a round every sample
+        takes its next one of them, whichever it is.
+        """
+        require_rgb(shape)
+        acts, factors = drawn['acts'], drawn['factors']
+        place = drawn['order'].argsort(1)  # N×4, the turn of each operation
+        used = torch.tensor(self.widths) > 0
+        does = acts[:, None] & used
+        early = place < place[:, HUE:]
+        ready: Ready = {}
+        for part, chosen in (('before', early), ('after', ~early)):
+            chosen = (does & chosen)[:, :HUE]
+            turn = place[:, :HUE]
+            earlier = chosen[:, None] & (turn[:, None] < turn[:, :, None])
+            number = earlier.sum(2)  # how many come before it in this part
+            for round_ in range(HUE):
+                now = chosen & (number == round_)
+                at = which(now.any(1))
+                kind = now[at].int().argmax(1)
+                ready[f'{part}_{round_}'] = at
+                ready[f'{part}_{round_}_factor'] = factors[at, kind]
+                for name, which_one in (
+                    ('mean', CONTRAST),
+                    ('grey', SATURATION),
+                ):
+                    ready[f'{part}_{round_}_{name}'] = (
+                        kind == which_one
+                    ).float()
+        ready['hue'] = which(does[:, HUE])
+        ready['offsets'] = hue_offsets(factors[ready['hue'], HUE])
+        return ready
+
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
         """Apply the factors, sample by sample in its order."""
-        used = [i for i, width in enumerate(self.widths) if width]
-        for place in range(len(self.widths)):
-            turn = drawn['order'][:, place]
-            for i in used:
-                change = _with_own(ADJUST[i], drawn['factors'][:, i])
-                x = change_some(x, drawn['acts'] & (turn == i), change)
-        return x
+
+        def rounds(x: Tensor, part: str) -> Tensor:
+            for round_ in range(HUE):
+                name = f'{part}_{round_}'
+                change = functools.partial(
+                    blend,
+                    factor=ready[f'{name}_factor'],
+                    to_mean=ready[f'{name}_mean'],
+                    to_grey=ready[f'{name}_grey'],
+                )
+                x = change_some(x, ready[name], change)
+            return x
+
+        x = rounds(x, 'before')
+        x = change_some(
+            x, ready['hue'], lambda part: turn_hue(part, ready['offsets'])
+        )
+        return rounds(x, 'after')
 
 
 @BATCH_AUGMENTS.register_module()
@@ -168,10 +258,15 @@ class BatchGrayscale(BatchView):
         """Draw which samples turn grey."""
         return dict(acts=self.choose(n, generator))
 
-    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """Choose the samples."""
+        require_rgb(shape)
+        return dict(at=which(drawn['acts']))
+
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
         """Return the images, some of them grey."""
         return change_some(
-            x, drawn['acts'], lambda part, _: grey_of(part).expand_as(part)
+            x, ready['at'], lambda part: grey_of(part).expand_as(part)
         )
 
 
@@ -197,16 +292,20 @@ class BatchGaussianBlur(BatchView):
             sigma=draw_uniform(n, self.sigma, generator),
         )
 
-    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """Choose the samples, and make their filters."""
+        at = which(drawn['acts'])
+        if len(at) == 0:
+            return dict(at=at, taps=None)
+        return dict(at=at, taps=blur_taps(drawn['sigma'][at], self.radius))
+
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
         """Return the images, some of them blurred."""
         return change_some(
-            x,
-            drawn['acts'],
-            lambda part, at: self._blur(part, drawn['sigma'][at]),
+            x, ready['at'], lambda part: self._blur(part, ready['taps'])
         )
 
-    def _blur(self, x: Tensor, sigma: Tensor) -> Tensor:
-        taps = blur_taps(sigma, self.radius).to(x)
+    def _blur(self, x: Tensor, taps: Tensor) -> Tensor:
         n, channels, height, width = x.shape
         # One group for each channel of each sample, since σ differs.
         taps = taps.repeat_interleave(channels, 0)[:, None]
@@ -234,12 +333,16 @@ class BatchSolarize(BatchView):
         """Draw which samples are solarised."""
         return dict(acts=self.choose(n, generator))
 
-    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """Choose the samples."""
+        return dict(at=which(drawn['acts']))
+
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
         """Return the images, some of them solarised."""
         return change_some(
             x,
-            drawn['acts'],
-            lambda part, _: torch.where(
+            ready['at'],
+            lambda part: torch.where(
                 part >= self.threshold, 255.0 - part, part
             ),
         )
@@ -268,10 +371,14 @@ class BatchFlip(BatchView):
             vertical=draw_uniform(n, (0.0, 1.0), generator) < self.vertical,
         )
 
-    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """Choose the samples of both directions."""
+        return {name: which(acts) for name, acts in drawn.items()}
+
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
         """Return the images, mirrored as drawn."""
-        x = change_some(x, drawn['horizontal'], lambda part, _: part.flip(3))
-        return change_some(x, drawn['vertical'], lambda part, _: part.flip(2))
+        x = change_some(x, ready['horizontal'], lambda part: part.flip(3))
+        return change_some(x, ready['vertical'], lambda part: part.flip(2))
 
 
 @BATCH_AUGMENTS.register_module()
@@ -296,21 +403,25 @@ class BatchDiscreteRotation(BatchView):
         chosen = torch.randint(len(self.turns), (n,), generator=generator)
         return dict(turns=self.turns[chosen] * self.choose(n, generator))
 
-    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
-        """Return the rotated images.
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """Choose the samples of every number of quarter turns.
 
         Raises:
             ValueError: If images that are not square would be turned over.
         """
         turns = drawn['turns']
-        if x.shape[2] != x.shape[3] and bool((turns % 2).any()):
+        if shape[2] != shape[3] and bool((turns % 2).any()):
             raise ValueError(
-                f'Images of {x.shape[2]}×{x.shape[3]} pixels cannot turn by '
+                f'Images of {shape[2]}×{shape[3]} pixels cannot turn by '
                 '90 degrees in a batch; crop them to squares first.'
             )
-        x = change_some(x, turns == 1, lambda part, _: part.rot90(1, (2, 3)))
-        x = change_some(x, turns == 2, lambda part, _: part.rot90(2, (2, 3)))
-        x = change_some(x, turns == 3, lambda part, _: part.rot90(3, (2, 3)))
+        return {f'by_{k}': which(turns == k) for k in (1, 2, 3)}
+
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
+        """Return the rotated images."""
+        for k in (1, 2, 3):
+            turn = functools.partial(torch.rot90, k=k, dims=(2, 3))
+            x = change_some(x, ready[f'by_{k}'], turn)
         return x
 
 
@@ -339,13 +450,19 @@ class BatchGaussianNoise(BatchView):
             seed=torch.randint(2**62, (1,), generator=generator),
         )
 
-    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """Choose the samples; the seed stays a number of the host."""
+        return dict(
+            at=which(drawn['acts']), seed=int(drawn['seed']), std=self.std
+        )
+
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
         """Return the images with noise; it is drawn where they lie."""
         noise = torch.Generator(device=x.device)
-        noise.manual_seed(int(drawn['seed']))
+        noise.manual_seed(ready['seed'])
 
-        def add(part: Tensor, _: Tensor) -> Tensor:
+        def add(part: Tensor) -> Tensor:
             unit = torch.randn(part.shape, generator=noise, device=x.device)
-            return part + unit * self.std.to(x)
+            return part + unit.mul_(ready['std'])
 
-        return change_some(x, drawn['acts'], add)
+        return change_some(x, ready['at'], add)

@@ -1,25 +1,34 @@
 """View operations for a whole batch, on whatever device it lies.
 
 Each takes float images N×C×H×W in grey levels 0 … 255 and draws parameters
-per sample. They are drawn on the CPU, so that a seed gives the same views on
-every device and no operation waits for a GPU to know its samples.
+per sample. They are drawn on the CPU, so that a seed gives the same parameters
+on every device and no operation waits for a GPU to know its samples. Only the
+values of noise, which are as many as the pixels, are drawn where these lie:
+there a seed gives the same noise on devices of the same kind.
 """
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmmoco.functional import send
 from mmmoco.registry import BATCH_AUGMENTS
 
 Drawn = dict[str, Tensor]
+Ready = dict[str, Any]
 Range = tuple[float, float]
 
 
 class BatchView(ABC):
     """Draw parameters for every sample, then apply them.
+
+    Three steps, so that the parameters of all operations travel to the device
+    in one copy: :meth:`draw` and :meth:`prepare` on the host, :meth:`act` on
+    the device.
 
     Args:
         prob: Probability that the operation acts on a sample.
@@ -34,9 +43,31 @@ class BatchView(ABC):
     def draw(self, n: int, generator: torch.Generator) -> Drawn:
         """Draw the parameters of :meth:`apply`: n values each, on the CPU."""
 
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """Turn what was drawn into what :meth:`act` needs on the device.
+
+        Args:
+            drawn: From :meth:`draw`.
+            shape: Of the images that the operation will receive.
+
+        Raises:
+            ValueError: If the operation is not defined for such images.
+        """
+        return dict(drawn)
+
     @abstractmethod
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
+        """Return the changed images; may overwrite ``x``."""
+
+    def shape_after(self, shape: torch.Size) -> torch.Size:
+        """Return the shape of the changed images."""
+        return shape
+
     def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
         """Return the changed images; ``x`` stays as it is."""
+        return self.act(
+            x.clone(), **send(self.prepare(drawn, x.shape), x.device)
+        )
 
     def choose(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw on which samples the operation acts: n booleans."""
@@ -106,10 +137,10 @@ class BatchRandomResizedCrop(BatchView):
             drawn['flip'] = uniform(n, (0.0, 1.0), generator) < self.flip
         return drawn
 
-    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
-        """Return N×C×size×size."""
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """Return the N×2×3 matrices from the crop to the image."""
         # Half sizes in the normalised coordinates of affine_grid.
-        height, width = x.shape[-2:]
+        height, width = shape[-2:]
         aspect = drawn['aspect'] * height / width
         w = (drawn['area'] * aspect).sqrt().clamp(max=1.0)
         h = (drawn['area'] / aspect).sqrt().clamp(max=1.0)
@@ -117,11 +148,19 @@ class BatchRandomResizedCrop(BatchView):
         cy = drawn['y_place'] * (1.0 - h)
         if 'flip' in drawn:
             w = torch.where(drawn['flip'], -w, w)
-        theta = torch.zeros(len(x), 2, 3)
+        theta = torch.zeros(len(w), 2, 3)
         theta[:, 0, 0], theta[:, 0, 2] = w, cx
         theta[:, 1, 1], theta[:, 1, 2] = h, cy
-        shape = [len(x), x.shape[1], self.size, self.size]
-        grid = F.affine_grid(theta.to(x), shape, align_corners=False)
+        return dict(theta=theta)
+
+    def shape_after(self, shape: torch.Size) -> torch.Size:
+        """Return N×C×size×size."""
+        return torch.Size([*shape[:2], self.size, self.size])
+
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
+        """Return N×C×size×size."""
+        shape = list(self.shape_after(x.shape))
+        grid = F.affine_grid(ready['theta'], shape, align_corners=False)
         return F.grid_sample(
             x, grid, padding_mode='border', align_corners=False
         )
@@ -161,14 +200,14 @@ class BatchBrightnessContrast(BatchView):
             contrast=contrast.masked_fill(keep, 1.0),
         )
 
-    def apply(self, x: Tensor, **drawn: Tensor) -> Tensor:
+    def act(self, x: Tensor, **ready: Any) -> Tensor:
         """Return the images, clipped to [0, 255]."""
-        x = (x * per_image(drawn['brightness'], x)).clamp(0.0, 255.0)
+        x = x.mul_(per_image(ready['brightness'])).clamp_(0.0, 255.0)
         mean = x.mean((1, 2, 3), keepdim=True)
-        contrast = per_image(drawn['contrast'], x)
-        return torch.lerp(mean, x, contrast).clamp(0.0, 255.0)
+        contrast = per_image(ready['contrast'])
+        return torch.lerp(mean, x, contrast).clamp_(0.0, 255.0)
 
 
-def per_image(values: Tensor, x: Tensor) -> Tensor:
-    """Return N values as N×1×1×1 on the device of the images."""
-    return values.to(x)[:, None, None, None]
+def per_image(values: Tensor) -> Tensor:
+    """Return N values as N×1×1×1."""
+    return values[:, None, None, None]

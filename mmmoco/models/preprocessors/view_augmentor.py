@@ -5,7 +5,13 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from mmmoco.functional import ShufflePlan, generator, shuffle, shuffle_plan
+from mmmoco.functional import (
+    ShufflePlan,
+    generator,
+    send,
+    shuffle,
+    shuffle_plan,
+)
 from mmmoco.registry import BATCH_AUGMENTS, MODELS
 
 
@@ -101,7 +107,7 @@ class ViewAugmentor(BaseDataPreprocessor):
             views = self._choose(views)
             if self.exchanged_views:
                 batch['shuffle'] = self._exchange(views)
-            views = {name: self._operate(name, x) for name, x in views.items()}
+            views = views | self._operate(views)
         batch['inputs'] = {
             name: self.normalise(x) for name, x in views.items()
         }
@@ -130,19 +136,32 @@ class ViewAugmentor(BaseDataPreprocessor):
             views[name] = shuffle(views[name], plan)
         return plan
 
-    def _operate(self, name: str, x: Tensor) -> Tensor:
-        if name not in self.views:
-            return x
-        _, ops = self.views[name]
-        x = x.float()
-        draws = generator(*self._address, name)
-        for op in ops:
-            drawn = op.draw(len(x), draws)
-            x = op.apply(x, **drawn)
-            if self.drawn is not None:
-                steps = self.drawn.setdefault(name, [])
-                steps.append((type(op).__name__, drawn))
-        return x
+    def _operate(self, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Make the views, with the parameters of all in one copy."""
+        ready: dict[tuple[str, int, str], Any] = {}
+        for name, (_, ops) in self.views.items():
+            draws = generator(*self._address, name)
+            shape = views[name].shape
+            for place, op in enumerate(ops):
+                drawn = op.draw(shape[0], draws)
+                for key, value in op.prepare(drawn, shape).items():
+                    ready[name, place, key] = value
+                shape = op.shape_after(shape)
+                if self.drawn is not None:
+                    steps = self.drawn.setdefault(name, [])
+                    steps.append((type(op).__name__, drawn))
+        ready = send(ready, self.mean.device)
+        made = {}
+        for name, (_, ops) in self.views.items():
+            # The operations write into it.
+            x = views[name].to(torch.float32, copy=True)
+            for place, op in enumerate(ops):
+                own = {
+                    k[2]: v for k, v in ready.items() if k[:2] == (name, place)
+                }
+                x = op.act(x, **own)
+            made[name] = x
+        return made
 
     def normalise(self, x: Tensor) -> Tensor:
         """Return (x − mean) / std in float32, with the mean's channels."""
