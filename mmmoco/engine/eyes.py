@@ -4,10 +4,12 @@ Read from configs; nothing is built. What a config does not tell is None and
 is not compared.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmmoco.convert import read_config_text
+from mmmoco.engine import checkpoint_io
 
 #: Mean and std that differ by less, as a part of the std, are equal: 0.228
 #: and 0.229 are both in use for red.
@@ -205,6 +207,46 @@ def compare(told: Eyes | None, seen: Mapping[str, Eyes]) -> list[str]:
     for name, eyes in seen.items():
         lines += differences(told or Eyes(), eyes, ('the training', name))
     return lines
+
+
+def compare_start(cfg: Mapping[str, Any]) -> list[str]:
+    """Compare a training with the pre-training that its weights are of.
+
+    Sizes may differ: a detector sees larger images. Files behind a URL, and
+    those that do not tell, are not compared.
+
+    Args:
+        cfg: Config of a training with ``Pretrained`` parts or ``load_from``.
+    """
+    given = [init.get('checkpoint') for init in _pretrained(cfg.get('model'))]
+    lines: list[str] = []
+    own = _without_sizes(eyes_of_training(cfg))
+    for path in dict.fromkeys([*given, cfg.get('load_from')]):
+        if not isinstance(path, str) or not os.path.isfile(path):
+            continue
+        content = checkpoint_io.read(path)
+        meta = content.get('meta') if isinstance(content, Mapping) else None
+        told = eyes_of_checkpoint(meta or {})
+        if told is not None:
+            places = (repr(os.path.basename(path)), 'this training')
+            lines += differences(_without_sizes(told), own, places)
+    return lines
+
+
+def _pretrained(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every ``Pretrained`` below."""
+    if isinstance(node, Mapping):
+        if node.get('type') == 'Pretrained':
+            yield node
+        for value in node.values():
+            yield from _pretrained(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _pretrained(value)
+
+
+def _without_sizes(eyes: Eyes) -> Eyes:
+    return eyes._replace(resize=None, crop=None, interpolation=None)
 
 
 def _flat(steps: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -11,6 +11,7 @@ from mmmoco.engine import checkpoint_io, class_names
 from mmmoco.engine.checkpoint_io.fitting import MEND, WHOLE
 from mmmoco.engine.disk import survive, survive_in, survive_logging
 from mmmoco.engine.endings import note_training
+from mmmoco.engine.eyes import compare_start
 from mmmoco.engine.pretrained import verified
 from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
 from mmmoco.engine.resume_check import (
@@ -64,6 +65,9 @@ class ContrastRunner(Runner):
         """Train; whatever ends it, hooks give back what they hold."""
         self._for_training = True
         try:
+            if self.rank == 0 and not self._resume:
+                for line in compare_start(self.cfg):
+                    self.logger.warning(line)
             return super().train()
         except Exception as error:
             if self._training:

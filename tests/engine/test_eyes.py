@@ -12,6 +12,7 @@ from mmmoco.apis.evaluation import same_eyes
 from mmmoco.engine.eyes import (
     Eyes,
     compare,
+    compare_start,
     differences,
     eyes_of,
     eyes_of_checkpoint,
@@ -169,6 +170,37 @@ def test_a_checkpoint_tells_how_it_was_trained(tmp_path, small_config, capsys):
     torch.save({'state_dict': state}, path)
     assert same_eyes(other, str(path)) == []
     assert 'does not tell' in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('start', ['init_cfg', 'load_from'])
+def test_a_training_names_what_its_start_saw_otherwise(
+    tmp_path, small_config, runner_of, start
+):
+    """Weights of other eyes are trained on, and the log file says so."""
+    cfg = small_config()
+    path = tmp_path / 'imported.pth'
+    state = mmmoco.get_model(cfg).state_dict()
+    told = dict(
+        mean=[0.5], std=[0.5], channel_order='rgb', value_range=1
+    )  # 127.5 and 127.5; the demo divides by 64
+    torch.save({'state_dict': state, 'meta': {'preprocessing': told}}, path)
+    if start == 'load_from':
+        cfg.load_from = str(path)
+    else:
+        cfg.model.backbone.init_cfg = dict(
+            type='Pretrained', checkpoint=str(path), prefix='backbone.'
+        )
+    assert compare_start(cfg) == [
+        "std: 0.5 in 'imported.pth', 64 in this training",
+        "value_range: 1 in 'imported.pth', 255 in this training",
+    ]
+    runner_of(cfg).train()
+    logs = ''.join(p.read_text() for p in (tmp_path / 'run').rglob('*.log'))
+    assert logs.count("std: 0.5 in 'imported.pth'") == 1
+    told.update(std=[64 / 255])
+    torch.save({'state_dict': state, 'meta': {'preprocessing': told}}, path)
+    assert compare_start(cfg) == []
 
 
 @pytest.mark.slow
