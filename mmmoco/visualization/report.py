@@ -316,7 +316,7 @@ def _cells(result: Mapping[str, Any]) -> list[str]:
     seed = result.get('seed')
     return [
         str(result.get('task') or ''),
-        _protocol(result.get('protocol')),
+        '; '.join([_protocol(result.get('protocol')), *_doubts(result)]),
         _origin(result),
         _figures(metrics),
         _figures({n: v for n, v in published.items() if n in metrics}),
@@ -347,6 +347,24 @@ def _protocol(protocol: Any) -> str:
         f'{name}={value:g}' if isinstance(value, float) else f'{name}={value}'
         for name, value in protocol.items()
     )
+
+
+def _doubts(result: Mapping[str, Any]) -> list[str]:
+    """What was remarked and makes a figure doubtful."""
+    remarks = _mapping(result.get('remarks'))
+    eyes = remarks.get('eyes')
+    doubts = [str(line) for line in eyes] if isinstance(eyes, list) else []
+    counted = {
+        'queries_in_bank': 'queries stand in the bank',
+        'unreadable_bank': 'images of the bank could not be read',
+        'unreadable_query': 'queries could not be read',
+    }
+    doubts += [
+        f'{remarks[name]} {text}'
+        for name, text in counted.items()
+        if remarks.get(name)
+    ]
+    return [f'BUT {doubt}' for doubt in doubts]
 
 
 def _origin(result: Mapping[str, Any]) -> str:

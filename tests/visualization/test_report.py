@@ -120,6 +120,16 @@ def test_ours_and_published_are_told_apart():
     assert '<td class="published">–</td>' in none
 
 
+def test_what_makes_a_figure_doubtful_stands_beside_it():
+    remarks = {'eyes': ['std: 1 in a, 2 in b'], 'queries_in_bank': 7}
+    html = render_report([run(results=[result(remarks=remarks)])])
+    assert 'BUT std: 1 in a, 2 in b; BUT 7 queries stand in the bank' in html
+    sound = {'eyes': [], 'classes': 'Labels are compared by name: 3 classes'}
+    for remarks in (sound, None, {}):
+        html = render_report([run(results=[result(remarks=remarks)])])
+        assert 'BUT' not in html
+
+
 def test_of_repeated_evaluations_the_last_stands_out():
     results = [result(epoch=n, metrics={'top1': 50.0 + n}) for n in (1, 2, 3)]
     results.append(result(checkpoint='a.pth'))
