@@ -32,6 +32,7 @@ BUILT_IN, BY_WEBDATASET = ('http', 'https'), ('s3', 'gs', 'hf', 'ais')
 
 _URL = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://')
 _PLAIN = re.compile(r'\w[\w.+=@,()~ -]*')
+_LONGEST_NAME = 255  # Bytes, on any disk.
 _LABEL = 'cls'
 _NUMBER = re.compile(rb'\s*[0-9]{1,18}\s*')
 _MOST_LABEL = 1024  # Bytes.
@@ -391,6 +392,11 @@ def _find(place: str) -> tuple[list[str], list[int]]:
     return shards, counts
 
 
+def _is_plain(name: str) -> bool:
+    fits = _PLAIN.fullmatch(name) is not None
+    return fits and len(name.encode()) <= _LONGEST_NAME
+
+
 def _read_index(data: bytes, name: str) -> tuple[list[str], list[int]]:
     """Return names and counts, if each of them can be what it should.
 
@@ -408,7 +414,7 @@ def _read_index(data: bytes, name: str) -> tuple[list[str], list[int]]:
             f'{name!r} is no index of shards ({shortened(str(error))}).'
         ) from error
     for shard, count in zip(names, counts, strict=True):
-        if not isinstance(shard, str) or not _PLAIN.fullmatch(shard):
+        if not isinstance(shard, str) or not _is_plain(shard):
             raise ValueError(
                 f'{name!r} names {shortened(shard)}: shards must lie beside '
                 'it, and be named by letters, digits and any of "._+=@,()~ -".'

@@ -13,7 +13,12 @@ from PIL import Image, ImageFile
 
 import mmmoco
 from mmmoco.datasets import ImageFolderDataset, SampleAddress
-from mmmoco.datasets.transforms import LoadBands, loading, open_image
+from mmmoco.datasets.transforms import (
+    LoadBands,
+    LoadRGB,
+    loading,
+    open_image,
+)
 from mmmoco.datasets.transforms.loading import FORMATS, MAX_SCANS, decode_rgb
 
 
@@ -155,7 +160,7 @@ def test_our_own_faults_keep_their_trace():
 OPENERS = {
     'Image.open': {'datasets/transforms/loading.py'},
     'cv2.imdecode': {'datasets/transforms/loading.py'},
-    'tifffile.TiffFile': {'datasets/transforms/bands.py'},
+    'tifffile.TiffFile': {'datasets/transforms/tiff.py'},
     'tarfile.open': {'datasets/cifar.py', 'datasets/shard_writer.py'},
     'np.load': {'datasets/digit_scenes.py', 'apis/report.py'},
     'cv2.imread': set(),
@@ -294,3 +299,49 @@ def test_a_tiff_reads_no_other_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     LoadBands()({'img_path': str(tmp_path / 'x.tif')})
     assert opened == [str(tmp_path / 'x.tif')]
+
+
+def directory(entries, following, order='<'):
+    body = b''.join(struct.pack(f'{order}HHII', *e) for e in entries)
+    head = struct.pack(f'{order}H', len(entries))
+    return head + body + struct.pack(f'{order}I', following)
+
+
+HOSTILE_DIRECTORIES = {
+    'itself': b'II*\0\x08\0\0\0' + directory([(256, 4, 1, 8)], 8),
+    'a circle': b'II*\0\x08\0\0\0'
+    + directory([], 14)
+    + directory([], 20)
+    + directory([], 14),
+    'of the other order': b'MM\0*\0\0\0\x08' + directory([], 8, '>'),
+    'large numbers': b'II+\0\x08\0\0\0' + struct.pack('<QQQ', 16, 0, 16),
+    'thousands': b'II*\0\x08\0\0\0'
+    + b''.join(directory([], 14 + 6 * i) for i in range(5000)),
+    'many entries': b'II*\0\x08\0\0\0'
+    + directory([(330, 4, 1, 8)] * 30_000, 0),
+    'many values': b'II*\0\x08\0\0\0' + directory([(330, 4, 2**31, 8)], 0),
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE_DIRECTORIES)
+def test_tiffs_whose_directories_never_end_are_refused(name):
+    pytest.importorskip('tifffile')
+    start = time.process_time()
+    for load in (LoadBands(), LoadRGB()):
+        with pytest.raises(OSError, match='x.tif'):
+            load({'img_path': 'x.tif', 'img_bytes': HOSTILE_DIRECTORIES[name]})
+    assert time.process_time() - start < 10
+
+
+def test_pages_of_one_size_are_bands(tmp_path):
+    """And others, such as thumbnails, are not."""
+    tifffile = pytest.importorskip('tifffile')
+    array = np.arange(13 * 8 * 9, dtype=np.uint16).reshape(13, 8, 9)
+    for kind in ({}, {'ome': True}, {'imagej': True}, {'bigtiff': True}):
+        path = tmp_path / 'x.tif'
+        with tifffile.TiffWriter(path, **kind) as file:
+            file.write(array, photometric='minisblack')
+            if not kind.get('imagej'):
+                file.write(array[0, :2, :2], photometric='minisblack')
+        read = LoadBands()({'img_path': str(path)})['img']
+        assert np.array_equal(np.moveaxis(read, 2, 0), array), kind

@@ -305,7 +305,8 @@ def hostile_names():
     yield from ('/etc/passwd', '~/x.tar', '~root', '-rf', '--help', '')
     for odd in '\0\n\r\t\x7f\x1b\'"$`;|&<>*?{}[]#%\\:/':
         yield from (f'a{odd}.tar', f'{odd}a.tar')
-    yield from ('\u2028.tar', '\ud800.tar', '.hidden.tar', 'x' * 10**6 + '/')
+    yield from ('\u2028.tar', '\ud800.tar', '.hidden.tar', 'x' * 10**6)
+    yield from ('é' * 128, 'x' * 256)
 
 
 @pytest.mark.parametrize('remote', [False, True])

@@ -20,19 +20,17 @@ from mmmoco.registry import TRANSFORMS
 
 from .fast_views import Drawn, FastView
 from .loading import check_size, decoding, deep_values, identify
+from .tiff import TIFF, read_tiff, sides_of
 
 Results = dict[str, Any]
 AnyImage = NDArray[Any]
 
 #: Other types are read as float32.
 DTYPES = ('uint8', 'uint16', 'int16', 'float32')
-TIFF = ('.tif', '.tiff')
 
 _NPY = b'\x93NUMPY'
-_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 #: PIL's modes whose channels are bands as they are.
 _CHANNELS = ('L', 'LA', 'RGB', 'RGBA')
-_WITHOUT_VALUE = 42113  # GDAL's tag, whose text is a number.
 
 
 class Bands(NamedTuple):
@@ -73,7 +71,7 @@ class LoadBands(BaseTransform):
         self,
         bands: Sequence[int] | Sequence[str] | None = None,
         order: str = 'auto',
-        extensions: Sequence[str] = (*TIFF, '.npy'),
+        extensions: Sequence[str] = ('.tif', '.tiff', '.npy'),
         max_bytes: int = MAX_BYTES,
     ) -> None:
         if order not in ('auto', 'hwc', 'chw'):
@@ -108,7 +106,7 @@ class LoadBands(BaseTransform):
         with decoding(path, 'read bands of'):
             if data.startswith(_NPY):
                 image = _read_npy(data)
-            elif data.startswith(_TIFF):
+            elif data.startswith(TIFF):
                 image, axis, nothing = read_tiff(data, self.max_bytes)
             else:
                 image, order = _read_picture(data), 'hwc'
@@ -182,7 +180,8 @@ def _with_zeros(image: AnyImage, nothing: float | None) -> Bands:
         odd = ~np.isfinite(image)
         missing = odd if missing is None else missing | odd
     if image.dtype.name not in DTYPES:
-        image = image.astype(np.float32)
+        with np.errstate(over='ignore'):
+            image = image.astype(np.float32)
         if image.dtype.kind == 'f' and not np.isfinite(image).all():
             odd = ~np.isfinite(image)  # Beyond what float32 can hold.
             missing = odd if missing is None else missing | odd
@@ -230,7 +229,7 @@ def _read_npy(data: bytes) -> AnyImage:
         raise ValueError(f'{kind} are no plain numbers')
     if any(side < 0 for side in shape):
         raise ValueError(f'shape {shape} is no image')
-    check_size(*_sides(shape))
+    check_size(*sides_of(shape))
     count = 1
     for side in shape:
         count *= side
@@ -267,69 +266,6 @@ def _read_picture(data: bytes) -> AnyImage:
             f'to one of {", ".join(_CHANNELS)}'
         )
     return np.array(image)
-
-
-def _sides(shape: Sequence[int]) -> tuple[int, int]:
-    """Width and height of an image of any order of axes."""
-    large = sorted(shape, reverse=True)[:2]
-    return (large[0], large[1]) if len(large) == 2 else (0, 0)
-
-
-def read_tiff(
-    data: bytes, max_bytes: int = MAX_BYTES
-) -> tuple[AnyImage, int | None, float | None]:
-    """Return the first image of a TIFF.
-
-    Args:
-        data: Content of the file.
-        max_bytes: Images that unpack to more are refused.
-
-    Returns:
-        The image, the axis of its bands, and the value for no data.
-
-    Raises:
-        ImportError: If tifffile, or the codec of the file, is missing.
-        OSError: If it is too large.
-    """
-    try:
-        import tifffile
-    except ImportError as error:
-        raise ImportError(
-            'TIFF files need tifffile: pip install "mmmoco[satellite]".'
-        ) from error
-    # Two kinds that name other files, which would be read as well.
-    with tifffile.TiffFile(
-        io.BytesIO(data), is_ome=False, is_mmstack=False
-    ) as file:
-        series = file.series[0]
-        check_size(*_sides(series.shape))
-        size = series.dtype.itemsize
-        for side in series.shape:
-            size *= side
-        if size > max_bytes:
-            raise OSError(f'unpacked, {size} bytes are more than {max_bytes=}')
-        try:
-            image = series.asarray(maxworkers=1)
-        except ValueError as error:
-            if 'imagecodecs' not in str(error):
-                raise
-            raise ImportError(
-                f'This TIFF is compressed ({error}): pip install '
-                '"mmmoco[satellite]".'
-            ) from error
-        rest = [i for i, axis in enumerate(series.axes) if axis not in 'YX']
-        nothing = _number(file.pages.first.tags.valueof(_WITHOUT_VALUE))
-    axis = rest[0] if image.ndim == 3 and len(rest) == 1 else None
-    return image, axis, nothing
-
-
-def _number(text: Any) -> float | None:
-    """Return GDAL's value for no data; None: there is none, or it is NaN."""
-    try:
-        value = float(str(text).strip('\x00 '))
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None
 
 
 @TRANSFORMS.register_module()
