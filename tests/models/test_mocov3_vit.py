@@ -87,12 +87,78 @@ def test_resnet_freezes_its_first_convolution_on_demand(stop):
     assert train(model) == ({'conv1.weight'} if stop else set())
 
 
-def test_nothing_to_freeze_is_an_error_and_success_is_logged(caplog):
+DEPTH = TINY['num_layers']
+
+
+@pytest.mark.parametrize('frozen', range(-1, DEPTH + 1))
+@pytest.mark.parametrize('stop', [None, False, True])
+@pytest.mark.parametrize('arch', [TINY, STEM], ids=['patches', 'stem'])
+@pytest.mark.parametrize('cls', [True, False])
+def test_frozen_stages_and_the_first_convolution(frozen, stop, arch, cls):
+    """Every pair of the two options; positions never move."""
+    out = {} if cls else dict(out_type='avg_featmap', with_cls_token=False)
+    model = vit(
+        arch,
+        frozen_stages=frozen,
+        stop_grad_conv1=stop,
+        drop_rate=0.1,
+        drop_path_rate=0.1,
+        **out,
+    )
+    stays = {'pos_embed'}
+    first = 'projection.0' if arch is STEM else 'projection'
+    if stop or (stop is None and arch is TINY):
+        stays |= {
+            n
+            for n, _ in model.named_parameters()
+            if n.startswith(f'patch_embed.{first}.')
+        }
+    before = ['patch_embed.', 'cls_token', 'drop_after_pos.']
+    tops = before if frozen >= 0 else []
+    tops += [f'layers.{i}.' for i in range(frozen)]
+    tops += ['ln1.', 'ln2.'] if frozen == DEPTH else []
+    stays |= {
+        n
+        for n, _ in model.named_parameters()
+        if n.startswith(tuple(tops) or '?')
+    }
+    statistics = {
+        n: b.clone() for n, b in model.named_buffers() if 'running_' in n
+    }
+    model.eval()
+    model.train()
+    found = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert found == stays
+    for name, module in model.named_modules():
+        below = [n for n in tops if f'{name}.'.startswith(n)]
+        assert module.training == (not below), name
+    if stays != {n for n, _ in model.named_parameters()}:
+        assert train(model, steps=2) >= stays
+    # The statistics of a frozen stem stay, those of a trained one move.
+    for name, value in statistics.items():
+        same = torch.equal(model.get_buffer(name), value)
+        assert same == (frozen >= 0), name
+
+
+def test_frozen_stages_beyond_the_blocks_are_refused():
+    for wrong in (-2, DEPTH + 1):
+        with pytest.raises(ValueError, match=f'frozen_stages={wrong}.*2'):
+            vit(frozen_stages=wrong)
+
+
+def test_a_frozen_convolution_counts_as_frozen():
+    stem = dict(type='MoCoV3ResNet', depth=18, frozen_stages=0)
+    for stop in (False, True):
+        model = MODELS.build(stem | dict(stop_grad_conv1=stop))
+        assert not model.conv1.weight.requires_grad
+        assert model.layer1[0].conv1.weight.requires_grad
+    frozen = nn.Conv2d(3, 4, 3).requires_grad_(False)
+    assert freeze_first_conv(nn.Sequential(frozen), 'Owner') is frozen
+
+
+def test_no_convolution_is_an_error_and_success_is_logged(caplog):
     with pytest.raises(RuntimeError, match=r'Owner.*stop_grad_conv1=False'):
         freeze_first_conv(nn.Linear(2, 2), 'Owner')
-    frozen = nn.Conv2d(3, 4, 3).requires_grad_(False)
-    with pytest.raises(RuntimeError, match='no trainable'):
-        freeze_first_conv(nn.Sequential(frozen), 'Owner')
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_instance('frozen_conv', log_level='INFO')

@@ -11,7 +11,8 @@ def freeze_first_conv(module: nn.Module, owner: str) -> nn.Module:
 
     MoCo v3 (section 4): a random, fixed patch projection keeps the training
     of a ViT stable. To be called in ``__init__``: a distributed wrapper, made
-    before ``init_weights()``, must not wait for these gradients.
+    before ``init_weights()``, must not wait for these gradients. One that is
+    frozen already, as by ``frozen_stages``, is as it should be.
 
     Args:
         module: Where to look, in the order of registration.
@@ -21,24 +22,22 @@ def freeze_first_conv(module: nn.Module, owner: str) -> nn.Module:
         The frozen convolution.
 
     Raises:
-        RuntimeError: If there is nothing to freeze.
+        RuntimeError: If there is no convolution.
     """
     convs = (
         m for m in module.modules() if isinstance(m, nn.modules.conv._ConvNd)
     )
     conv = next(convs, None)
-    weights = [] if conv is None else list(conv.parameters())
-    if conv is None or not any(p.requires_grad for p in weights):
+    if conv is None:
         raise RuntimeError(
-            f'{owner}: stop_grad_conv1=True, but there is no trainable '
-            'convolution to freeze in '
-            f'{type(module).__name__}. Set stop_grad_conv1=False, or use a '
-            'backbone that begins with a convolution.'
+            f'{owner}: stop_grad_conv1=True, but there is no convolution to '
+            f'freeze in {type(module).__name__}. Set stop_grad_conv1=False, '
+            'or use a backbone that begins with a convolution.'
         )
     conv.requires_grad_(False)
     print_log(
         f'{owner}: stop_grad_conv1 froze the first convolution, '
-        f'{sum(p.numel() for p in weights)} parameters.',
+        f'{sum(p.numel() for p in conv.parameters())} parameters.',
         logger='current',
         level=logging.INFO,
     )

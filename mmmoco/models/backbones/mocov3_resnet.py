@@ -18,7 +18,7 @@ class MoCoV3ResNet(ResNet):
         **kwargs: As for ``mmpretrain.ResNet``.
 
     Raises:
-        RuntimeError: If ``stop_grad_conv1`` finds nothing to freeze.
+        RuntimeError: If ``stop_grad_conv1`` finds no convolution.
     """
 
     def __init__(

@@ -52,6 +52,9 @@ class MoCoV3ViT(VisionTransformer):
         img_size: Usual side of the images.
         patch_size: Side of a patch; 16 with a convolutional stem.
         in_channels: Channels of the images.
+        frozen_stages: Blocks that stay as they are, from the first on, in
+            eval mode; 0 freezes what comes before them (patches, class
+            token), all of them also the last norm. -1: none.
         stop_grad_conv1: Freeze the patch projection (of a conv stem: its
             first convolution). If None: a patch projection is frozen, a
             stem is not, as published.
@@ -62,8 +65,9 @@ class MoCoV3ViT(VisionTransformer):
         **kwargs: As for ``mmpretrain.VisionTransformer``.
 
     Raises:
-        ValueError: If arch and patch size do not exist or fit.
-        RuntimeError: If ``stop_grad_conv1`` finds nothing to freeze.
+        ValueError: If arch, patch size or ``frozen_stages`` do not exist or
+            fit.
+        RuntimeError: If ``stop_grad_conv1`` finds no convolution.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class MoCoV3ViT(VisionTransformer):
         img_size: int | tuple[int, int] = 224,
         patch_size: int = 16,
         in_channels: int = 3,
+        frozen_stages: int = -1,
         stop_grad_conv1: bool | None = None,
         stem_norm_cfg: dict[str, Any] | None = None,
         with_cp: bool = False,
@@ -80,6 +85,12 @@ class MoCoV3ViT(VisionTransformer):
     ) -> None:
         shape = _shape_of(arch)
         conv_stem = shape.pop('conv_stem', False)
+        depth = shape.get('num_layers', 0)
+        if not -1 <= frozen_stages <= depth:
+            raise ValueError(
+                f'frozen_stages={frozen_stages} must lie between -1 (none) '
+                f'and {depth}, the number of blocks.'
+            )
         super().__init__(
             arch=shape,
             img_size=img_size,
@@ -101,6 +112,8 @@ class MoCoV3ViT(VisionTransformer):
                 stem_norm_cfg or dict(type='BN'),
             )
         self._fix_positions()
+        self.frozen_stages = frozen_stages
+        self._keep_frozen()
         if stop_grad_conv1 is None:
             stop_grad_conv1 = not conv_stem
         if stop_grad_conv1:
@@ -109,6 +122,16 @@ class MoCoV3ViT(VisionTransformer):
             for layer in self.layers:
                 # The class alone differs: names and copies stay as they are.
                 layer.__class__ = _CheckpointedLayer
+
+    def train(self, mode: bool = True) -> 'MoCoV3ViT':
+        """Switch the mode; what is frozen stays in eval mode."""
+        super().train(mode)
+        self._keep_frozen()
+        return self
+
+    def _keep_frozen(self) -> None:
+        if self.frozen_stages >= 0:
+            self._freeze_stages()
 
     @torch.no_grad()
     def _fix_positions(self) -> None:
