@@ -20,6 +20,7 @@ from mmmoco.convert import (
     family_of,
     flattened,
     import_weights,
+    preprocessing_of,
     resize_all_positions,
 )
 from mmmoco.engine import checkpoint_io
@@ -47,11 +48,14 @@ class Report(NamedTuple):
         imported: Weights and the recognised layout.
         model: Config that the weights fill: a whole model, or a backbone.
         absent: Parts of that model that the file lacks.
+        preprocessing: Mean, std, order of the channels and range of the
+            values that its network was trained with; None: not known.
     """
 
     imported: Imported
     model: dict[str, Any]
     absent: list[str]
+    preprocessing: dict[str, Any] | None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -132,10 +136,16 @@ def import_checkpoint(
     weights = checkpoint_io.state_dict_of(flattened(content))
     imported = import_weights(weights, layout, drop)
     # What the network is, is told by the positions as they came.
-    model = _model_of(imported, cfg, num_heads)
+    model = model_of(imported, cfg, num_heads)
     _resize(imported, model, cfg, img_size)
-    absent = _check(imported, model, cfg)
-    meta = {
+    absent = check_imported(imported, model, cfg)
+    source_meta = content.get('meta')
+    preprocessing = preprocessing_of(
+        imported.format,
+        imported.weights,
+        source_meta.get('cfg') if isinstance(source_meta, Mapping) else None,
+    )
+    meta: dict[str, Any] = {
         'imported': {
             'format': imported.format.name,
             'source': Path(source).name,
@@ -145,14 +155,26 @@ def import_checkpoint(
     }
     if isinstance(content.get('epoch'), int):
         meta['imported']['epoch'] = content['epoch']
+    if preprocessing is not None:
+        meta['preprocessing'] = preprocessing
     suffix = Path(out).suffix
     checkpoint_io.write_bytes(out, encode(imported.weights, meta, suffix))
-    return Report(imported, model, absent)
+    return Report(imported, model, absent, preprocessing)
 
 
-def _model_of(
-    imported: Imported, cfg: Config | None, num_heads: int | None
+def model_of(
+    imported: Imported, cfg: Config | None = None, num_heads: int | None = None
 ) -> dict[str, Any]:
+    """Return the config of the network that these weights must fill.
+
+    Args:
+        imported: Weights by our names.
+        cfg: Config whose model is taken; None: what the tensors tell.
+        num_heads: Of a ViT without a config.
+
+    Raises:
+        ValueError: If the tensors do not tell what network they are of.
+    """
     if cfg is not None:
         return dict(cfg.model.to_dict())
     weights = imported.weights
@@ -196,9 +218,19 @@ def _resize(
         )
 
 
-def _check(
-    imported: Imported, model: Mapping[str, Any], cfg: Config | None
+def check_imported(
+    imported: Imported, model: Mapping[str, Any], cfg: Config | None = None
 ) -> list[str]:
+    """Check that the weights fill the network; return the parts it lacks.
+
+    Args:
+        imported: Weights by our names.
+        model: Config of the network, from :func:`model_of`.
+        cfg: Where its types are looked up.
+
+    Raises:
+        CheckpointError: If a part is there, but not whole.
+    """
     weights = imported.weights
     scope = cfg.get('default_scope', 'mmmoco') if cfg else 'mmmoco'
     if 'backbone' not in model:
@@ -217,7 +249,7 @@ def _check(
 
 def describe(report: Report, out: str) -> str:
     """Say in words what was carried over and what was not."""
-    imported, model, absent = report
+    imported, model, absent, eyes = report
     counts = count_by_module(imported.weights)
     carried = ', '.join(f'{name} {n}' for name, n in counts.items())
     lines = [
@@ -235,6 +267,16 @@ def describe(report: Report, out: str) -> str:
         f'Not in the file: {name} ({MAY_BE_ABSENT[name]})' for name in absent
     ]
     lines += [f'Note: {note}' for note in imported.notes]
+    if eyes is None:
+        lines.append(
+            'Preprocessing: not known from this file; give the data '
+            'preprocessor the mean and std that its authors used.'
+        )
+    else:
+        lines.append(
+            f'Preprocessing: mean {eyes["mean"]}, std {eyes["std"]}, '
+            f'{eyes["channel_order"]}, values up to {eyes["value_range"]}'
+        )
     lines.append('The state of the optimizer is not carried over.')
     backbone = model.get('backbone', model)
     if isinstance(backbone.get('arch'), Mapping):

@@ -13,7 +13,7 @@ from .anatomy import (
 )
 from .config_text import read_config_text
 from .exporting import TARGETS, rename_backbone
-from .flattened import flattened
+from .flattened import flattened, without_wrappers
 from .formats import FORMATS
 from .importing import (
     Imported,
@@ -23,6 +23,7 @@ from .importing import (
     resize_all_positions,
 )
 from .positions import are_fixed, grid_side, resize_positions
+from .preprocessing import preprocessing_of
 
 __all__ = [
     'FORMATS',
@@ -38,9 +39,11 @@ __all__ = [
     'grid_side',
     'has_conv_stem',
     'import_weights',
+    'preprocessing_of',
     'read_config_text',
     'recognise',
     'rename_backbone',
     'resize_all_positions',
     'resize_positions',
+    'without_wrappers',
 ]

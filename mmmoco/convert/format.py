@@ -14,6 +14,9 @@ class Format(NamedTuple):
         never: Regular expressions of keys that only other layouts have.
         left: Regular expressions of keys that have no place here, each with
             the reason.
+        queue: Of several queues the one that answers ours.
+        imagenet: The authors' networks see images normalised as ImageNet's,
+            RGB. Left out where one layout holds several conventions.
     """
 
     name: str
@@ -22,6 +25,8 @@ class Format(NamedTuple):
     parts: tuple[Part, ...]
     never: tuple[str, ...] = ()
     left: tuple[tuple[str, str], ...] = ()
+    queue: int = 0
+    imagenet: bool = False
 
 
 CLASSIFIER = 'the classifier of another task'

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .format import Format
+from .format import DUPLICATE, Format
 from .formats import FORMATS
 from .positions import resize_positions
 
@@ -78,7 +78,7 @@ def import_weights(
 
     Raises:
         ValueError: If the format is unknown or not recognised, or a key is
-            neither known nor dropped.
+            neither known nor dropped, or what should be there twice differs.
     """
     if layout is not None and layout not in FORMATS:
         raise ValueError(
@@ -115,7 +115,8 @@ def import_weights(
             f'The checkpoint, read as {form.title}, holds no backbone. Seen: '
             f'{_summary(source)}.'
         )
-    notes = _shape_queue(weights)
+    _check_duplicates(weights, source, left)
+    notes = _shape_queue(weights, form.queue)
     return Imported(weights, form, left, notes)
 
 
@@ -182,7 +183,24 @@ def _reason(form: Format, name: str) -> str | None:
     )
 
 
-def _shape_queue(weights: dict[str, Tensor]) -> list[str]:
+def _check_duplicates(
+    weights: Mapping[str, Tensor],
+    source: Mapping[str, Tensor],
+    left: Mapping[str, str],
+) -> None:
+    """Refuse copies that differ from what was carried over in their place."""
+    for name, reason in left.items():
+        if reason == DUPLICATE:
+            twin = weights.get(name)
+            if twin is None or not torch.equal(twin, source[name]):
+                raise ValueError(
+                    f'{name} should stand in the file twice with the same '
+                    'values, but does not: which of them was trained cannot '
+                    'be told. Leave one behind with --drop.'
+                )
+
+
+def _shape_queue(weights: dict[str, Tensor], place: int) -> list[str]:
     """Give the queue our shape, C×K, and a pointer."""
     if 'dictionary.keys' not in weights:
         if weights.pop('dictionary.ptr', None) is not None:
@@ -190,13 +208,16 @@ def _shape_queue(weights: dict[str, Tensor]) -> list[str]:
         return []
     notes = []
     keys = weights['dictionary.keys']
-    if keys.dim() == 3 and len(keys) == 2:
-        # One queue for each view; ours answers queries of the first view.
-        keys = keys[1]
-        notes.append(
-            'The file has a queue for each view; the keys of the second view '
-            'were carried over.'
-        )
+    start = weights.get('dictionary.ptr', torch.zeros(1, dtype=torch.long))
+    if keys.dim() == 3 and len(keys) > place:
+        if len(keys) > 1:
+            notes.append(
+                f'The file has {len(keys)} queues; the keys of number '
+                f'{place + 1} were carried over.'
+            )
+        if len(start) == len(keys):
+            start = start[place]
+        keys = keys[place]
     width = _key_width(weights)
     if keys.dim() != 2 or (width is not None and width not in keys.shape):
         raise ValueError(
@@ -206,7 +227,6 @@ def _shape_queue(weights: dict[str, Tensor]) -> list[str]:
     if width is not None and keys.shape[0] != width:
         keys = keys.T
     weights['dictionary.keys'] = keys.contiguous()
-    start = weights.get('dictionary.ptr', torch.zeros(1, dtype=torch.long))
     weights['dictionary.ptr'] = start.reshape(1).long()
     return notes
 

@@ -106,6 +106,158 @@ def test_official_mocov3_goes_on_where_it_was(tmp_path, kind):
     assert close(model.encode_key(x), k)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('spaces', [1, 3])
+def test_seco_goes_on_in_its_first_space(tmp_path, spaces):
+    checkpoint = layouts.seco(spaces)
+    model, report = imported(tmp_path, checkpoint)
+    state = checkpoint['state_dict']
+    assert not report.absent
+    assert len(report.imported.left) == 8 * (spaces - 1)
+    x = images()
+    for ours, side in ((model.encode_query, 'q'), (model.encode_key, 'k')):
+        net, head = layouts.children(layouts.resnet()), layouts.two_linear(512)
+        net.load_state_dict(
+            {
+                name.removeprefix(f'encoder_{side}.'): value
+                for name, value in state.items()
+                if name.startswith(f'encoder_{side}.')
+            }
+        )
+        head.load_state_dict(
+            {
+                name.removeprefix(f'heads_{side}.0.'): value
+                for name, value in state.items()
+                if name.startswith(f'heads_{side}.0.')
+            }
+        )
+        net.train(side == 'k')  # the key encoder stays in train mode
+        assert close(ours(x), normalize(head(net(x).flatten(1))))
+    assert torch.equal(model.dictionary.keys, state['queue'][0])
+    assert model.dictionary.ptr.item() == 8
+
+
+@torch.no_grad()
+def test_dinos_resnet_is_its_teacher(tmp_path):
+    checkpoint = layouts.dino_resnet()
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    out = tmp_path / 'b.pth'
+    report = import_checkpoint(str(tmp_path / 'a.pth'), str(out))
+    model = MODELS.build(report.model)
+    weights = checkpoint_io.read(out)['state_dict']
+    checkpoint_io.load_into(
+        model, {k.removeprefix('backbone.'): v for k, v in weights.items()}
+    )
+    model.eval()  # returns None
+    net = layouts.bare(layouts.resnet())
+    teacher = checkpoint['teacher']
+    net.load_state_dict(
+        {
+            name.removeprefix('module.backbone.'): value
+            for name, value in teacher.items()
+            if 'backbone.' in name
+        }
+    )
+    features = model(images())[-1].mean((2, 3))
+    assert close(features, net.eval()(images()))
+
+
+IMAGENET = dict(
+    mean=[0.485 * 255, 0.456 * 255, 0.406 * 255],
+    std=[0.229 * 255, 0.224 * 255, 0.225 * 255],
+    channel_order='rgb',
+    value_range=255,
+)
+
+
+def bands(checkpoint):
+    """The same for images of 13 bands, whose statistics are not ImageNet's."""
+    for name, value in checkpoint['state_dict'].items():
+        if name.endswith('.conv1.weight') and value.shape[1] == 3:
+            checkpoint['state_dict'][name] = value.repeat(1, 5, 1, 1)[:, :13]
+    return checkpoint
+
+
+def with_config(text):
+    net = layouts.resnet()
+    state = {
+        f'backbone.{k}': v
+        for k, v in net.state_dict().items()
+        if not k.startswith('fc.')
+    }
+    return {'state_dict': state, 'meta': {'cfg': text}}
+
+
+@pytest.mark.parametrize(
+    ('make', 'expected'),
+    [
+        (lambda: layouts.moco(2)[0], IMAGENET),
+        (lambda: layouts.mocov3('vit')[0], IMAGENET),
+        (layouts.seco, IMAGENET),
+        (layouts.dino_resnet, IMAGENET),
+        (lambda: bands(layouts.moco(2)[0]), None),
+        (lambda: layouts.vit().state_dict(), None),  # timm has two of them
+        (layouts.solo_learn, None),  # one for each data set
+        (lambda: with_config('model = dict(backbone=dict())'), None),
+        (
+            lambda: with_config(
+                'model = dict(data_preprocessor=dict('
+                'type="DetDataPreprocessor", mean=[1.0, 2, 3], '
+                'std=[4, 5, 6], bgr_to_rgb=False))'
+            ),
+            dict(
+                mean=[1, 2, 3],
+                std=[4, 5, 6],
+                channel_order='bgr',
+                value_range=255,
+            ),
+        ),
+        (
+            lambda: with_config(
+                'data_preprocessor = dict(mean=[1, 2, 3], std=[4, 5, 6], '
+                'to_rgb=True)'
+            ),
+            dict(
+                mean=[1, 2, 3],
+                std=[4, 5, 6],
+                channel_order='rgb',
+                value_range=255,
+            ),
+        ),
+        (
+            lambda: with_config(
+                'model = dict(data_preprocessor=dict('
+                'type="mmmoco.ViewAugmentor", mean=(1, 2, 3), '
+                'std=(4, 5, 6)))'
+            ),
+            dict(
+                mean=[1, 2, 3],
+                std=[4, 5, 6],
+                channel_order='rgb',
+                value_range=255,
+            ),
+        ),
+    ],
+)
+def test_the_file_says_how_its_images_were_normalised(
+    tmp_path, capsys, make, expected
+):
+    torch.save(make(), tmp_path / 'a.pth')
+    assert call(tmp_path / 'a.pth', tmp_path / 'b.pth') == 0
+    said = capsys.readouterr().out
+    found = checkpoint_io.read(tmp_path / 'b.pth')['meta'].get('preprocessing')
+    if expected is None:
+        assert found is None
+        assert 'Preprocessing: not known from this file' in said
+        return
+    assert f'Preprocessing: mean {found["mean"]}' in said
+    assert found.keys() == expected.keys()
+    for name in ('mean', 'std'):
+        assert found[name] == pytest.approx(expected[name])
+    for name in ('channel_order', 'value_range'):
+        assert found[name] == expected[name]
+
+
 def of_mmpretrain(kind):
     """A real model of mmpretrain after some training, and its checkpoint."""
     from mmengine.registry import DefaultScope

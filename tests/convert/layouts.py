@@ -225,6 +225,60 @@ def dino():
     }
 
 
+def dino_resnet(wrapped=True):
+    """With BatchNorm the teacher too is wrapped for several processes."""
+    student, teacher = bare(resnet()), another(bare(resnet()))
+    head = nn.ModuleDict({'mlp': two_linear(512)})
+    front = 'module.' if wrapped else ''
+    return {
+        'student': {
+            **put('module.backbone.', student),
+            **put('module.head.', head),
+        },
+        'teacher': {
+            **put(f'{front}backbone.', teacher),
+            **put(f'{front}head.', head),
+        },
+        'optimizer': {'state': {}, 'param_groups': []},
+        'epoch': 100,
+        'fp16_scaler': None,
+        'dino_loss': {'center': torch.zeros(1, 128)},
+    }
+
+
+def seco(spaces=3):
+    q = children(resnet())
+    heads = nn.ModuleList(settle(two_linear(512), i) for i in range(spaces))
+    return {
+        'epoch': 199,
+        'state_dict': {
+            'queue': queue(shape=(spaces, 128, K)),
+            'queue_ptr': torch.arange(8, 8 + spaces)[:, None],
+            **put('encoder_q.', q),
+            **put('encoder_k.', another(q)),
+            **put('heads_q.', heads),
+            **put('heads_k.', another(heads)),
+        },
+        'hyper_parameters': {'emb_spaces': spaces, 'base_encoder': 'resnet18'},
+    }
+
+
+def compiled(checkpoint, inside=False):
+    """What torch.compile writes, of the whole model or of its parts."""
+
+    def renamed(name):
+        top, dot, rest = name.partition('.')
+        if inside and dot:
+            return f'{top}._orig_mod.{rest}'
+        return f'_orig_mod.{name}'
+
+    state = checkpoint['state_dict']
+    return {
+        **checkpoint,
+        'state_dict': {renamed(k): v for k, v in state.items()},
+    }
+
+
 def dinov2():
     net = vit(init_values=1e-5, patch=8)
     return {**net.state_dict(), 'mask_token': torch.zeros(1, 192)}
@@ -357,6 +411,32 @@ ALL = {
         dict(backbone=30),
     ),
     'dino': (dino, 'dino', dict(backbone=30)),
+    'dino resnet': (dino_resnet, 'dino', dict(backbone=120)),
+    'dino resnet, one process': (
+        lambda: dino_resnet(wrapped=False),
+        'dino',
+        dict(backbone=120),
+    ),
+    'seco': (
+        seco,
+        'seco',
+        dict(backbone=120, neck=4, key_encoder=124, dictionary=2),
+    ),
+    'seco, one space': (
+        lambda: seco(1),
+        'seco',
+        dict(backbone=120, neck=4, key_encoder=124, dictionary=2),
+    ),
+    'moco v2, compiled': (
+        lambda: compiled(moco(2)[0]),
+        'moco',
+        dict(backbone=120, neck=4, key_encoder=124, dictionary=2),
+    ),
+    'mocov3 vit, compiled parts': (
+        lambda: compiled(mocov3('vit')[0], inside=True),
+        'mocov3',
+        dict(backbone=30, neck=16, predictor=10, key_encoder=46),
+    ),
     'dinov2': (dinov2, 'dinov2', dict(backbone=34)),
     'mae': (mae, 'mae', dict(backbone=30)),
 }

@@ -92,7 +92,7 @@ def test_queues_get_our_shape():
     two = weights_of(layouts.solo_learn())
     imported = import_weights(two)
     assert torch.equal(imported.weights['dictionary.keys'], two['queue'][1])
-    assert 'second view' in imported.notes[0]
+    assert '2 queues; the keys of number 2' in imported.notes[0]
 
     two['queue'] = torch.zeros(3, 5)
     with pytest.raises(ValueError, match=r'\(3, 5\).*C=128'):

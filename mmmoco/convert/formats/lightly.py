@@ -45,6 +45,7 @@ FORMATS = (
             Part('', 'dictionary.', BANK),
         ),
         left=LEFT,
+        imagenet=True,
     ),
     Format(
         name='lightly-benchmark',
@@ -58,5 +59,6 @@ FORMATS = (
             Part('', 'dictionary.', BANK),
         ),
         left=LEFT,
+        imagenet=True,
     ),
 )

@@ -20,5 +20,6 @@ FORMATS = (
             Part('encoder_k.', 'key_encoder.backbone.', TORCHVISION),
             Part('', 'dictionary.', QUEUE),
         ),
+        imagenet=True,
     ),
 )

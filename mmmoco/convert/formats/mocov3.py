@@ -26,5 +26,6 @@ FORMATS = (
             ),
             Part('predictor.', 'predictor.', WITH_BATCH_NORM),
         ),
+        imagenet=True,
     ),
 )

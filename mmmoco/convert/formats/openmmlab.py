@@ -21,6 +21,7 @@ FORMATS = (
             Part('', 'dictionary.', QUEUE),
         ),
         left=((r'encoder_k\.steps', EMA_STEPS),),
+        imagenet=True,
     ),
     Format(
         name='mmpretrain-mocov3',
@@ -36,13 +37,15 @@ FORMATS = (
             Part('head.predictor.', 'predictor.', SAME),
         ),
         left=((r'momentum_encoder\.steps', EMA_STEPS),),
+        imagenet=True,
     ),
     Format(
         name='mmselfsup-0.x',
         title='MoCo or MoCoV3 of mmselfsup 0.x',
+        # A name of a layer follows: a number there is another's layout.
         signs=(
-            r'(encoder_q|base_encoder)\.0\.',
-            r'(encoder_k|momentum_encoder)\.0\.',
+            r'(encoder_q|base_encoder)\.0\.[a-z]\w*\.\w',
+            r'(encoder_k|momentum_encoder)\.0\.[a-z]\w*\.\w',
         ),
         parts=(
             Part('encoder_q.0.', 'backbone.', BACKBONE),
@@ -57,6 +60,7 @@ FORMATS = (
             Part('', 'dictionary.', QUEUE),
         ),
         left=((r'(backbone|neck)\.', DUPLICATE),),
+        imagenet=True,
     ),
     Format(
         name='openmmlab',

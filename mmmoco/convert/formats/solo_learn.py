@@ -23,6 +23,8 @@ FORMATS = (
             Part('', 'dictionary.', QUEUE),
         ),
         left=LEFT,
+        # One for each view; ours answers queries of the first view.
+        queue=1,
     ),
     Format(
         name='solo-learn-mocov3',

@@ -1,7 +1,8 @@
-"""Vision Transformers with timm's names: timm, DeiT, DINO, DINOv2, MAE."""
+"""Networks with timm's names: timm, DeiT, DINO, DINOv2, MAE."""
 
 from ..format import CLASSIFIER, OTHER_TASK, Format
 from ..key_table import Part
+from ..resnet import TORCHVISION
 from ..vit import TIMM
 
 FORMATS = (
@@ -22,6 +23,7 @@ FORMATS = (
             (r'head\.', CLASSIFIER),
             (r'mask_token', 'the token of masked patches'),
         ),
+        imagenet=True,
     ),
     Format(
         name='mae',
@@ -32,19 +34,21 @@ FORMATS = (
             (r'(decoder_\w+\.|decoder_pos_embed)', 'the decoder'),
             (r'mask_token', 'the token of masked patches'),
         ),
+        imagenet=True,
     ),
     Format(
         name='dino',
         title='DINO with student and teacher; the teacher is taken',
-        signs=(r'teacher\.(module\.)?backbone\.blocks\.',),
+        signs=(r'teacher\.(module\.)?backbone\.(blocks|layer1)\.',),
         parts=(
-            Part('teacher.backbone.', 'backbone.', TIMM),
-            Part('teacher.module.backbone.', 'backbone.', TIMM),
+            Part('teacher.backbone.', 'backbone.', TIMM + TORCHVISION),
+            Part('teacher.module.backbone.', 'backbone.', TIMM + TORCHVISION),
         ),
         left=(
             (r'teacher\.(module\.)?head\.', OTHER_TASK),
             (r'student\.', 'the student'),
             (r'dino_loss\.', 'the state of its loss'),
         ),
+        imagenet=True,
     ),
 )

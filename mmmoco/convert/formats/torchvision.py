@@ -12,6 +12,7 @@ FORMATS = (
         signs=(r'conv1\.weight', r'layer1\.0\.'),
         parts=(Part('', 'backbone.', RESNET),),
         left=((r'fc\.', CLASSIFIER),),
+        imagenet=True,
     ),
     Format(
         name='torchvision-vit',
@@ -19,5 +20,6 @@ FORMATS = (
         signs=(r'class_token', r'encoder\.layers\.encoder_layer_0\.'),
         parts=(Part('', 'backbone.', VIT),),
         left=((r'heads\.', CLASSIFIER),),
+        imagenet=True,
     ),
 )
