@@ -435,7 +435,7 @@ def test_a_config_that_the_weights_must_fit(tmp_path, capsys):
     assert call(*argv, 'mocov2_r50_8xb32') == 2
     line = one_line(capsys)
     assert 'backbone.layer1.0.conv3.weight' in line
-    assert 'missing in the checkpoint' in line
+    assert '330 missing in the file' in line
     assert not (tmp_path / 'b.pth').exists()
 
     config = tmp_path / 'mine.py'

@@ -49,8 +49,7 @@ def outcome(names, weights):
     try:
         found = import_weights(state_dict_of(flattened({'state_dict': state})))
         absent = check_imported(found, model_of(found))
-    except (ValueError, CheckpointError) as error:
-        assert '\n' not in str(error).strip().split('\n')[0]
+    except (ValueError, CheckpointError):
         return None
     return found, absent
 
