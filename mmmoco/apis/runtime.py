@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.meeting import meet
+from mmmoco.registry import DATASETS
 
 
 def init_processes(
@@ -128,12 +129,13 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
     if wrapper is None:
         return
     on_cpu = not torch.cuda.is_available()
-    slow_bf16 = on_cpu and not torch.cpu._is_avx512_bf16_supported()
+    slow_bf16 = not has_bfloat16_units()
+    here = 'CPU' if on_cpu else 'GPU'
     kind = wrapper.get('type', 'OptimWrapper').split('.')[-1]
     needs_gpu = kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
     if fast and slow_bf16 and not amp:
         print_log(
-            '--fast: this CPU has no bfloat16 units; the precision stays.',
+            f'--fast: this {here} has no bfloat16 units; the precision stays.',
             logger='current',
         )
     if amp or (fast and not slow_bf16) or (on_cpu and needs_gpu):
@@ -142,7 +144,7 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
         wrapper.pop('loss_scale', None)
     if amp and slow_bf16:
         print_log(
-            'This CPU has no bfloat16 units: mixed precision will be '
+            f'This {here} has no bfloat16 units: mixed precision will be '
             'slower than float32 here.',
             logger='current',
             level=logging.WARNING,
@@ -159,6 +161,13 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
         cfg.setdefault('custom_hooks', []).append(
             ConfigDict(type='mmmoco.KernelSettingsHook')
         )
+
+
+def has_bfloat16_units() -> bool:
+    """Whether the hardware computes in bfloat16, and does not emulate it."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def limit_iterations(cfg: Config, max_iters: int) -> None:
@@ -244,21 +253,37 @@ def complete_foreign(cfg: Config) -> None:
 def fit_workers(cfg: Config) -> None:
     """Start no more data workers than there are cores for this process.
 
-    And let ``num_workers=0`` work in configs that keep workers alive.
+    ``num_workers='auto'``, which the configs of data sets say, means as many
+    as there are cores, up to 32; for a stream of shards, whose order depends
+    on their number, up to 8. ``num_workers=0`` works also in configs that
+    keep workers alive.
+
+    Args:
+        cfg: Config to change.
     """
     processes = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
     cores = max(1, len(os.sched_getaffinity(0)) // processes)
     knn = cfg.get('knn') or ConfigDict()
     loaders = [cfg.get(f'{x}_dataloader') for x in ('train', 'val', 'test')]
-    most = 0
+    most = chosen = 0
     for loader in [*loaders, knn.get('bank'), knn.get('query')]:
         if not loader:
             continue
         wanted = loader.get('num_workers', 0)
+        if wanted == 'auto':
+            kind = DATASETS.get((loader.get('dataset') or {}).get('type', ''))
+            wanted = min(cores, 8 if hasattr(kind, 'is_stream') else 32)
+            chosen = max(chosen, wanted)
         most = max(most, wanted)
         loader.num_workers = min(wanted, cores)
         if loader.num_workers == 0:
             loader.persistent_workers = False
+    if chosen:
+        print_log(
+            f"{chosen} data workers (num_workers='auto': this process has "
+            f'{cores} cores).',
+            logger='current',
+        )
     if most > cores:
         print_log(
             f'{cores} data workers instead of {most}: this process has no '

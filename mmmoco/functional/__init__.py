@@ -8,7 +8,12 @@ from .info_nce import Candidates, Stats, info_nce
 from .knn import Neighbours, nearest, nearest_in_shards, vote, weighted_knn
 from .masked import masked_l1, patch_distance, patch_fraction, patch_info_nce
 from .momentum import check_momentum, ema_, momentum_at
-from .randomness import derive_seed, generator, seed_global_generators
+from .randomness import (
+    derive_seed,
+    generator,
+    generator_on,
+    seed_global_generators,
+)
 from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
 from .transfer import send
 
@@ -31,6 +36,7 @@ __all__ = [
     'gather',
     'gather_with_grad',
     'generator',
+    'generator_on',
     'info_nce',
     'masked_l1',
     'momentum_at',

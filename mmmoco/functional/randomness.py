@@ -40,6 +40,22 @@ def generator(
     return result
 
 
+def generator_on(
+    device: torch.device, source: torch.Generator
+) -> torch.Generator:
+    """Return ``source`` if it draws on ``device``, else one that does.
+
+    The latter is seeded by a draw of ``source``: the numbers are reproduced,
+    but on devices of the same kind only.
+    """
+    if source.device == device:
+        return source
+    result = torch.Generator(device=device)
+    seed = torch.randint(2**62, (1,), generator=source)
+    result.manual_seed(int(seed))
+    return result
+
+
 def seed_global_generators(seed: int, *address: Address) -> None:
     """Seed the global generators of python, numpy and torch (CPU and CUDA).
 

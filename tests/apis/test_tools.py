@@ -288,3 +288,45 @@ def test_help_of_the_tools(tool):
         check=True,
     ).stdout
     assert 'config' in out and '--cfg-options' in out
+
+
+@pytest.mark.parametrize('cores', [1, 2, 16, 64])
+@pytest.mark.parametrize('processes', [1, 4])
+def test_workers_follow_the_cores_where_nobody_chose(
+    cores, processes, monkeypatch, capfd
+):
+    from mmmoco.apis import list_configs
+
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)))
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+    own = max(1, cores // processes)
+    for name in ('mocov2_r50_8xb32', 'mocov2_r18_1xb512_cifar10'):
+        assert name in list_configs()
+        cfg = load_config(name)
+        fit_workers(cfg)
+        loaders = [cfg.train_dataloader, cfg.knn.bank, cfg.knn.query]
+        assert [x.num_workers for x in loaders] == [min(own, 32)] * 3
+    # What a user chose is never raised.
+    cfg = load_config(name, {'train_dataloader.num_workers': 3})
+    fit_workers(cfg)
+    assert cfg.train_dataloader.num_workers == min(3, own)
+    # The order of a stream depends on their number.
+    cfg = load_config('mocov2_r50_8xb32')
+    cfg.train_dataloader.dataset.type = 'TarShards'
+    fit_workers(cfg)
+    assert cfg.train_dataloader.num_workers == min(own, 8)
+
+
+@pytest.mark.parametrize('native', [True, False])
+def test_bfloat16_only_where_the_gpu_has_it(native, monkeypatch, capfd):
+    """A V100 emulates it, and PyTorch says that it supports it."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')  # for mmengine's log
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(
+        torch.cuda,
+        'is_bf16_supported',
+        lambda including_emulation=True: native or including_emulation,
+    )
+    arguments = ['mocov2_r50_8xb32', '--fast']
+    cfg = train.prepare(train.parser().parse_args(arguments))
+    assert cfg.optim_wrapper.get('dtype') == ('bfloat16' if native else None)

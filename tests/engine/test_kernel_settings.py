@@ -2,16 +2,22 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+
+from mmmoco.engine.hooks import KernelSettingsHook
 
 PROGRAM = """
 import resource, sys
 import torch
 from mmmoco.engine.hooks import KernelSettingsHook
 
-KernelSettingsHook(keep_memory=sys.argv[1] == 'kept').before_run(None)
+class Runner:
+    model = torch.nn.Linear(1, 1)
+
+KernelSettingsHook(keep_memory=sys.argv[1] == 'kept').before_run(Runner)
 for _ in range(40):
     torch.empty(2**24).fill_(1.0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -30,7 +36,6 @@ def page_faults(how: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason='sets up CPUs')
 @pytest.mark.skipif(sys.platform != 'linux', reason="glibc's allocator")
 def test_freed_memory_is_not_mapped_again():
     """In the long run: at first, blocks are a few bytes short for the next.
@@ -42,3 +47,46 @@ def test_freed_memory_is_not_mapped_again():
     # 16,384 pages of 4 KiB each; 32 where the system has them huge.
     assert returned >= 4 * 32
     assert kept < returned / 10
+
+
+@pytest.fixture
+def flags():
+    """Read PyTorch's flags, which begin as False and are put back."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def read():
+        return matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+
+    def write(*values):
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = values
+
+    before = read()
+    write(False, False, False)
+    yield read
+    write(*before)
+    torch.use_deterministic_algorithms(False)
+
+
+def settle(device):
+    """Run the hook for a model on a device, whatever the machine has."""
+    model = torch.nn.Linear(1, 1, device=device)
+    KernelSettingsHook(keep_memory=False).before_run(
+        SimpleNamespace(model=model)
+    )
+
+
+def test_the_device_is_that_of_the_model(flags, monkeypatch):
+    """A benchmark on the CPU of a machine with a GPU is one on a CPU."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')  # for mmengine's log
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    settle('cpu')
+    assert flags() == (False, False, False)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    settle('meta')  # any device that is not the CPU
+    assert flags() == (True, True, True)
+
+
+def test_a_deterministic_run_stays_so(flags):
+    torch.use_deterministic_algorithms(True)
+    settle('meta')
+    assert flags() == (False, False, False)

@@ -5,6 +5,7 @@ import torch
 
 from mmmoco.functional import generator
 from mmmoco.models.preprocessors import BlockCorruption, MaskedViewAugmentor
+from mmmoco.models.preprocessors import corruption as corruption_module
 from mmmoco.registry import MODELS
 
 SIDE = 32
@@ -70,10 +71,11 @@ def test_a_budget_takes_no_rectangle_too_many():
     x = images(16)
     full = BlockCorruption(noise=(0.6, 0.6), alien_prob=0.0)
     draws = generator(0, 0, 'spans')
-    rows = full._spans(16, SIDE, draws)
-    columns = full._spans(16, SIDE, draws)
+    rows, columns = (
+        full._covered(full._spans(16, SIDE, draws), SIDE) for _ in 'xy'
+    )
     draws = generator(0, 0, 'spans')
-    mask = full._blocks(torch.full((16,), 0.6), SIDE, SIDE, draws)
+    mask = full._blocks(torch.full((16,), 0.6), images(16), draws)
     for n in range(len(x)):
         union = torch.zeros(SIDE, SIDE, dtype=torch.bool)
         for r, c in zip(rows[n], columns[n], strict=True):
@@ -195,3 +197,24 @@ def test_nothing_is_corrupted_outside_training():
 def test_what_cannot_be_is_refused(options):
     with pytest.raises(ValueError):
         BlockCorruption(**options)
+
+
+@pytest.mark.parametrize('mode', ['either', 'both'])
+def test_a_device_gets_the_rectangles_of_the_host(mode, monkeypatch):
+    """With a device that draws other noise, here one that draws none."""
+    x = images(32)
+    draws = {}
+
+    def here(device, source):
+        draws['on'] = device
+        return generator(9, 9)
+
+    expected = corrupt(x, mode=mode)
+    monkeypatch.setattr(corruption_module, 'generator_on', here)
+    found = corrupt(x, mode=mode)
+    assert draws['on'] == x.device
+    assert torch.equal(found.mask, expected.mask)
+    noise, alien = pixels_of(x, found)
+    assert torch.equal(noise, pixels_of(x, expected)[0])
+    differs = (found.images != expected.images).any(1)
+    assert torch.equal(differs, noise) and noise.any()

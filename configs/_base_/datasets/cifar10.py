@@ -3,7 +3,7 @@
 eval_pipeline = [dict(type='LoadRGB'), dict(type='PackImage')]
 train_dataloader = dict(
     batch_size=512,
-    num_workers=8,
+    num_workers='auto',  # the cores of the process
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
@@ -21,7 +21,7 @@ knn = dict(
     features='neck',
     bank=dict(
         batch_size=512,
-        num_workers=4,
+        num_workers='auto',
         collate_fn=dict(type='default_collate'),
         sampler=dict(type='AddressedSampler', shuffle=False),
         dataset=dict(
@@ -34,7 +34,7 @@ knn = dict(
     ),
     query=dict(
         batch_size=512,
-        num_workers=4,
+        num_workers='auto',
         collate_fn=dict(type='default_collate'),
         sampler=dict(type='AddressedSampler', shuffle=False),
         dataset=dict(

@@ -2,7 +2,7 @@
 # data_root itself, at any depth. A leaf config adds the views.
 train_dataloader = dict(
     batch_size=32,
-    num_workers=8,
+    num_workers='auto',  # the cores of the process
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
@@ -30,7 +30,7 @@ knn = dict(
     features='backbone',
     bank=dict(
         batch_size=64,
-        num_workers=8,
+        num_workers='auto',
         collate_fn=dict(type='default_collate'),
         sampler=dict(type='AddressedSampler', shuffle=False),
         dataset=dict(
@@ -43,7 +43,7 @@ knn = dict(
     ),
     query=dict(
         batch_size=64,
-        num_workers=8,
+        num_workers='auto',
         collate_fn=dict(type='default_collate'),
         sampler=dict(type='AddressedSampler', shuffle=False),
         dataset=dict(

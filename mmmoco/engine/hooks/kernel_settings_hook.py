@@ -15,7 +15,9 @@ class KernelSettingsHook(Hook):
     """Choose how kernels compute and where they get memory, and log it.
 
     Part of ``--fast``. The first two settings have an effect on NVIDIA GPUs
-    only, the last one on CPUs only.
+    only, the last one on CPUs only: the device is that of the model. A run
+    that is to be deterministic (``randomness.deterministic=True``) keeps
+    PyTorch's settings, of which that is a part.
 
     Args:
         tf32: Round the inputs of float32 products and convolutions to
@@ -42,10 +44,17 @@ class KernelSettingsHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Set the flags of PyTorch, or those of the C library."""
-        if not torch.cuda.is_available():
+        if next(runner.model.parameters()).device.type == 'cpu':
             kept = self.keep_memory and _keep_freed_memory()
             print_log(
                 f'Kernels: freed memory is {"kept" if kept else "returned"}.',
+                logger='current',
+            )
+            return
+        if torch.are_deterministic_algorithms_enabled():
+            print_log(
+                'Kernels: the run is deterministic; TF32 and cuDNN benchmark '
+                'are left as they are.',
                 logger='current',
             )
             return

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmmoco.functional import generator_on, send
 from mmmoco.registry import BATCH_AUGMENTS
 
 MODES = ('either', 'both')
@@ -94,7 +95,9 @@ class BlockCorruption:
 
         Args:
             x: N×C×H×W, normalised.
-            generator: On the same device.
+            generator: On the CPU, so that a seed places the same rectangles
+                on every device. The noise in them is drawn where ``x`` lies:
+                there a seed gives the same on devices of the same kind.
 
         Raises:
             ValueError: If ``align`` does not divide H and W.
@@ -107,32 +110,37 @@ class BlockCorruption:
             )
 
         def uniform() -> Tensor:
-            return torch.rand(n, generator=generator, device=x.device)
+            return torch.rand(n, generator=generator)
 
         low, high = self.noise
         budget = low + (high - low) * uniform()
         # A single image has no other one to borrow from.
         alien_prob = self.alien_prob if n > 1 else 0.0
         if self.mode == 'both':
-            noisy = self._blocks(budget, height, width, generator)
+            noisy = self._blocks(budget, x, generator)
             borrowed = self._blocks(
                 torch.full_like(budget, self.alien if n > 1 else 0.0),
-                height,
-                width,
+                x,
                 generator,
             )
+            takes_alien = None
         else:
             takes_alien = uniform() < alien_prob
             budget = torch.where(takes_alien, self.alien, budget)
-            blocks = self._blocks(budget, height, width, generator)
-            borrowed = blocks & takes_alien.view(n, 1, 1, 1)
-            noisy = blocks & ~borrowed
+            noisy = borrowed = self._blocks(budget, x, generator)
         shift = (uniform() * (n - 1)).long().clamp(max=max(n - 2, 0)) + 1
-        other = (torch.arange(n, device=x.device) + shift) % n
-        images = torch.where(borrowed, x[other], x)
+        other = (torch.arange(n) + shift) % n
+        ready = send(dict(other=other, takes_alien=takes_alien), x.device)
+        if takes_alien is not None:
+            borrowed = borrowed & ready['takes_alien'].view(n, 1, 1, 1)
+            noisy = noisy & ~borrowed
+        images = torch.where(borrowed, x[ready['other']], x)
         if self.fill == 'noise':
             filling = torch.randn(
-                x.shape, generator=generator, device=x.device, dtype=x.dtype
+                x.shape,
+                generator=generator_on(x.device, generator),
+                device=x.device,
+                dtype=x.dtype,
             )
         else:
             filling = torch.zeros_like(x)
@@ -141,8 +149,7 @@ class BlockCorruption:
     def _blocks(
         self,
         budget: Tensor,
-        height: int,
-        width: int,
+        x: Tensor,
         generator: torch.Generator,
     ) -> Tensor:
         """Return N×1×H×W: the first rectangles that cover the budget.
@@ -151,18 +158,22 @@ class BlockCorruption:
         rows and columns; it grows with k, so that bisection finds k for all
         images at once.
         """
-        rows, columns = height // self.align, width // self.align
-        in_rows = self._spans(len(budget), rows, generator)  # N×K×rows
-        in_columns = self._spans(len(budget), columns, generator)
+        rows, columns = (side // self.align for side in x.shape[-2:])
+        row = self._spans(len(budget), rows, generator)
+        column = self._spans(len(budget), columns, generator)
         # A rounding error must not ask for one rectangle more.
         goal = budget * rows * columns - 1e-3
-        number = torch.arange(self.max_blocks, device=budget.device)
+        ready = send(dict(row=row, column=column, goal=goal), x.device)
+        in_rows = self._covered(ready['row'], rows)  # N×K×rows
+        in_columns = self._covered(ready['column'], columns)
+        goal = ready['goal']
+        number = torch.arange(self.max_blocks, device=x.device)
 
         def union(count: Tensor) -> Tensor:
             used = (number < count[:, None]).float().unsqueeze(-1)  # N×K×1
             return (in_rows * used).transpose(1, 2) @ in_columns > 0
 
-        too_few = torch.full_like(budget, -1, dtype=torch.long)
+        too_few = torch.full_like(goal, -1, dtype=torch.long)
         enough = torch.full_like(too_few, self.max_blocks)
         for _ in range(self.max_blocks.bit_length() + 1):
             middle = (too_few + enough + 1) // 2
@@ -177,16 +188,21 @@ class BlockCorruption:
         return mask
 
     def _spans(self, n: int, cells: int, generator: torch.Generator) -> Tensor:
-        """Draw intervals on one side of the image: N×K×cells, 0 or 1."""
+        """Draw intervals on one side of the image: first and end, 2×N×K×1."""
         longest = max(1, int(self.max_side * cells))
         shape = (n, self.max_blocks, 1)
-        device = generator.device
 
         def draw() -> Tensor:
-            return torch.rand(shape, generator=generator, device=device)
+            return torch.rand(shape, generator=generator)
 
         length = (draw() * longest).floor() + 1
         # From just touching the near edge to just touching the far one.
         start = (draw() * (cells + length - 1)).floor() - (length - 1)
-        cell = torch.arange(cells, device=device)
-        return ((cell >= start) & (cell < start + length)).float()
+        return torch.stack([start, start + length])
+
+    @staticmethod
+    def _covered(spans: Tensor, cells: int) -> Tensor:
+        """Return which cells the intervals cover: N×K×cells, 0 or 1."""
+        start, end = spans
+        cell = torch.arange(cells, device=spans.device)
+        return ((cell >= start) & (cell < end)).float()

@@ -48,9 +48,7 @@ class MaskedViewAugmentor(ViewAugmentor):
                     f'the batch holds {sorted(views)}.'
                 )
             x = views[name]
-            draws = generator(
-                *self._address, name, 'corruption', device=x.device
-            )
+            draws = generator(*self._address, name, 'corruption')
             corrupted = self.corruption(x, draws)
             views[f'{name}_corrupted'] = corrupted.images
             views[f'{name}_mask'] = corrupted.mask
