@@ -1,7 +1,8 @@
-"""``range='auto'`` of a config: measured once, the same wherever it is used.
+"""Which values of 16-bit images become 0 and 255: once, for all of a run.
 
-What takes its place stands in the config as ``input_range``, and so in the
-config file of the work dir and in every checkpoint.
+Training, its k-NN and later evaluations must see the same. So what takes the
+place of ``range='auto'``, or is given for the training images, stands in the
+config as ``input_range``, and so in the work dir and in every checkpoint.
 """
 
 from collections.abc import Iterator
@@ -25,34 +26,39 @@ def settle_from(cfg: Config, checkpoint: str) -> None:
     """Take the range that a checkpoint was trained with.
 
     Args:
-        cfg: Config to change, if it has ``range='auto'``.
+        cfg: Config to change, if it has ``range='auto'``, or gives a range
+            for the training images.
         checkpoint: Of the run.
 
     Raises:
-        ValueError: If it does not say.
+        ValueError: If it is wanted, and nothing says it.
     """
-    if not any(_open(cfg._cfg_dict)):
+    given = _given(cfg)
+    if not any(_open(cfg)) and not given:
         return
-    stored = _stored(checkpoint)
-    if not stored:
+    found = _stored(checkpoint) or given
+    if not found:
         raise ValueError(
             f"The config has LoadRGB(range='auto'), but {checkpoint!r} does "
             'not say with which range it was trained: give the two numbers '
             'in the config.'
         )
-    _settle(cfg, stored[0], f'as {checkpoint} was trained')
+    _settle(cfg, found[0], f'as {checkpoint} was trained')
 
 
 def settle_for_training(cfg: Config) -> None:
     """Measure the training images; a resumed run keeps what it began with.
 
     Args:
-        cfg: Complete config of a run, to change if it has ``range='auto'``.
+        cfg: Complete config of a run, to change if it has ``range='auto'``,
+            or gives a range for the training images.
 
     Raises:
         ValueError: If there is no range.
     """
-    if not any(_open(cfg._cfg_dict)):
+    if not any(_open(cfg)):
+        for value in _given(cfg):
+            _settle(cfg, value, 'as for the training images')
         return
     if cfg.get('resume'):
         path = cfg.get('load_from') or checkpoint_io.find_latest(cfg.work_dir)
@@ -68,25 +74,41 @@ def settle_for_training(cfg: Config) -> None:
 
 
 def _settle(cfg: Config, found: Range, origin: str) -> None:
-    """Put a range wherever ``'auto'`` stands."""
+    """Put a range wherever ``'auto'`` stands, and in k-NN where none does."""
     value = None if found is None else list(found)
-    for load in _open(cfg._cfg_dict):
+    unsaid = [x for x in _loads(cfg.get('knn')) if 'range' not in x]
+    for load in (*_open(cfg), *unsaid):
         load['range'] = value
     cfg[KEY] = value
-    print_log(f"range='auto' is {value}, {origin}.", logger='current')
+    print_log(f'LoadRGB: range={value}, {origin}.', logger='current')
 
 
-def _open(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield the loads of a config whose range is open."""
+def _open(cfg: Config) -> Iterator[dict[str, Any]]:
+    """Yield the loads whose range is open."""
+    for load in _loads(cfg._cfg_dict):
+        if load.get('range') == 'auto':
+            yield load
+
+
+def _given(cfg: Config) -> list[Range]:
+    """Return the range of the training images, if the config gives one."""
+    for load in _loads(cfg.get('train_dataloader')):
+        value = load.get('range')
+        if isinstance(value, list | tuple) and len(value) == 2:
+            return [(float(value[0]), float(value[1]))]
+    return []
+
+
+def _loads(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield what loads images in a config."""
     if isinstance(node, dict):
-        kind = str(node.get('type')).rpartition('.')[2]
-        if kind == 'LoadRGB' and node.get('range') == 'auto':
+        if str(node.get('type')).rpartition('.')[2] == 'LoadRGB':
             yield node
         for value in node.values():
-            yield from _open(value)
+            yield from _loads(value)
     elif isinstance(node, list | tuple):
         for value in node:
-            yield from _open(value)
+            yield from _loads(value)
 
 
 def _stored(checkpoint: str) -> list[Range]:

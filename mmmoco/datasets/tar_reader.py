@@ -54,15 +54,17 @@ class TarReader:
         """Yield the entries.
 
         Raises:
-            OSError: If this is no tar, or damaged.
+            OSError: If this is no tar, damaged, or cut off.
         """
         name, pax = b'', dict[bytes, bytes]()
         while True:
             start = self._at
             header = self._read(_BLOCK)
-            if not header.strip(b'\0'):  # Also where nothing is left.
-                if not header and not start:
-                    raise OSError('not a readable tar: it is empty')
+            if not header and not start:
+                raise OSError('not a readable tar: it is empty')
+            if len(header) < _BLOCK:
+                raise _damaged(start, 'the end without an end mark')
+            if not header.strip(b'\0'):
                 return
             size = _size_of(header, start)
             kind = header[156:157]
@@ -151,8 +153,6 @@ def _size_of(header: bytes, start: int) -> int:
     """
     if header.startswith((b'\x1f\x8b', b'BZh', b'\xfd7zXZ', b'\x28\xb5\x2f')):
         raise _damaged(start, 'a compressed file')
-    if len(header) < _BLOCK:
-        raise _damaged(start, 'the end within a header')
     total = sum(header) - sum(header[148:156]) + 8 * ord(' ')
     high = sum(byte > 127 for byte in header)  # Some summed signed bytes.
     if _number(header[148:156]) not in (total, total - 256 * high):

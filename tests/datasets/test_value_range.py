@@ -196,7 +196,10 @@ def config(folder, kind='ImageFolderDataset'):
     return Config(
         dict(
             train_dataloader=dict(dataset=dataset),
-            knn=dict(bank=dict(dataset=dict(pipeline=[dict(other)]))),
+            knn=dict(
+                bank=dict(dataset=dict(pipeline=[dict(other)])),
+                query=dict(dataset=dict(pipeline=[dict(type='LoadRGB')])),
+            ),
         )
     )
 
@@ -207,10 +210,30 @@ def test_one_measurement_serves_the_whole_config(tmp_path):
     settle_for_training(cfg)
     assert cfg.train_dataloader.dataset.pipeline[0]['range'] == [0.0, 2000.0]
     assert cfg.knn.bank.dataset.pipeline[0]['range'] == [0.0, 2000.0]
+    assert cfg.knn.query.dataset.pipeline[0]['range'] == [0.0, 2000.0]
     assert "'auto'" not in cfg.pretty_text
     before = cfg.pretty_text
     settle_for_training(cfg)
     assert cfg.pretty_text == before
+
+
+def test_a_range_that_is_given_serves_the_whole_config(tmp_path):
+    cfg = config(tmp_path)
+    cfg.train_dataloader.dataset.pipeline = [
+        dict(type='LoadRGB', range=(5, 4000))
+    ]
+    cfg.knn.bank.dataset.pipeline[0].range = (0, 9)  # Said: it stays.
+    settle_for_training(cfg)
+    assert cfg.input_range == [5.0, 4000.0]
+    assert cfg.knn.query.dataset.pipeline[0].range == [5.0, 4000.0]
+    assert list(cfg.knn.bank.dataset.pipeline[0].range) == [0, 9]
+    plain = config(tmp_path)
+    plain.train_dataloader.dataset.pipeline = [dict(type='LoadRGB')]
+    plain.knn.bank.dataset.pipeline = [dict(type='LoadRGB')]
+    before = plain.pretty_text
+    settle_for_training(plain)
+    settle_from(plain, str(tmp_path / 'is not read'))
+    assert plain.pretty_text == before
 
 
 @pytest.mark.slow

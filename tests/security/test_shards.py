@@ -151,6 +151,20 @@ def test_no_change_of_a_byte_does_more_than_damage(form):
             read_or_refuse(bytes(changed))
 
 
+def test_a_tar_that_is_cut_anywhere_is_noticed():
+    data = tar_of(entry('a.png', b'abc'), entry('b.png', b'd' * 600))
+    whole = len(data.rstrip(b'\0'))
+    whole += -whole % 512  # What follows are end marks.
+    names = {len(data): ['a.png', 'b.png']}
+    for size in range(0, whole + 512, 7):
+        for seekable in (True, False):
+            with pytest.raises(OSError, match='tar|ends within'):
+                read_all(data[:size], seekable)
+    for size in (whole + 512, len(data)):
+        found = [n for n, _, _ in read_all(data[:size], True)]
+        assert found == names[len(data)]
+
+
 def read_or_refuse(data):
     for seekable in (True, False):
         try:
