@@ -64,8 +64,8 @@ def _guarded(backend: Any, work: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         path = getattr(backend, '_scalar_save_file', None)
         scalars = path if 'scalar' in work.__name__ else None
-        place = path or type(backend).__name__
-        with survive(f'Scalars are not logged in {place}', scalars):
+        name = type(backend).__name__
+        with survive(f'Scalars are not logged ({name})', scalars):
             work(*args, **kwargs)
 
     return guarded

@@ -6,10 +6,13 @@ and the bits of its loss, the end leaves all states: two runs are equal if
 these are.
 """
 
+import builtins
 import contextlib
 import ctypes
+import io
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -72,6 +75,11 @@ class Faults:
         signal_at: An iteration, the name of the signal that every process
             then sends itself, and for one process its rank.
         pace: Seconds that every iteration takes longer.
+        stall: A rank gets no batch while this file, with the rank as its
+            ending, exists.
+        bug_at: In this iteration a hook of ours has a fault.
+        unwritable: What opening a side file for writing fails with; the log
+            meets a disk that is full.
     """
 
     nan_at: tuple[int, ...] = ()
@@ -81,6 +89,9 @@ class Faults:
     kill_in_save: tuple[int, str] | None = None
     signal_at: tuple[int, str] | tuple[int, str, int] | None = None
     pace: float = 0.0
+    stall: Path | None = None
+    bug_at: int | None = None
+    unwritable: int | None = None
 
 
 @dataclass
@@ -151,6 +162,8 @@ class Run:
                     LOCAL_WORLD_SIZE=str(self.processes),
                     MASTER_ADDR='127.0.0.1',
                 )
+            if faults and faults.unwritable:
+                forbid_side_files(faults.unwritable)
             cli.run(
                 lambda: self.train(arguments, faults or Faults()),
                 'train.py',
@@ -348,6 +361,26 @@ def use_images(cfg, folder):
     cfg.model.backbone.in_channels = 3
 
 
+#: What a training writes beside its checkpoints and its log.
+SIDE_FILES = re.compile(
+    r'scalars\.json|results\.jsonl|environment\.json|config\.py|'
+    r'mocov2_digits\.py|bad_files\.txt'
+)
+
+
+def forbid_side_files(number):
+    """Let every attempt to write one fail with an errno."""
+    real = io.open
+
+    def guarded(file, mode='r', *args, **kwargs):
+        name = os.path.basename(os.fspath(file)) if mode[0] in 'wa' else ''
+        if isinstance(name, str) and SIDE_FILES.fullmatch(name):
+            raise OSError(number, os.strerror(number), str(file))
+        return real(file, mode, *args, **kwargs)
+
+    io.open = builtins.open = guarded
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
@@ -433,6 +466,23 @@ class FaultHook(Hook):
             runner.model.train_step = train_step
         if self.faults.kill_in_save:
             self._arm(*self.faults.kill_in_save)
+        if self.faults.stall:
+            self._stall(runner.train_dataloader)
+        if self.faults.unwritable:
+            for handler in runner.logger.handlers:
+                if hasattr(handler, 'baseFilename'):
+                    handler.stream = open('/dev/full', 'w')  # noqa: SIM115
+
+    def _stall(self, loader):
+        collate = loader.collate_fn
+        file = self.faults.stall.with_suffix(f'.{get_rank()}')
+
+        def slow(samples):
+            while file.exists():
+                time.sleep(0.05)
+            return collate(samples)
+
+        loader.collate_fn = slow
 
     def _spoiled(self, runner, x):
         return x * float('nan') if runner.iter in self.faults.nan_at else x
@@ -440,6 +490,8 @@ class FaultHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if self.faults.pace:
             time.sleep(self.faults.pace)
+        if runner.iter == self.faults.bug_at:
+            {}['a key that nobody wrote']
         if self.faults.signal_at:
             iteration, name, *rank = self.faults.signal_at
             if runner.iter == iteration and rank in ([], [get_rank()]):

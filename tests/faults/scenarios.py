@@ -4,6 +4,7 @@ Each takes a folder, the uninterrupted run and a source of random numbers, and
 returns an :class:`Outcome`. The tests play each a few times, the soak often.
 """
 
+import json
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runs import Faults, children_of, small_disk
+from runs import Faults, children_of, fill, small_disk
 
 PACE = 0.03
 #: Where a save can be hit.
@@ -105,6 +106,54 @@ def stop_signal(
     assert not run.marker().exists()
     remark = f'exit 0 after at most {slowest:.1f} s'
     return compared(run, reference, 2, remarks=remark)
+
+
+def stalled_data(folder, reference, draws, ranks=(0,)):
+    """SIGTERM while some processes wait for their data."""
+    run = like(reference, folder)
+    gate = Path(folder) / 'gate'
+    run.start(faults=Faults(pace=PACE, stall=gate))
+    assert run.reach(4 + draws.randrange(3)), run.log()[-2000:]
+    for rank in ranks:
+        gate.with_suffix(f'.{rank}').touch()
+    seen = -1
+    while seen != run.done():
+        seen = run.done()
+        time.sleep(1)
+    sent = time.monotonic()
+    run.kill(signal.SIGTERM, group=False)
+    codes = run.wait()
+    seconds = time.monotonic() - sent
+    assert codes == [0] * run.processes, run.log()[-4000:]
+    facts = json.loads(run.marker().read_text())
+    saved = int(Path(facts['checkpoint']).stem[5:])
+    assert saved == (seen if run.processes == 1 else seen // 3 * 3), facts
+    for rank in ranks:
+        gate.with_suffix(f'.{rank}').unlink()
+    run.finish()
+    assert not run.marker().exists()
+    remark = f'exit 0 after at most {seconds:.0f} s'
+    return compared(run, reference, 1, remarks=remark)
+
+
+def stopped_on_a_full_disk(folder, reference, draws):
+    """SIGTERM while nothing can be written any more."""
+    with small_disk() as disk:
+        if disk is None:
+            return Outcome(0, remarks='may not mount a disk here')
+        run = like(reference, folder, work_dir=disk / 'run')
+        run.start(faults=Faults(pace=PACE))
+        assert run.reach(4 + draws.randrange(2)), run.log()[-2000:]
+        fill(disk / 'ballast')
+        run.kill(signal.SIGTERM)
+        assert run.wait() == [0], run.log()[-4000:]
+        facts = json.loads(run.marker().read_text())
+        assert facts['checkpoint'] == f'{run.work_dir}/iter_3.pth', facts
+        (disk / 'ballast').unlink()
+        run.finish()
+        assert not list(run.work_dir.glob('.PREEMPTED*'))
+        differences = run.differences(reference, curves=False)
+        return Outcome(1, run.lost(), differences, 'exit 0, with its marker')
 
 
 def full_disk(folder, reference, draws, mounted=True):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from runs import SMALL, Faults
 
 from mmmoco.apis import train
 from mmmoco.engine import checkpoint_io, preemption
+from mmmoco.engine.hooks import preemption_hook
 
 ROOT = Path(__file__).parents[2]
 WORKERS = {
@@ -62,6 +64,64 @@ def test_one_rank_received_it(tmp_path, uninterrupted):
     assert run.done() == 5
     run.finish()
     assert run.differences(reference) == []
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Patience for a busy machine, but not that of a scheduler."""
+    monkeypatch.setattr(preemption_hook, 'ALONE', 1.0)
+    monkeypatch.setattr(preemption_hook, 'TOGETHER', 4.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('workers', 'iterations'), [(0, False), (2, True)])
+def test_stalled_data_do_not_hold_a_stop(
+    tmp_path, uninterrupted, hasty, workers, iterations
+):
+    """The state of the last step is saved, and goes on exactly."""
+    options = {'train_dataloader__num_workers': workers}
+    reference = uninterrupted(iterations=iterations, **options)
+    found = scenarios.stalled_data(
+        tmp_path, reference, scenarios.source(workers)
+    )
+    assert found.differences == [] and found.lost == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.parametrize('ranks', [(0,), (1,)])
+def test_stalled_data_of_one_process_end_all(
+    tmp_path, uninterrupted, hasty, ranks
+):
+    """The other one is in the middle of a step, and cannot be asked."""
+    reference = uninterrupted(processes=2, train_cfg__max_epochs=6)
+    found = scenarios.stalled_data(
+        tmp_path, reference, scenarios.source(1), ranks
+    )
+    assert found.differences == [] and max(found.lost) <= 3
+
+
+@pytest.mark.slow
+def test_a_stop_on_a_full_disk_leaves_its_marker(tmp_path, uninterrupted):
+    found = scenarios.stopped_on_a_full_disk(
+        tmp_path, uninterrupted(), scenarios.source(0)
+    )
+    if not found.hits:
+        pytest.skip(found.remarks)
+    assert found.differences == []
+
+
+def test_a_marker_that_cannot_be_left_is_an_error(tmp_path, uninterrupted):
+    """Exit code 0 would look like a run that is complete."""
+    run = scenarios.like(uninterrupted(), tmp_path)
+    run.start(faults=Faults(pace=0.1))
+    assert run.reach(4)
+    shutil.rmtree(run.work_dir)
+    run.work_dir.write_text('in the way')
+    run.kill(signal.SIGTERM)
+    assert run.wait() == [2]
+    errors = [x for x in run.log().splitlines() if ': error: ' in x]
+    assert len(errors) == 1 and 'cannot be marked as such' in errors[0]
 
 
 @pytest.fixture

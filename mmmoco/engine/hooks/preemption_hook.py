@@ -329,11 +329,12 @@ class PreemptionHook(Hook):
         store = meeting_place()
         if runner.world_size == 1 or store is None:
             return
-        if is_main_process():
-            store.set(MARKED, 'yes')
         deadline = time.monotonic() + 15
-        while not store.check([MARKED]) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        with contextlib.suppress(RuntimeError):  # The store ended with it.
+            if is_main_process():
+                store.set(MARKED, 'yes')
+            while not store.check([MARKED]) and time.monotonic() < deadline:
+                time.sleep(0.2)
 
 
 def _checkpoint_hook(runner: Runner) -> ContrastCheckpointHook | None:
