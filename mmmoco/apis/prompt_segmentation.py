@@ -7,7 +7,9 @@ the threshold one comparison. Gradio makes the page.
 import argparse
 import ipaddress
 import os
+import re
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -291,10 +293,10 @@ def page(prompting: Prompting, title: str, folder: str) -> Any:
         return run
 
     @told
-    def open_file(path: str | None) -> Any:
-        if path is None:
+    def open_file(file: dict[str, Any] | None) -> Any:
+        if file is None:
             return None, None, None, None, None, OPEN_FIRST
-        name = prompting.open_upload(Path(path).read_bytes())
+        name = prompting.open_upload(Path(file['path']).read_bytes())
         image = prompting.opened(name)
         rows, columns = image.tokens.shape[1:]
         text = (
@@ -383,6 +385,8 @@ def page(prompting: Prompting, title: str, folder: str) -> Any:
             open_file,
             upload,
             [name, found, shown, heat, mask, status],
+            # Gradio would open it as whatever PIL can, programs included.
+            preprocess=False,
             api_visibility='private',
         )
         shown.select(
@@ -460,6 +464,50 @@ def _gradio() -> Any:
     return gradio
 
 
+class HostCheck:
+    """Answer only what is addressed to this machine.
+
+    A page of anybody's, whose name is made to lead here, could else read
+    what this one shows.
+
+    Args:
+        app: What answers.
+        names: Allowed besides addresses and ``localhost``.
+    """
+
+    def __init__(self, app: Any, names: Sequence[str]) -> None:
+        self.app, self.names = app, {name.lower() for name in names}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer, or refuse."""
+        headers = dict(scope.get('headers') or ())
+        host = headers.get(b'host', b'').decode('latin-1')
+        if scope['type'] == 'lifespan' or self.allows(host):
+            await self.app(scope, receive, send)
+        elif scope['type'] == 'websocket':
+            await send({'type': 'websocket.close', 'code': 1008})
+        else:
+            text = f'{host[:80]!r} is not the name of this page.\n'
+            kind = (b'content-type', b'text/plain; charset=utf-8')
+            await send(
+                {
+                    'type': 'http.response.start',
+                    'status': 421,
+                    'headers': [kind],
+                }
+            )
+            await send({'type': 'http.response.body', 'body': text.encode()})
+
+    def allows(self, host: str) -> bool:
+        """Tell whether a Host header names this machine."""
+        name = re.sub(r':\d+$', '', host).strip('[]').lower()
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name == 'localhost' or name in self.names
+        return True
+
+
 def free_port(host: str) -> int:
     """Return a port that nobody listens on."""
     with socket.socket() as probe:
@@ -473,7 +521,7 @@ def launch(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
 
     Args:
         args: The command line.
-        folder: For the examples, while the page is open.
+        folder: For examples and uploads, while the page is open.
 
     Returns:
         The running page, which ``close()`` ends, and its address.
@@ -483,8 +531,12 @@ def launch(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
     """
     if not 0 <= args.port <= 65535:
         raise cli.UsageError(f'--port {args.port}: use 0 to 65535.')
+    os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
     _gradio()
+    from starlette.middleware import Middleware  # Comes with Gradio.
+
     blocks = page(build(args), Path(args.checkpoint).name, folder)
+    names = [args.host, socket.gethostname(), socket.getfqdn()]
     try:
         _, url, _ = blocks.launch(
             server_name=args.host,
@@ -496,6 +548,7 @@ def launch(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
             run_history=False,
             footer_links=[],
             max_file_size=MAX_BYTES,
+            app_kwargs={'middleware': [Middleware(HostCheck, names)]},
         )
     except OSError as error:
         raise cli.UsageError(
@@ -507,7 +560,9 @@ def launch(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
 
 def serve(args: argparse.Namespace) -> None:
     """Serve as the command line says, until interrupted."""
-    with tempfile.TemporaryDirectory() as folder:
+    # However it is ended, what was uploaded goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix='mmmoco_page_') as folder:
         blocks, url = launch(args, folder)
         sys.stdout.write(f'Open {url} (Ctrl+C ends)\n')
         if not is_loopback(args.host):

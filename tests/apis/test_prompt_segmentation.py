@@ -1,7 +1,14 @@
 """The page: what the server answers, and what a browser makes of it."""
 
+import http.client
 import io
+import json
+import os
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -17,6 +24,7 @@ from mmmoco.evaluation.zero_shot import similarity_maps
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 MMC = 'demo/mmc_digits'
 
 
@@ -44,13 +52,135 @@ def images(checkpoint):
 
 
 @pytest.fixture(scope='module')
-def url(checkpoint, tmp_path_factory):
+def folder(tmp_path_factory):
+    """For examples and uploads."""
+    return tmp_path_factory.mktemp('page')
+
+
+@pytest.fixture(scope='module')
+def url(checkpoint, folder):
     """The page on a free port."""
     args = arguments(checkpoint, '--port', '0')
-    folder = tmp_path_factory.mktemp('examples')
     blocks, address = prompting.launch(args, str(folder))
     yield address
     blocks.close()
+
+
+def ask(url, path, body=None, host=None, **headers):
+    """Send a request; return status and text."""
+    at = urlsplit(url)
+    connection = http.client.HTTPConnection(at.hostname, at.port, timeout=60)
+    headers['Host'] = host or at.netloc
+    connection.request('POST' if body else 'GET', path, body, headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+def upload(url, content, name='upload.png'):
+    """Open a file on the page as a browser does; return what it answers."""
+    form = (
+        b'--edge\r\nContent-Disposition: form-data; name="files"; filename="'
+        + name.encode()
+        + b'"\r\nContent-Type: image/png\r\n\r\n'
+        + content
+        + b'\r\n--edge--\r\n'
+    )
+    kind = {'Content-Type': 'multipart/form-data; boundary=edge'}
+    status, text = ask(url, '/gradio_api/upload', form, **kind)
+    assert status == 200, text
+    (path,) = json.loads(text)
+    return path, opened_by_page(url, path, name)
+
+
+def opened_by_page(url, path, name):
+    config = json.loads(ask(url, '/config')[1])
+    (number,) = [
+        each['id']
+        for each in config['dependencies']
+        if len(each['inputs']) == 1 and len(each['outputs']) == 6
+    ]
+    file = {'path': path, 'orig_name': name, 'meta': {'_type': TYPE}}
+    job = dict(data=[file], fn_index=number, session_hash=str(time.time_ns()))
+    kind = {'Content-Type': 'application/json'}
+    status, text = ask(
+        url, '/gradio_api/queue/join', json.dumps(job).encode(), **kind
+    )
+    assert status == 200, text
+    place = f'/gradio_api/queue/data?session_hash={job["session_hash"]}'
+    lines = ask(url, place)[1].splitlines()
+    events = [json.loads(x[6:]) for x in lines if x.startswith('data: ')]
+    (done,) = [e for e in events if e['msg'] == 'process_completed']
+    return done
+
+
+TYPE = 'gradio.FileData'
+
+
+def test_uploads_lie_in_a_folder_of_their_own(url, folder):
+    path, done = upload(url, png(30, 40))
+    assert done['success'], done
+    assert Path(path).is_relative_to(folder / 'uploads')
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.svg', 'a.eps', 'a'])
+def test_a_file_that_is_no_image_is_answered_in_words(url, name):
+    """Whatever its name says, and without a decoder being tried."""
+    program = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n'
+    for content in (b'no image', program):
+        _, done = upload(url, content, name)
+        assert not done['success']
+        assert 'upload' in done['output']['error'], done
+
+
+def test_other_files_of_the_machine_cannot_be_opened(url, tmp_path):
+    secret = tmp_path / 'secret.png'
+    secret.write_bytes(png(30, 40))
+    done = opened_by_page(url, str(secret), 'secret.png')
+    assert not done['success']
+
+
+def test_only_the_names_of_this_machine_are_answered(url):
+    """A foreign name that leads here would let its page read this one."""
+    port = urlsplit(url).port
+    for path in ('/', '/config', '/gradio_api/info', '/nowhere'):
+        for host in ('evil.example', f'evil.example:{port}', 'localhost.evil'):
+            status, text = ask(url, path, host=host)
+            assert status == 421 and 'not the name of this page' in text
+    for host in (f'127.0.0.1:{port}', f'localhost:{port}', 'LOCALHOST'):
+        assert ask(url, '/', host=host)[0] == 200
+    check = prompting.HostCheck(None, ['me.example'])
+    for host in (
+        'me.example:7860',
+        '[::1]:7860',
+        '10.0.0.7',
+        'ME.example',
+    ):
+        assert check.allows(host), host
+    for host in ('', 'xme.example', 'me.example.evil', '127.0.0.1.evil:80'):
+        assert not check.allows(host), host
+
+
+def test_ending_the_page_removes_what_was_uploaded(checkpoint, tmp_path):
+    process = subprocess.Popen(
+        [
+            *(sys.executable, ROOT / 'demo' / 'prompt_segmentation.py'),
+            *(checkpoint, '--port', '0'),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {'TMPDIR': str(tmp_path)},
+    )
+    try:
+        address = re.search(r'http\S+', process.stdout.readline())[0]
+        path, _ = upload(address, png(30, 40))
+        assert Path(path).is_relative_to(tmp_path)
+    finally:
+        process.terminate()
+    assert process.wait(60) == 0
+    assert not Path(path).exists()
+    assert not list(tmp_path.glob('mmmoco_page_*'))
 
 
 def png(height, width, **options):

@@ -363,7 +363,7 @@ def use_images(cfg, folder):
 
 #: What a training writes beside its checkpoints and its log.
 SIDE_FILES = re.compile(
-    r'scalars\.json|results\.jsonl|environment\.json|config\.py|'
+    r'scalars\.json|results\.jsonl|config\.py|'
     r'mocov2_digits\.py|bad_files\.txt'
 )
 
@@ -373,8 +373,9 @@ def forbid_side_files(number):
     real = io.open
 
     def guarded(file, mode='r', *args, **kwargs):
-        name = os.path.basename(os.fspath(file)) if mode[0] in 'wa' else ''
-        if isinstance(name, str) and SIDE_FILES.fullmatch(name):
+        writes = mode[0] in 'wa' and not isinstance(file, int)
+        name = os.path.basename(os.fsdecode(file)) if writes else ''
+        if SIDE_FILES.fullmatch(name):
             raise OSError(number, os.strerror(number), str(file))
         return real(file, mode, *args, **kwargs)
 

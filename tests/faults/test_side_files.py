@@ -55,7 +55,6 @@ def test_side_files_never_end_a_run(
     for words in (
         'Scalars are not logged',
         'The config is not written',
-        'environment.json is not written',
         'lines of the log are lost',
         'This result is not in' if knn else f'{LIST_NAME} is not written',
     ):
