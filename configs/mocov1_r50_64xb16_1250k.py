@@ -11,7 +11,9 @@ train_dataloader = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=0.12))
 param_scheduler = [
-    dict(type='StepLR', step_size=62500, gamma=0.9, by_epoch=False)
+    dict(
+        type='StepLR', step_size=62500, gamma=0.9, by_epoch=False, end=1250000
+    )
 ]
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=1250000)
 auto_scale_lr = dict(base_batch_size=1024)

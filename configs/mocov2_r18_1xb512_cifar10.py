@@ -30,5 +30,6 @@ views = dict(view_q=[crop, *_base_.view_q], view_k=[crop, *_base_.view_k])
 pipeline = [dict(type='LoadRGB'), dict(type='Views', views=views)]
 train_dataloader = dict(dataset=dict(pipeline=pipeline))
 optim_wrapper = dict(optimizer=dict(lr=0.06, weight_decay=5e-4))
+param_scheduler = [dict(type='CosineFromOneLR', T_max=200, by_epoch=True)]
 auto_scale_lr = dict(base_batch_size=512)
 custom_hooks = [*_base_.custom_hooks, dict(type='KNNHook')]

@@ -53,6 +53,7 @@ def quickstart(args: argparse.Namespace) -> None:
         str(config_root() / f'{CONFIG}.py'),
         '--work-dir',
         args.work_dir,
+        '--overwrite',
     ]
     if args.max_iters is not None:
         command += ['--max-iters', str(args.max_iters)]

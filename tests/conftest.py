@@ -19,6 +19,7 @@ SMALL = {
     'default_hooks.logger.interval': 1,
     'default_hooks.checkpoint.interval': 1,
     'train_cfg.max_epochs': 1,
+    'schedule': 'keep',  # That of the demo, cut off.
     'knn.bank.dataset.num_scenes': 40,
     'knn.query.dataset.num_scenes': 20,
 }
@@ -43,6 +44,7 @@ def small_config(tmp_path):
     def make(knn=False, **options):
         cfg = load_config('demo/mocov2_digits', copy.deepcopy(SMALL))
         cfg.work_dir = str(tmp_path / 'run')
+        cfg.overwrite = True  # Tests train there again and again.
         kept = [h for h in cfg.custom_hooks if h.type != 'KNNHook']
         if knn:
             kept.append(dict(type='KNNHook', interval=1))

@@ -355,7 +355,7 @@ def test_views_are_the_published_ones(name):
 
 def curve(cfg, epoch_length):
     """The learning rate of every iteration, by the real schedulers."""
-    from mmengine.registry import PARAM_SCHEDULERS
+    from mmmoco.registry import PARAM_SCHEDULERS
 
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
@@ -392,6 +392,8 @@ def test_learning_rate_over_time(name):
     epochs = np.arange(total * length) / length
     if warmup is None:  # Once per epoch.
         epochs = np.floor(epochs)
+        if recipe['views'] == 'cifar10':
+            epochs += 1  # Its authors count from 1.
         expected = 0.5 * (1 + np.cos(np.pi * epochs / total))
         if recipe['views'] == 'mocov1':
             expected = 0.1 ** ((epochs >= 120) + 0.0 + (epochs >= 160))
@@ -403,12 +405,8 @@ def test_learning_rate_over_time(name):
         epochs / warmup,
         0.5 * (1 + np.cos(np.pi * progress)),
     )
-    # The warm-up reaches the full rate one iteration early.
-    slack = 1.5 / (warmup * length)
-    np.testing.assert_allclose(rates, expected, atol=slack)
+    np.testing.assert_allclose(rates, expected, atol=1e-9)
     after = epochs >= warmup
-    np.testing.assert_allclose(rates[after], expected[after], atol=1e-9)
-    assert 0 < rates[0] <= 1e-4
     assert len(set(rates[after][:length])) == length  # per iteration
 
 

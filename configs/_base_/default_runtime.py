@@ -7,6 +7,10 @@ default_scope = 'mmmoco'
 # on the device that trains.
 device_views = False
 
+# A schedule that ends elsewhere than the run is an error; 'fit' stretches it
+# to the run, 'keep' trains so all the same (--schedule does it too).
+schedule = None
+
 custom_hooks = [
     dict(type='AddressedRandomnessHook'),
     dict(type='KeyEncoderUpdateHook'),

@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmmoco.datasets.bad_files import UnreadableDataError
 from mmmoco.engine.checkpoint_io import CheckpointError
-from mmmoco.engine.endings import ExpectedEnd, was_training
+from mmmoco.engine.endings import ExpectedEnd, was_training, where_building
 
 #: What bad input raises while a tool prepares its work (files that are
 #: missing, unreadable or damaged are OSErrors).
@@ -110,8 +110,13 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, USER_ERRORS):
         return text
     # A TypeError is the user's where a config has an unknown argument.
-    unknown = isinstance(error, TypeError) and '__init__()' in text
-    return text if unknown else None
+    if isinstance(error, TypeError) and '__init__()' in text:
+        return text
+    place = where_building(error)
+    if place is not None:
+        said = f'{type(error).__name__}: {error}'.rstrip(': ')
+        return f'the config does not make a run ({said}; in {place[:-1]}).'
+    return None
 
 
 def _shortage(text: str, error: Exception) -> str | None:

@@ -12,6 +12,7 @@ import mmmoco
 from mmmoco.registry import DATASETS
 
 from .device_views import move_views
+from .option_values import check_option, check_values
 
 PACKAGES = ('mmmoco', 'mmpretrain', 'mmdet', 'mmseg')
 
@@ -125,7 +126,8 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         FileNotFoundError: If the config does not exist.
         KeyError: If an option names no existing key (a typing error would
             otherwise be ignored), except below ``type``-less dicts.
-        ValueError: If it, or a file that it builds on, is no valid Python.
+        ValueError: If it, or a file that it builds on, is no valid Python,
+            or a value makes no sense.
     """
     enable_package_bases()
     path = resolve_config(name)
@@ -137,12 +139,14 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
             f'Python: {error.msg} (line {error.lineno}).'
         ) from error
     if options:
-        for key in options:
+        for key, value in options.items():
             _check_option(cfg, key)
+            check_option(cfg, key, value)
         cfg.merge_from_dict(options)
         for key in options:
             if key.endswith('dataset.type'):
                 _drop_arguments(cfg, key.removesuffix('.type'), options)
+    check_values(cfg)
     move_views(cfg)
     return cfg
 

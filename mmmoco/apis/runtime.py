@@ -21,7 +21,9 @@ from mmengine.runner import Runner
 
 from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.endings import building
 from mmmoco.engine.meeting import meet
+from mmmoco.engine.schedule import end_of
 from mmmoco.registry import DATASETS
 
 
@@ -173,8 +175,8 @@ def has_bfloat16_units() -> bool:
 def limit_iterations(cfg: Config, max_iters: int) -> None:
     """Make a run of ``max_iters`` iterations, whatever loop it had.
 
-    Loop, logging, saving, validation and the schedules switch together; the
-    schedules are compressed to the new length.
+    Loop, logging, saving and validation switch together; the schedules are
+    fitted to the new length, unless the config keeps them.
 
     Args:
         cfg: Config to change.
@@ -205,37 +207,18 @@ def limit_iterations(cfg: Config, max_iters: int) -> None:
     sampler = cfg.train_dataloader.get('sampler') or ConfigDict()
     if sampler.get('type', '').split('.')[-1] == 'AddressedSampler':
         sampler.infinite = True
-    schedules = cfg.get('param_scheduler')
-    for schedule in _as_list(schedules):
-        _compress(schedule, length, max_iters)
+    for schedule in _as_list(cfg.get('param_scheduler')):
+        alike = schedule.get('by_epoch', True) == ('max_epochs' in loop)
+        if length and alike and end_of(schedule) is None:
+            schedule.end = length
+    if cfg.get('schedule') is None:
+        cfg.schedule = 'fit'
 
 
 def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _compress(schedule: ConfigDict, length: int | None, total: int) -> None:
-    """Stretch one schedule of ``length`` epochs (iterations) to ``total``."""
-    if not length:
-        return
-    schedule.by_epoch = False
-    schedule.pop('convert_to_iter_based', None)
-
-    def scaled(value: float) -> int:
-        return max(0, round(value / length * total))
-
-    for key in ('begin', 'T_max', 'total_iters'):
-        if schedule.get(key) is not None:
-            schedule[key] = scaled(schedule[key])
-    if schedule.get('step_size'):
-        schedule.step_size = max(1, scaled(schedule.step_size))
-    if schedule.get('end') is not None:
-        begin = schedule.get('begin') or 0
-        schedule.end = max(scaled(schedule.end), begin + 2)
-    if schedule.get('milestones'):
-        schedule.milestones = [scaled(m) for m in schedule.milestones]
 
 
 def complete_foreign(cfg: Config) -> None:
@@ -296,11 +279,12 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner; every checkpoint is then read and written safely."""
     checkpoint_io.install()
     skip_hidden()
-    complete_foreign(cfg)
-    fit_workers(cfg)
-    scope = cfg.get('default_scope', 'mmmoco')
-    init_default_scope(scope)
-    cfg.setdefault('runner_type', 'mmmoco.ContrastRunner')
-    os.makedirs(cfg.work_dir, exist_ok=True)
-    runner: Runner = ROOT_RUNNERS.build(cfg)
+    with building():
+        complete_foreign(cfg)
+        fit_workers(cfg)
+        scope = cfg.get('default_scope', 'mmmoco')
+        init_default_scope(scope)
+        cfg.setdefault('runner_type', 'mmmoco.ContrastRunner')
+        os.makedirs(cfg.work_dir, exist_ok=True)
+        runner: Runner = ROOT_RUNNERS.build(cfg)
     return runner

@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
         'the work dir',
     )
     result.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='start anew in a used work dir: remove its numbered checkpoints',
+    )
+    result.add_argument(
         '--load-from', metavar='CKPT', help='start from the weights of CKPT'
     )
     result.add_argument(
@@ -68,7 +73,13 @@ def parser() -> argparse.ArgumentParser:
         '--max-iters',
         type=int,
         metavar='N',
-        help='train N iterations; the schedule is compressed to them',
+        help='train N iterations; the schedule is fitted to them',
+    )
+    result.add_argument(
+        '--schedule',
+        choices=('keep', 'fit'),
+        help='where the schedule and the run have different lengths: keep '
+        'it, or stretch it to the run',
     )
     result.add_argument(
         '--fast',
@@ -114,6 +125,11 @@ def prepare(args: argparse.Namespace) -> Config:
     cfg = load_config(args.config, args.cfg_options)
     name = resolve_config(args.config).stem
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    if not cfg.work_dir.isprintable():
+        raise ValueError(
+            f'--work-dir {cfg.work_dir!a}: the name is not valid UTF-8, '
+            'or holds characters that cannot be shown; take another one.'
+        )
     if args.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     if args.auto_scale_lr:
@@ -123,11 +139,14 @@ def prepare(args: argparse.Namespace) -> Config:
                 'is meant for; add auto_scale_lr=dict(base_batch_size=256).'
             )
         cfg.auto_scale_lr.enable = True
+    if args.schedule:
+        cfg.schedule = args.schedule
     use_precision(cfg, args.amp, args.fast)
     if args.max_iters is not None:
         limit_iterations(cfg, args.max_iters)
     if args.allow_partial:
         cfg.allow_partial = True
+    cfg.overwrite = args.overwrite
     _choose_checkpoint(cfg, args)
     if args.init:
         initialize(cfg, args.init)
@@ -136,7 +155,9 @@ def prepare(args: argparse.Namespace) -> Config:
 
 def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
     again = why_started_again(cfg.work_dir)
-    if again and checkpoint_io.any_numbered(cfg.work_dir):
+    saver = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    out_dir = saver.get('out_dir')
+    if again and checkpoint_io.any_numbered(cfg.work_dir, out_dir):
         # The same command, given again by a scheduler: --load-from and the
         # path of --resume were for the first time.
         print_log(
@@ -147,6 +168,11 @@ def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
         )
         cfg.resume, cfg.load_from = True, None
         return
+    if args.resume and args.overwrite:
+        raise ValueError(
+            '--resume goes on with the run in the work dir, --overwrite '
+            'removes it: give one of them.'
+        )
     if args.resume and args.load_from:
         raise ValueError(
             '--resume continues a run, --load-from starts a new one from '

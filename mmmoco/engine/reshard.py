@@ -54,7 +54,7 @@ class Reshard:
 
     Nothing in a checkpoint belongs to one process: weights, optimizer and
     dictionary are the same on all. What depends on their number is the place
-    in the data, the units of schedules that count iterations, and the batch.
+    in the data, and the batch; the schedules follow the place.
 
     Args:
         runner: Just resumed.
@@ -133,9 +133,6 @@ class Reshard:
         start = runner.epoch * lengths[1]
         kept = max(kept - (start + kept) % now['accumulation'], 0)
         loop._iter = start + kept
-        for scheduler in self._schedulers():
-            if not scheduler.by_epoch:
-                _restate(scheduler, lengths[1] / lengths[0], loop._iter)
         text = f'An epoch has {lengths[1]} iterations instead of {lengths[0]}'
         if done:
             text += (
@@ -143,37 +140,13 @@ class Reshard:
                 f'on after {kept * new}'
             )
         return (
-            f'{text}; iteration {loop._iter} comes next. Schedules by '
-            'iteration were restated in the new unit.'
+            f'{text}; iteration {loop._iter} comes next, for the schedules '
+            'too.'
         )
 
     def _schedulers(self) -> list[Any]:
         found = self.runner.param_schedulers or []
         return list(found) if isinstance(found, list) else []
-
-
-def _restate(scheduler: Any, ratio: float, done: int) -> None:
-    """Count a schedule in iterations that are ``ratio`` times as many."""
-    length = scheduler.end - scheduler.begin
-    follows = getattr(scheduler, 'total_iters', None) == length - 1
-    for name in ('begin', 'end', 'T_max', 'total_iters', 'step_size'):
-        value = getattr(scheduler, name, None)
-        if isinstance(value, int) and value < _WITHOUT_END:
-            setattr(scheduler, name, round(value * ratio))
-    if follows:
-        scheduler.total_iters = scheduler.end - scheduler.begin - 1
-    if hasattr(scheduler, 'milestones'):
-        counts = type(scheduler.milestones)()
-        for milestone, times in scheduler.milestones.items():
-            counts[round(milestone * ratio)] += times
-        scheduler.milestones = counts
-    scheduler._global_step = done
-    last = min(done, scheduler.end - 1) - scheduler.begin
-    scheduler.last_step = max(last, -1)
-
-
-#: mmengine's end of a schedule that has none is 10^9.
-_WITHOUT_END = 10**9
 
 
 def _described(facts: dict[str, int]) -> str:

@@ -16,6 +16,8 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
+from mmmoco.engine.schedule import Schedule
+
 from .checkpoint_io import CheckpointError, load_into, require_resumable
 from .reshard import describe_processes
 from .unwrap import bare_model
@@ -380,27 +382,35 @@ def _check_schedules(runner: Runner, checkpoint: dict[str, Any]) -> None:
         if not isinstance(saved, dict) or saved.keys() != own.keys():
             raise _UnfitError(f'{place} is not of the optimizers {list(own)}')
         for name in own:
-            _check_list(saved[name], own[name], f'{place}.{name}')
+            states = [(type(s).__name__, s.state_dict()) for s in own[name]]
+            _check_list(saved[name], states, f'{place}.{name}')
     else:
-        _check_list(saved, own, place)
+        plan = getattr(runner, '_schedule', None)
+        states = [(type(s).__name__, s.state_dict()) for s in own]
+        if isinstance(plan, Schedule) and isinstance(saved, list):
+            # An earlier version had others in the place of some.
+            states = plan.as_begun(runner, saved) or states
+        _check_list(saved, states, place)
         if hasattr(bare_model(runner), 'needs'):
             groups = checkpoint['optimizer']['param_groups']
             _check_values(list(saved), groups)
 
 
-def _check_list(saved: Any, own: list[Any], place: str) -> None:
+def _check_list(
+    saved: Any, own: list[tuple[str, dict[str, Any]]], place: str
+) -> None:
     if not isinstance(saved, list):
         _refuse(saved, place, 'a list of schedules')
     if len(saved) != len(own):
         raise _UnfitError(
             f'{place} has {len(saved)} schedules, this run has {len(own)}'
         )
-    for number, (theirs, schedule) in enumerate(zip(saved, own, strict=True)):
+    for number, (theirs, (kind, mine)) in enumerate(
+        zip(saved, own, strict=True)
+    ):
         where = f'{place}[{number}]'
         if not isinstance(theirs, dict):
             _refuse(theirs, where, 'a dictionary')
-        mine = schedule.state_dict()
-        kind = type(schedule).__name__
         for name in [*mine, *theirs]:
             if name not in theirs:
                 raise _UnfitError(f'{where}.{name} is missing for {kind}')

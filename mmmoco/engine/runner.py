@@ -3,6 +3,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from mmmoco.engine import checkpoint_io, class_names
 from mmmoco.engine.checkpoint_io.fitting import MEND, WHOLE
 from mmmoco.engine.disk import survive, survive_in, survive_logging
-from mmmoco.engine.endings import note_training
+from mmmoco.engine.endings import building, note_training
 from mmmoco.engine.eyes import compare_start
 from mmmoco.engine.pretrained import verified
 from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
@@ -22,10 +23,13 @@ from mmmoco.engine.resume_check import (
 from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import OPTIMIZERS, RUNNERS
 
+from .changes import changes, describe_run, settings_of
 from .hooks.bad_files_hook import BadFilesHook
 from .hooks.guard_hook import check_loader
 from .hooks.preemption_hook import PreemptionHook
 from .hooks.verify_pretrained_hook import VerifyPretrainedHook
+from .schedule import Schedule
+from .work_dir import claimed
 
 #: mmengine's loops, and ours in their place.
 _LOOPS = {
@@ -39,9 +43,15 @@ class ContrastRunner(Runner):
     """mmengine's Runner, with the learning rate scaled as the papers do."""
 
     _resuming = False
-    _resumed_meta: dict[str, Any]
     _training = False
     _for_training = False
+    _first_step = _stepped = False
+    _resumed_meta: dict[str, Any] | None = None
+    _schedule: Schedule | None = None
+    _configured: dict[str, set[Any]] = {}  # noqa: RUF012  never changed
+    _run: dict[str, Any] | None = None
+    _resume: bool
+    _load_from: str | None
 
     def resume(self, filename: str, **kwargs: Any) -> None:
         """Continue a run from a checkpoint, also with other processes.
@@ -59,9 +69,47 @@ class ContrastRunner(Runner):
         sampler = self.train_dataloader.sampler
         if hasattr(sampler, 'seed'):
             sampler.seed = self.seed
-        Reshard(self, self._resumed_meta.get('processes')).apply()
+        meta = self._resumed_meta or {}
+        Reshard(self, meta.get('processes')).apply()
+        if self._schedule is not None:
+            self._schedule.go_on(self)
+        changed = changes(self, meta, self._configured)
+        if changed:
+            said = ' '.join(changed)
+            self.logger.warning(f'Not as when {filename} was saved. {said}')
+
+    def load_or_resume(self) -> None:
+        """Load or resume, then say which schedule runs."""
+        if self._resume and self._load_from is None:
+            self._load_from = checkpoint_io.find_latest_for_all(
+                self.work_dir, self._out_dir()
+            )
+            self._resume = self._load_from is not None
+        super().load_or_resume()
+        if self._schedule is not None:
+            resumed = self._resumed_meta is not None
+            self._schedule.announce(self, resumed)
 
     def train(self) -> Any:
+        """Train in a work dir that no other run has.
+
+        Raises:
+            WorkDirError: If the work dir belongs to another run.
+        """
+        claim = claimed(
+            self.work_dir,
+            self._out_dir(),
+            goes_on=bool(self._resume),
+            # Not for whoever reads the config that is written below.
+            overwrite=self.cfg._cfg_dict.pop('overwrite', False),
+            start=self._load_from,
+        )
+        with building(), claim:
+            with survive(f'The config is not written to {self.work_dir}'):
+                super().dump_config()
+            return self._train()
+
+    def _train(self) -> Any:
         """Train; whatever ends it, hooks give back what they hold."""
         self._for_training = True
         try:
@@ -70,7 +118,7 @@ class ContrastRunner(Runner):
                     self.logger.warning(line)
             return super().train()
         except Exception as error:
-            if self._training:
+            if self._training and not self._first_step:
                 note_training(error, self.iter + 1)
                 for hook in self.hooks:
                     if isinstance(hook, PreemptionHook):
@@ -83,13 +131,17 @@ class ContrastRunner(Runner):
                     hook.release()
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call the hooks; from the first iteration on, faults are ours."""
+        """Call the hooks; from the first step on, faults are ours."""
         self._training |= fn_name == 'before_train_iter'
+        self._first_step &= fn_name != 'after_train_iter'
         if fn_name == 'after_train_iter':
             for hook in self.hooks:
                 if isinstance(hook, PreemptionHook):
                     hook.step_done()
         super().call_hook(fn_name, **kwargs)
+        # What then fails in the first step is a model that does not fit.
+        if fn_name == 'before_train_iter' and not self._stepped:
+            self._first_step = self._stepped = True
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
         """Build it; a full disk then costs lines, not the run."""
@@ -98,9 +150,14 @@ class ContrastRunner(Runner):
         return logger
 
     def dump_config(self) -> None:
-        """Write the config to the work dir, if that works."""
-        with survive(f'The config is not written to {self.work_dir}'):
-            super().dump_config()
+        """Leave the work dir's config alone until this run has claimed it."""
+
+    def _out_dir(self) -> str | None:
+        """Return where the config wants the checkpoints, if elsewhere."""
+        for hook in self.hooks:
+            if isinstance(hook, CheckpointHook):
+                return hook.out_dir
+        return None
 
     def load_checkpoint(
         self,
@@ -200,8 +257,11 @@ class ContrastRunner(Runner):
         **kwargs: Any,
     ) -> None:
         """Save, with what a resume by other processes needs to know."""
+        if self._run is None:
+            self._run = describe_run(self)
         meta = {
             'processes': describe_processes(self),
+            'run': self._run,
             'class_folders': class_names.folder_names(
                 self.train_dataloader.dataset
             ),
@@ -223,6 +283,14 @@ class ContrastRunner(Runner):
                     'for example SGD, AdamW or LARS.'
                 )
         return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build the schedules, fitted to the run if the config wants it."""
+        if self._schedule is None:
+            self._schedule = Schedule.of(self, scheduler)
+            if self._schedule is not None:
+                scheduler = self._schedule.configs
+        return super().build_param_scheduler(scheduler)
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Build it; a full disk then costs scalars, not the run."""
@@ -293,6 +361,7 @@ class ContrastRunner(Runner):
             f'{self.world_size} processes x {accumulation} accumulation'
         )
         lr = self._learning_rates(optim_wrapper)
+        self._configured = settings_of(optim_wrapper.param_groups)
         if not enabled:
             if base and base != effective:
                 text += (
@@ -310,6 +379,7 @@ class ContrastRunner(Runner):
             )
         for group in optim_wrapper.optimizer.param_groups:
             group['lr'] *= effective / base
+        self._configured = settings_of(optim_wrapper.param_groups)
         self.logger.info(
             f'{text}; lr {lr} for {base} scaled to '
             f'{self._learning_rates(optim_wrapper)}.'

@@ -176,8 +176,7 @@ def test_fast_turns_the_speed_settings_on(monkeypatch, has_units):
     assert cfg.model.channels_last is True
     assert cfg.train_cfg.type == 'IterBasedTrainLoop'
     assert cfg.train_dataloader.sampler.infinite is True
-    assert cfg.param_scheduler[0].T_max == 10
-    assert cfg.param_scheduler[0].by_epoch is False
+    assert cfg.schedule == 'fit'
     assert cfg.log_processor.by_epoch is False
     assert cfg.default_hooks.checkpoint.by_epoch is False
     assert cfg.default_hooks.checkpoint.interval == 10

@@ -56,6 +56,7 @@ SMALL = {
     'knn.bank.dataset.num_scenes': 40,
     'knn.query.dataset.num_scenes': 20,
     'train_cfg.max_epochs': 3,
+    'schedule': 'keep',  # That of the demo, cut off.
 }
 LOGGED = ('loss', 'lr', 'm', 'pos_sim', 'neg_sim', 'top1', 'grad_norm')
 

@@ -6,8 +6,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(
-        type='LinearLR',
-        start_factor=1e-4,
+        type='WarmupLR',
         begin=0,
         end=10,
         by_epoch=True,

@@ -1,7 +1,6 @@
 # AdamW with fp16, 40 epochs of warm-up, cosine, all per iteration; decay on
 # all parameters. lr is that for batch 256, scaled to the effective batch when
-# the run starts. The warm-up starts at a ten-thousandth: mmengine's LinearLR
-# cannot start at 0.
+# the run starts.
 optim_wrapper = dict(
     type='ContrastOptimWrapper',
     dtype='float16',
@@ -11,8 +10,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(
-        type='LinearLR',
-        start_factor=1e-4,
+        type='WarmupLR',
         begin=0,
         end=40,
         by_epoch=True,

@@ -1,6 +1,5 @@
 # LARS with fp16, 10 epochs of warm-up, cosine, all per iteration. lr is that
-# for batch 256, scaled to the effective batch when the run starts. The
-# warm-up starts at a ten-thousandth: mmengine's LinearLR cannot start at 0.
+# for batch 256, scaled to the effective batch when the run starts.
 optim_wrapper = dict(
     type='ContrastOptimWrapper',
     dtype='float16',
@@ -9,8 +8,7 @@ optim_wrapper = dict(
     ),
 )
 warmup = dict(
-    type='LinearLR',
-    start_factor=1e-4,
+    type='WarmupLR',
     begin=0,
     end=10,
     by_epoch=True,

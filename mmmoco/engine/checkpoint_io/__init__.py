@@ -27,8 +27,14 @@ deletes old checkpoints before it saves the new one; ours does not.
 """
 
 from .fitting import Fit, load_into
-from .installing import install, uninstall
-from .latest import any_numbered, find_latest, require_resumable
+from .installing import find_latest_for_all, install, uninstall
+from .latest import (
+    any_numbered,
+    find_latest,
+    folders_of,
+    numbered,
+    require_resumable,
+)
 from .reading import CheckpointError, UnsafeCheckpointError, read
 from .states import read_weights, state_dict_of
 from .writing import remove_leftovers, write, write_bytes, write_text
@@ -39,8 +45,11 @@ __all__ = [
     'UnsafeCheckpointError',
     'any_numbered',
     'find_latest',
+    'find_latest_for_all',
+    'folders_of',
     'install',
     'load_into',
+    'numbered',
     'read',
     'read_weights',
     'remove_leftovers',

@@ -49,7 +49,7 @@ def install() -> None:
         for name in ('', '.runner', '.checkpoint'):
             module = import_module(f'mmengine.runner{name}')
             _replace(module, 'save_checkpoint', _save_checkpoint)
-            _replace(module, 'find_latest_checkpoint', _find_latest)
+            _replace(module, 'find_latest_checkpoint', find_latest_for_all)
         hook = import_module('mmengine.hooks.checkpoint_hook')
         _replace(hook, 'open', _open_atomically, new=True)
         inferencer = import_module('mmengine.infer.infer').BaseInferencer
@@ -149,13 +149,21 @@ def _save_checkpoint(
         _save_elsewhere(checkpoint, filename, file_client_args, backend_args)
 
 
-def _find_latest(path: str) -> str | None:
-    """Let rank 0 choose for all, and clear away what a kill left."""
+def find_latest_for_all(path: str, out_dir: str | None = None) -> str | None:
+    """Let rank 0 choose for all, and clear away what a kill left.
+
+    Args:
+        path: Work dir.
+        out_dir: As for `find_latest`.
+
+    Raises:
+        CheckpointError: As `find_latest`, on all ranks.
+    """
     rank, world_size = get_dist_info()
     outcome: list[Any] = [None, None]
     if rank == 0:
         try:
-            outcome[0] = find_latest(path)
+            outcome[0] = find_latest(path, out_dir)
             for leftover in remove_leftovers(path):
                 print_log(
                     f'Removed {leftover}, left by a save that was cut off.',

@@ -1,4 +1,6 @@
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -122,10 +124,44 @@ class ContrastCheckpointHook(CheckpointHook):
         return not runner.optim_wrapper.should_update()
 
     def before_train(self, runner: Runner) -> None:
-        """Prepare the folder; remember the files that a resumed run kept."""
-        super().before_train(runner)
+        """Prepare the folder; remember the files that a resumed run kept.
+
+        Their names come from a checkpoint and decide what is deleted later:
+        only our own files in our own folder count.
+        """
+        folder = self._folder(runner)
         known = runner.message_hub.runtime_info
-        self._kept = list(known.get('kept_checkpoints', []))
+        known.pop('keep_ckpt_ids', None)  # mmengine's own list of them
+        number = r'\d{1,18}'.join(
+            map(re.escape, re.split(r'\{[^}]*\}', self.filename_tmpl))
+        )
+        self._kept, refused = _own(
+            known.pop('kept_checkpoints', []),
+            folder,
+            f'{number}|{number.replace("epoch_", "iter_")}',
+        )
+        for key in [key for key in known if key.startswith('best_ckpt')]:
+            # These are named with the folder that they were saved in.
+            path = known.pop(key)
+            name = os.path.basename(path) if isinstance(path, str) else path
+            there, strangers = _own([name], folder, r'best_[^/]*\.pth')
+            refused += strangers
+            for name in there:
+                known[key] = self.file_backend.join_path(folder, name)
+        if refused:
+            runner.logger.warning(
+                f'The checkpoint names {len(refused)} file(s) that no run '
+                f'saves as checkpoints, such as {refused[0][:200]}: they are '
+                'left alone.'
+            )
+        super().before_train(runner)
+
+    def _folder(self, runner: Runner) -> str:
+        """Return where checkpoints go; the parent class knows it later."""
+        if '://' in str(self.out_dir or ''):
+            return str(self.out_dir)
+        folders = checkpoint_io.folders_of(Path(runner.work_dir), self.out_dir)
+        return str(folders[-1])
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict[str, Any]
@@ -176,3 +212,29 @@ class ContrastCheckpointHook(CheckpointHook):
         """Put into the checkpoint what a resumed run needs to know."""
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.message_hub.update_info('kept_checkpoints', self._kept)
+
+
+def _own(names: Any, folder: str, pattern: str) -> tuple[list[str], list[str]]:
+    """Tell our files from whatever else a checkpoint names.
+
+    Args:
+        names: As it was read.
+        folder: Where ours lie.
+        pattern: Of their names.
+
+    Returns:
+        The names of those that are there, and what was refused.
+    """
+    if not isinstance(names, list | tuple):
+        return [], [repr(names)]
+    there, refused = [], []
+    for name in names:
+        if not (isinstance(name, str) and re.fullmatch(pattern, name)):
+            refused.append(repr(name))
+        elif '://' in folder:
+            there.append(name)
+        else:
+            path = Path(folder, name)
+            if path.is_file() and not path.is_symlink():
+                there.append(name)
+    return there, refused

@@ -1,4 +1,5 @@
 from .contrast_optim_wrapper import ContrastOptimWrapper
 from .lars import LARS
+from .schedulers import CosineFromOneLR, WarmupLR
 
-__all__ = ['LARS', 'ContrastOptimWrapper']
+__all__ = ['LARS', 'ContrastOptimWrapper', 'CosineFromOneLR', 'WarmupLR']

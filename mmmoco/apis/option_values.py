@@ -1,0 +1,243 @@
+"""Values of a config that make no sense, said before anything is built.
+
+Two rules for all: an option keeps the kind of the value that it replaces,
+and what counts or measures something lies in a range. Whatever else cannot
+be built is caught by `mmmoco.engine.endings.building`.
+"""
+
+import math
+import os
+import resource
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+
+def _whole(least: int, *others: int) -> Callable[[Any], str | None]:
+    def wrong(value: Any) -> str | None:
+        good = isinstance(value, int) and not isinstance(value, bool)
+        if good and (value >= least or value in others):
+            return None
+        more = ''.join(f', or {other}' for other in others)
+        return f'a whole number from {least} on{more}'
+
+    return wrong
+
+
+def _number(
+    least: float, most: float = math.inf, without_least: bool = False
+) -> Callable[[Any], str | None]:
+    def wrong(value: Any) -> str | None:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        if (
+            good
+            and math.isfinite(value)
+            and least <= value <= most
+            and not (without_least and value == least)
+        ):
+            return None
+        text = (
+            f'a number above {least:g}'
+            if without_least
+            else (f'a number from {least:g} on')
+        )
+        return text if most == math.inf else f'{text}, at most {most:g}'
+
+    return wrong
+
+
+def _kind(name: str, *kinds: type) -> Callable[[Any], str | None]:
+    return lambda value: None if isinstance(value, kinds) else name
+
+
+#: Place in a config (a pattern) -> what is wrong with a value there.
+RANGES: dict[str, Callable[[Any], str | None]] = {
+    'default_scope': _kind('a name', str),
+    'model': _kind('a dict', dict),
+    'model.backbone': _kind('a dict', dict),
+    'model.dictionary': _kind('a dict', dict),
+    'model.loss': _kind('a dict', dict),
+    'default_hooks': _kind('a dict', dict),
+    'custom_hooks': _kind('a list', list, tuple),
+    'optim_wrapper': _kind('a dict', dict),
+    'train_cfg': _kind('a dict', dict),
+    'randomness': _kind('a dict', dict),
+    'knn': _kind('a dict', dict),
+    'work_dir': _kind('a path', str),
+    '*_dataloader': _kind('a dict', dict, list),
+    '*_dataloader.dataset': _kind('a dict', dict),
+    '*_dataloader.batch_size': _whole(1),
+    '*_dataloader.num_workers': _whole(0),
+    '*_dataloader.drop_last': _kind('True or False', bool),
+    '*_dataloader.shuffle': _kind('True or False', bool),
+    '*_dataloader.persistent_workers': _kind('True or False', bool),
+    '*_dataloader.dataset.num_scenes': _whole(1),
+    'knn.*.dataset.num_scenes': _whole(1),
+    'default_hooks.checkpoint.interval': _whole(1, -1),
+    'default_hooks.checkpoint.max_keep_ckpts': _whole(1, -1),
+    'default_hooks.logger.interval': _whole(1),
+    'custom_hooks.*.interval': _whole(1, -1),
+    'optim_wrapper.optimizer': _kind('a dict', dict),
+    'optim_wrapper.optimizer.lr': _number(0),
+    'optim_wrapper.optimizer.weight_decay': _number(0),
+    'optim_wrapper.optimizer.momentum': _number(0, 1),
+    'optim_wrapper.accumulative_counts': _whole(1),
+    'train_cfg.max_epochs': _whole(1),
+    'train_cfg.max_iters': _whole(1),
+    'train_cfg.val_interval': _whole(1),
+    'param_scheduler.*.T_max': _number(0, without_least=True),
+    'param_scheduler.*.begin': _number(0),
+    'param_scheduler.*.end': _number(0, without_least=True),
+    'param_scheduler.*.eta_min': _number(0),
+    'model.dictionary.size': _whole(1),
+    'model.dictionary.feat_dim': _whole(1),
+    'model.dictionary.num_negatives': _whole(1),
+    'auto_scale_lr.base_batch_size': _whole(1),
+    'randomness.seed': _whole(0),
+    'knn.k': _whole(1),
+    'knn.temperature': _number(0, without_least=True),
+}
+#: What may be None where it stands: the default, or a drawn one.
+_OPTIONAL = (
+    '*_dataloader',
+    'custom_hooks',
+    'custom_hooks.*.interval',
+    'default_hooks',
+    'knn',
+    'optim_wrapper',
+    'param_scheduler.*',
+    'randomness.seed',
+    'train_cfg',
+)
+#: The largest seed that numpy takes.
+_SEEDS = 2**32
+
+
+def check_values(cfg: Config) -> None:
+    """Hold every value of a known place against its range.
+
+    Raises:
+        ValueError: If one lies outside; names it and what would do.
+    """
+    for place, value in _places(cfg._cfg_dict):
+        for pattern, wrong in RANGES.items():
+            if not _matches(place, pattern):
+                continue
+            wanted = wrong(value)
+            optional = any(_matches(place, p) for p in _OPTIONAL)
+            if wanted and not (value is None and optional):
+                raise ValueError(
+                    f'{place}={_shown(value)}: it has to be {wanted}.'
+                )
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and seed >= _SEEDS:
+        raise ValueError(
+            f'randomness.seed={seed}: it has to be less than {_SEEDS}.'
+        )
+    _check_memory(cfg)
+
+
+def _check_memory(cfg: Config) -> None:
+    """Refuse a dictionary that no memory of this machine can hold."""
+    dictionary = (cfg.get('model') or {}).get('dictionary') or {}
+    size, width = (dictionary.get(name) for name in ('size', 'feat_dim'))
+    if not (isinstance(size, int) and isinstance(width, int)):
+        return
+    rooms = [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        rooms.append(limit)
+    room = min(rooms)
+    if torch.cuda.is_available():
+        room = max(room, torch.cuda.get_device_properties(0).total_memory)
+    if size * width * 4 > room:
+        raise ValueError(
+            f'model.dictionary.size={size} with feat_dim={width} needs '
+            f'{size * width * 4 / 1e9:,.0f} GB of memory; this machine has '
+            f'{room / 1e9:,.0f} GB. MoCo has a size of 65536.'
+        )
+
+
+def check_option(cfg: Config, key: str, value: Any) -> None:
+    """See that an option is of the kind that it replaces.
+
+    Args:
+        cfg: Before the option is applied.
+        key: Dotted place.
+        value: What is to stand there.
+
+    Raises:
+        ValueError: If it is of another kind.
+    """
+    node: Any = cfg._cfg_dict
+    for part in key.split('.'):
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, tuple):
+            raise ValueError(
+                f'--cfg-options {key}: {_shown(node)} has to be given whole.'
+            )
+        elif isinstance(node, list) and part.isdigit():
+            if int(part) >= len(node):
+                raise ValueError(
+                    f'--cfg-options {key}: there are {len(node)} entries, '
+                    f'the last one is {len(node) - 1}.'
+                )
+            node = node[int(part)]
+        elif isinstance(node, dict) or node is None:
+            return  # Something new.
+        else:
+            raise ValueError(
+                f'--cfg-options {key}: there is nothing below {_shown(node)}.'
+            )
+    fits, name = _same_kind(node, value)
+    if not fits:
+        raise ValueError(
+            f'--cfg-options {key}={_shown(value)}: it replaces '
+            f'{_shown(node)} and has to be {name} too.'
+        )
+
+
+def _same_kind(old: Any, new: Any) -> tuple[bool, str]:
+    if old is None or new is None:
+        return True, ''
+    if isinstance(old, bool):
+        return isinstance(new, bool), 'True or False'
+    if isinstance(old, int | float):
+        number = isinstance(new, int | float) and not isinstance(new, bool)
+        return number or isinstance(new, list | tuple), 'a number'
+    if isinstance(old, str):
+        return isinstance(new, str | list | tuple), 'text'
+    if isinstance(old, dict):
+        return isinstance(new, dict), 'a dict'
+    if isinstance(old, list | tuple):
+        text = isinstance(new, str) and all(isinstance(v, str) for v in old)
+        return isinstance(new, list | tuple) or bool(old and text), 'a list'
+    return True, ''
+
+
+def _places(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
+    entries: Any = ()
+    if isinstance(node, dict):
+        entries = list(node.items())
+    elif isinstance(node, list | tuple):
+        entries = enumerate(node)
+    for name, value in entries:
+        below = f'{place}.{name}' if place else str(name)
+        yield below, value
+        yield from _places(value, below)
+
+
+def _matches(place: str, pattern: str) -> bool:
+    names, patterns = place.split('.'), pattern.split('.')
+    return len(names) == len(patterns) and all(
+        map(fnmatchcase, names, patterns)
+    )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f'{text[:77]}...'

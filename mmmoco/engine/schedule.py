@@ -1,0 +1,470 @@
+"""The schedules of a run: held against its length, said, and moved.
+
+A schedule states its end by itself, the loop states the length of the run,
+and nothing in mmengine compares them. Here they are compared, and where they
+differ the schedule is fitted or the run is refused. What a schedule does is
+found by running it on an optimizer that stands in for the real one: that
+serves every kind of schedule.
+"""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapperDict
+from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from mmmoco.registry import PARAM_SCHEDULERS as OURS
+
+WAYS = (None, 'keep', 'fit')
+
+#: mmengine's end of a schedule that has none.
+_WITHOUT_END = 10**9
+#: Kinds that leave the rate where it is when they end.
+_HOLDING = ('Linear', 'Constant', 'Warmup')
+#: What of a schedule's state says how far it is, not what it is.
+_MOVING = {
+    'optimizer',
+    'base_values',
+    'last_step',
+    'verbose',
+    '_global_step',
+    '_last_value',
+}
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is.
+
+    Attributes:
+        iterations: Of the whole run.
+        epoch: Iterations of an epoch.
+        by_epoch: Whether the loop counts epochs.
+    """
+
+    iterations: int
+    epoch: int
+    by_epoch: bool
+
+    @classmethod
+    def of(cls, runner: Runner) -> 'Length':
+        """Return that of a runner whose loop is built."""
+        loop = runner.train_loop
+        return cls(
+            loop.max_iters,
+            len(loop.dataloader),
+            isinstance(loop, EpochBasedTrainLoop),
+        )
+
+    def unit(self, config: dict[str, Any]) -> int:
+        """Return the iterations of one step of a schedule's numbers."""
+        return self.epoch if config.get('by_epoch', True) else 1
+
+    def said(self, iterations: float) -> str:
+        """Name a point of the run as its loop counts."""
+        if self.by_epoch:
+            return f'epoch {iterations / self.epoch:g}'
+        return f'iteration {iterations:g}'
+
+
+# What the configs say
+
+
+def end_of(config: dict[str, Any]) -> float | None:
+    """Return the step at which a schedule is done, None if it says none."""
+    begin = config.get('begin') or 0
+    for name in ('T_max', 'total_steps'):
+        if config.get(name):
+            return begin + config[name]
+    if config.get('periods'):
+        return begin + sum(config['periods'])
+    end = config.get('end')
+    if end is not None and end < _WITHOUT_END:
+        return end
+    if config.get('milestones'):
+        return max(config['milestones'])
+    return None
+
+
+def reach(configs: Sequence[dict[str, Any]], length: Length) -> float | None:
+    """Return the iteration at which the schedules are done together.
+
+    Those that hold the rate when they end, such as a warm-up, and milestones
+    without an end only tell if they lie beyond the run.
+    """
+    found = []
+    for config in configs:
+        end = end_of(config)
+        if end is None:
+            continue
+        at = end * length.unit(config)
+        open_end = _kind(config).startswith(_HOLDING) or (
+            'milestones' in config and config.get('end') is None
+        )
+        if not open_end or at > length.iterations:
+            found.append(at)
+    return max(found, default=None)
+
+
+def mismatch(configs: Sequence[dict[str, Any]], length: Length) -> str | None:
+    """Say how the schedules miss the end of the run by more than an epoch."""
+    for config in configs:
+        per_epoch = config.get('by_epoch', True)
+        if config.get('convert_to_iter_based') or not per_epoch:
+            continue
+        if not length.by_epoch:
+            return (
+                f'{_kind(config)} counts epochs, which an iteration-based '
+                'run does not: it would never move'
+            )
+    at = reach(configs, length)
+    if at is None or abs(at - length.iterations) <= length.epoch:
+        return None
+    return (
+        f'the schedule ends at {length.said(at)}, the run at '
+        f'{length.said(length.iterations)}'
+    )
+
+
+def fit(
+    configs: Sequence[dict[str, Any]], length: Length
+) -> list[dict[str, Any]]:
+    """Return the schedules, stretched or compressed to the run.
+
+    All parts are scaled by one factor, warm-ups too. Schedules per iteration
+    come out in iterations, so that nothing is rounded to epochs.
+    """
+    at = reach(configs, length)
+    factor = length.iterations / at if at else 1.0
+    return [_scaled(config, factor, length) for config in configs]
+
+
+def _scaled(
+    config: dict[str, Any], factor: float, length: Length
+) -> dict[str, Any]:
+    config = copy.deepcopy(dict(config))
+    per_epoch = config.get('by_epoch', True)
+    convert = config.pop('convert_to_iter_based', False)
+    if per_epoch and (convert or not length.by_epoch):
+        factor *= length.epoch
+        config['by_epoch'] = False
+
+    def scaled(value: float, least: int = 0) -> int:
+        return max(least, round(value * factor))
+
+    for name in ('T_max', 'total_iters', 'total_steps', 'step_size'):
+        if config.get(name):
+            config[name] = scaled(config[name], 1)
+    if config.get('begin'):
+        config['begin'] = scaled(config['begin'])
+    end = config.get('end')
+    if end is not None and end < _WITHOUT_END:
+        # A schedule of mmengine needs two steps.
+        config['end'] = scaled(end, (config.get('begin') or 0) + 2)
+    for name in ('milestones', 'periods'):
+        if config.get(name):
+            config[name] = [scaled(value, 1) for value in config[name]]
+    return config
+
+
+def _kind(config: dict[str, Any]) -> str:
+    kind = config.get('type')
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.split('.')[-1]
+
+
+# What they do
+
+
+class _StandIn(torch.optim.Optimizer):
+    """An optimizer of which only the groups' settings are used."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        super().__init__(
+            [{**group, 'params': [torch.zeros(1)]} for group in groups], {}
+        )
+
+    def step(self, closure: Any = None) -> Any:
+        """Do nothing."""
+
+
+class Trial:
+    """Schedules, run on their own from the first iteration on.
+
+    Args:
+        configs: The schedules.
+        groups: Of the real optimizer; their ``initial_`` values count.
+        length: Of the run.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[dict[str, Any]],
+        groups: Sequence[dict[str, Any]],
+        length: Length,
+    ) -> None:
+        self.length = length
+        settings = [_as_started(group) for group in groups]
+        keys = [repr(sorted(entry.items())) for entry in settings]
+        distinct = list(dict.fromkeys(keys))
+        #: Which of the groups here stands for each of the real ones.
+        self.index = [distinct.index(key) for key in keys]
+        self.optimizer = _StandIn(
+            settings[keys.index(key)] for key in distinct
+        )
+        parts = dict(optimizer=self.optimizer, epoch_length=length.epoch)
+        self.schedulers = [
+            PARAM_SCHEDULERS.build(dict(config), default_args=parts)
+            for config in configs
+        ]
+        self.optimizer._global_step = 0  # type: ignore[attr-defined]
+        self.iteration = self.epoch = 0
+
+    def rate(self) -> float:
+        """Return the highest learning rate of all groups."""
+        groups = self.optimizer.param_groups
+        return max(float(group.get('lr', 0.0)) for group in groups)
+
+    def go(self, iteration: int, epochs: int | None = None) -> float:
+        """Go on to an iteration; return the highest rate on the way.
+
+        Args:
+            iteration: Counted from 0.
+            epochs: How many were ended by then; None: all that could be.
+        """
+        by_iteration = [s for s in self.schedulers if not s.by_epoch]
+        by_epoch = [s for s in self.schedulers if s.by_epoch]
+        length, highest = self.length.epoch, self.rate()
+        most = iteration // length if epochs is None else epochs
+        if not self.length.by_epoch:
+            most = 0
+        while self.iteration < iteration:
+            # Without schedules per iteration, from epoch to epoch.
+            stride = 1 if by_iteration else length - self.iteration % length
+            self.iteration = min(self.iteration + stride, iteration)
+            for scheduler in by_iteration:
+                scheduler.step()
+            if self.iteration % length == 0 and self.epoch < most:
+                self.epoch += 1
+                for scheduler in by_epoch:
+                    scheduler.step()
+            highest = max(highest, self.rate())
+        return highest
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return those of the schedulers, for the groups of the real one."""
+        states = []
+        for scheduler in self.schedulers:
+            state = dict(scheduler.state_dict())
+            for name in ('base_values', '_last_value'):
+                state[name] = [state[name][i] for i in self.index]
+            states.append(state)
+        return states
+
+
+def _as_started(group: dict[str, Any]) -> dict[str, Any]:
+    names = [name for name in group if f'initial_{name}' in group]
+    return {
+        **{name: group[name] for name in ('lr', 'momentum') if name in group},
+        **{name: group[f'initial_{name}'] for name in names},
+        **{f'initial_{name}': group[f'initial_{name}'] for name in names},
+    }
+
+
+# The schedules of one run
+
+
+class Schedule:
+    """The schedules of a run, from its config.
+
+    Args:
+        configs: Of the schedules.
+        length: Of the run.
+        way: ``'keep'`` them as they are, ``'fit'`` them to the run, or None:
+            they have to fit.
+
+    Raises:
+        ValueError: If there is no such way.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[dict[str, Any]],
+        length: Length,
+        way: str | None,
+    ) -> None:
+        if way not in WAYS:
+            raise ValueError(
+                f"schedule={way!r} is unknown; use 'keep' (as the config has "
+                "it), 'fit' (stretched to the length of the run), or None "
+                '(it has to fit).'
+            )
+        self.length, self.way = length, way
+        configs = fit(configs, length) if way == 'fit' else list(configs)
+        self.wrong = None if way == 'keep' else mismatch(configs, length)
+        self.configs = [
+            # The end that mmengine gives those that state none.
+            {'end': -(-length.iterations // length.unit(config)), **config}
+            for config in configs
+        ]
+
+    @classmethod
+    def of(cls, runner: Runner, configs: Any) -> 'Schedule | None':
+        """Return that of a runner; None if it is no list of configs.
+
+        That is so for schedules that are built already, for several
+        optimizers, and for those that wait for a metric.
+        """
+        if isinstance(configs, dict) and 'type' in configs:
+            configs = [configs]
+        if (
+            not isinstance(configs, list | tuple)
+            or not all(isinstance(c, dict) and 'type' in c for c in configs)
+            or any('Plateau' in _kind(c) for c in configs)
+            or isinstance(runner.optim_wrapper, OptimWrapperDict)
+        ):
+            return None
+        way = runner.cfg.get('schedule')
+        return cls(configs, Length.of(runner), way)
+
+    def announce(self, runner: Runner, resumed: bool) -> None:
+        """Log first, highest and last rate; hold the end against the run.
+
+        Raises:
+            ValueError: If a new pre-training of ours would end before its
+                schedule, or after it, and nobody said that this is meant.
+        """
+        groups = runner.optim_wrapper.param_groups
+        trial = Trial(self.configs, groups, self.length)
+        first = trial.rate()
+        highest = trial.go(self.length.iterations - 1)
+        last = trial.rate()
+        rates = f'{first:.4g} first, {highest:.4g} at most, {last:.4g} last'
+        runner.logger.info(
+            f'Learning rate over {self.length.said(self.length.iterations)}'
+            f': {rates}' + (' (fitted).' if self.way == 'fit' else '.')
+        )
+        if self.wrong is None:
+            return
+        text = (
+            f'{self.wrong[0].upper()}{self.wrong[1:]} (learning rate '
+            f"{rates}). schedule='fit' in the config, or --schedule fit, "
+            "stretches it to the run; 'keep' trains so all the same."
+        )
+        if resumed or runner.cfg.get('default_scope') != 'mmmoco':
+            runner.logger.warning(text)
+        else:
+            raise ValueError(text)
+
+    def as_begun(
+        self, runner: Runner, saved: list[Any]
+    ) -> list[tuple[str, dict[str, Any]]] | None:
+        """Return kinds and states that a run of an earlier version has.
+
+        Args:
+            runner: Whose schedules are built.
+            saved: The states in its checkpoint; not trusted.
+
+        Returns:
+            None if the schedules are those of this version.
+        """
+        if len(saved) != len(self.configs):
+            return None
+        configs = [
+            _as_begun(config, state if isinstance(state, dict) else {})
+            for config, state in zip(self.configs, saved, strict=True)
+        ]
+        if configs == self.configs:
+            return None
+        groups = runner.optim_wrapper.param_groups
+        states = Trial(configs, groups, self.length).states()
+        return [(_kind(c), s) for c, s in zip(configs, states, strict=True)]
+
+    def go_on(self, runner: Runner) -> None:
+        """Let the config's schedule count in a run that was resumed.
+
+        The states that were just loaded stay if they are of the same
+        schedule; else it is moved to the iteration that was reached. A run
+        that began with what an earlier version had keeps that.
+        """
+        loaded = runner.param_schedulers
+        groups = runner.optim_wrapper.param_groups
+        loop = runner.train_loop
+        configs = [
+            _as_begun(config, vars(scheduler))
+            for config, scheduler in zip(self.configs, loaded, strict=True)
+        ]
+        older = configs != self.configs
+        trial = Trial(configs, groups, self.length)
+        changed = [
+            f'{_kind(config)}.{name} {before} before, {now} now'
+            for config, ours, theirs in zip(
+                configs, trial.schedulers, loaded, strict=True
+            )
+            for name, before, now in _differences(ours, theirs)
+        ]
+        epochs = loop.epoch if self.length.by_epoch else 0
+        moved = any(
+            s._global_step != (epochs if s.by_epoch else loop.iter)
+            for s in loaded
+        )
+        if older:
+            runner.logger.warning(
+                'This run was begun with an earlier version, whose schedule '
+                'differs by one step (the warm-up of v3 was over one '
+                'iteration early, the CIFAR-10 recipe counted epochs from '
+                '0): it goes on with the schedule that it began with.'
+            )
+        before = [group['lr'] for group in groups]
+        if changed or moved:
+            trial.go(loop.iter, epochs)
+            states = trial.states()
+            values = [trial.optimizer.param_groups[i] for i in trial.index]
+        elif older:
+            states = [s.state_dict() for s in loaded]
+            values = [dict(group) for group in groups]
+        else:
+            return
+        self.configs = configs
+        runner.param_schedulers = runner.build_param_scheduler(configs)
+        for scheduler, state in zip(
+            runner.param_schedulers, states, strict=True
+        ):
+            scheduler.load_state_dict(state)
+            for group, value in zip(groups, values, strict=True):
+                group[scheduler.param_name] = value[scheduler.param_name]
+        if changed or moved:
+            runner.logger.warning(
+                "The schedule of the config counts, not the checkpoint's"
+                f'{": " if changed else ""}{"; ".join(changed)}. At '
+                f'iteration {loop.iter} the '
+                f'learning rate is {max(g["lr"] for g in groups):.4g} '
+                f'instead of {max(before):.4g}.'
+            )
+
+
+def _as_begun(config: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """Return what stood in the place of a schedule when a run began."""
+    kind = OURS.get(_kind(config))
+    sign = getattr(kind, 'sign', None)
+    if sign is None or sign not in state:
+        return config
+    older = {**config, **kind.before}
+    factor = state.get('start_factor')
+    if isinstance(factor, float) and 0 < factor <= 1:
+        older['start_factor'] = factor
+    return older
+
+
+def _differences(ours: Any, theirs: Any) -> list[tuple[str, Any, Any]]:
+    """Return name, loaded and new value of what makes a schedule."""
+    now, before = vars(ours), vars(theirs)
+    return [
+        (name, before.get(name), value)
+        for name, value in now.items()
+        if name not in _MOVING and before.get(name) != value
+    ]
