@@ -42,7 +42,7 @@ class Video:
         self, root: Path, name: str, resolution: str = '480p'
     ) -> None:
         folder = root / 'JPEGImages' / resolution / name
-        self.name, self.frames = name, sorted(folder.glob('*.jpg'))
+        self.name, self.frames = name, sorted(folder.glob('[!.]*.jpg'))
         labels = root / 'Annotations' / resolution / name
         self.labels = [labels / f'{p.stem}.png' for p in self.frames]
         if not self.frames or not self.labels[0].is_file():

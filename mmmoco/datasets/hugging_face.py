@@ -12,7 +12,9 @@ from mmmoco.functional import derive_seed
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
+from .files import shortened
 from .shard_stream import Record, ShardStream
+from .transforms.loading import decoding
 from .value_range import check_ranges
 
 
@@ -70,10 +72,10 @@ class HFDataset(AddressedDataset):
 
     def sample(self, index: int) -> dict[str, Any]:
         """Return image, position and, with ``label_key``, class."""
-        row = self.data[index]
-        return _to_sample(
-            row, index, self.name_of(index), self.image_key, self.label_key
-        )
+        name = self.name_of(index)
+        with decoding(name, 'read row'):
+            row = self.data[index]
+        return _to_sample(row, index, name, self.image_key, self.label_key)
 
 
 @DATASETS.register_module()
@@ -132,9 +134,17 @@ class HFStream(ShardStream):
         return f'{self.data_root}, shard {shard}'
 
     def read_shard(self, shard: int) -> Iterator[Record]:
-        """Go through a shard; images keep their id in every epoch."""
-        part = self.data.shard(num_shards=self.num_shards, index=shard)
-        for number, row in zip(itertools.count(), part, strict=False):
+        """Go through a shard; images keep their id in every epoch.
+
+        Raises:
+            OSError: If it cannot be read any further.
+        """
+        part = iter(self.data.shard(num_shards=self.num_shards, index=shard))
+        for number in itertools.count():
+            with decoding(self.shard_name(shard), 'read on in'):
+                row = next(part, None)
+            if row is None:
+                return
             name = f'{self.shard_name(shard)}, row {number}'
             identity = derive_seed(0, self.data_root, shard, number)
             yield Record(
@@ -213,7 +223,7 @@ def _to_sample(
     """Return what the first transform receives.
 
     Raises:
-        OSError: If the row holds no image.
+        OSError: If the row holds no image, or no number as its label.
     """
     image = row[image_key]
     result: dict[str, Any] = {'img_path': name, 'sample_idx': identity}
@@ -226,7 +236,9 @@ def _to_sample(
     elif image is None or isinstance(image, dict):
         raise OSError('the row holds no image')
     else:
-        result['img'] = np.asarray(image)  # a PIL image, an array or lists
+        with decoding(name):  # A PIL image, an array or lists.
+            result['img'] = np.asarray(image)
     if label_key is not None:
-        result['gt_label'] = int(row[label_key])
+        with decoding(name, f'take {shortened(row[label_key])} as label of'):
+            result['gt_label'] = int(row[label_key])
     return result

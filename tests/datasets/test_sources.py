@@ -296,3 +296,55 @@ def test_a_broken_date_makes_way_for_another_place(places):
         (places / f'03/2020-{date:02}.npy').write_bytes(b'broken')
     out = seasonal(places)[SampleAddress(2, 0, 0)]
     assert out['bad'] and out['ids'] != 2
+
+
+ODD_ROWS = [
+    {'image': None},
+    {'image': {'bytes': None, 'path': None}},
+    {'image': {'bytes': b'', 'path': '/nowhere/x.png'}},
+    {'image': {'bytes': None, 'path': '/dev/zero'}},
+    {'image': {'bytes': b'\x89PNG', 'path': None}},
+    {'image': [[1, 2], [3]]},
+    {'image': 'a text'},
+    {'image': b'no image'},
+    {'image': np.zeros((2, 2, 5), np.uint8)},
+    *(
+        {'image': np.zeros((4, 4, 3), np.uint8), 'label': label}
+        for label in (None, 'cat', float('nan'), [1], {}, '9' * 5000)
+    ),
+]
+
+
+class FailingRows(list):
+    """Rows as a damaged file gives them: not all can be had."""
+
+    def __getitem__(self, index):
+        row = super().__getitem__(index)
+        if row is None:
+            raise ArithmeticError('of another library')
+        return row
+
+    def shard(self, num_shards, index):
+        yield from (self[i] for i in range(index, len(self), num_shards))
+
+
+def test_each_odd_row_costs_one_sample(tmp_path):
+    datasets = pytest.importorskip('datasets')
+    good = {'image': np.full((4, 4, 3), 7, np.uint8), 'label': 1}
+    datasets.Dataset.from_dict({'image': [1], 'label': [1]}).save_to_disk(
+        tmp_path / 'saved'
+    )
+    options = dict(data_root=str(tmp_path / 'saved'), label_key='label')
+    load = [dict(type='LoadRGB')]
+    data = HFDataset(**options, pipeline=load)
+    rows = [{'label': 0} | row for row in ODD_ROWS]
+    data.data = FailingRows([*rows, None, *[good] * 60])
+    for index in range(len(rows) + 1):
+        assert data[SampleAddress(index, 0, 0)]['gt_label'] == 1, index
+        with pytest.raises(OSError):
+            data[index]
+    stream = HFStream(**options, epoch_size=4, pipeline=load, buffer_size=1)
+    stream.data = FailingRows([*rows, good, good, None, good])
+    stream.num_shards = 1
+    for index in range(4):  # Up to where it can be read, and again.
+        assert stream[SampleAddress(index, 0, 0)]['gt_label'] == 1
