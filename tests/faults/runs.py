@@ -81,6 +81,7 @@ class Faults:
         bug_at: In this iteration a hook of ours has a fault.
         unwritable: What opening a side file for writing fails with; the log
             meets a disk that is full.
+        plain_user: The modes of files count, also for root.
     """
 
     nan_at: tuple[int, ...] = ()
@@ -93,6 +94,7 @@ class Faults:
     stall: Path | None = None
     bug_at: int | None = None
     unwritable: int | None = None
+    plain_user: bool = False
 
 
 @dataclass
@@ -163,6 +165,8 @@ class Run:
                     LOCAL_WORLD_SIZE=str(self.processes),
                     MASTER_ADDR='127.0.0.1',
                 )
+            if faults and faults.plain_user:
+                drop_capabilities()
             if faults and faults.unwritable:
                 forbid_side_files(faults.unwritable)
             cli.run(
@@ -393,6 +397,14 @@ def die_with_parent():
     """Leave no process behind when the tests are stopped."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def drop_capabilities():
+    """Give up what root may do although modes forbid it."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None).capset(header, nothing):
+        raise OSError('the capabilities could not be dropped')
 
 
 def children_of(pid):

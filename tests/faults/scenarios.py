@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runs import Faults, children_of, fill, small_disk
+from PIL import Image
+from runs import Faults, Run, children_of, fill, small_disk
 
 PACE = 0.03
 #: Where a save can be hit.
@@ -154,6 +155,40 @@ def stopped_on_a_full_disk(folder, reference, draws):
         assert not list(run.work_dir.glob('.PREEMPTED*'))
         differences = run.differences(reference, curves=False)
         return Outcome(1, run.lost(), differences, 'exit 0, with its marker')
+
+
+def unreadable_folder(folder, reference, draws):
+    """A part of the images that may not be read: an error, not a part."""
+    images = Path(folder) / 'images'
+    for number in range(48):
+        place = images / f'part {number % 3}'
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = Image.new('RGB', (20, 20), (5 * number, number, 99))
+        pixels.save(place / f'{number}.png')
+    options = reference.options
+    whole = Run(Path(folder) / 'whole', options, images=images).finish()
+    run = like(whole, Path(folder) / 'run')
+    part = draws.choice(sorted(p for p in images.iterdir() if p.is_dir()))
+    part.chmod(0)
+    run.start(faults=Faults(plain_user=True))
+    assert run.wait() == [2], run.log()[-2000:]
+    errors = [x for x in run.log().splitlines() if ': error: ' in x]
+    assert len(errors) == 1 and str(part) in errors[0], errors
+    part.chmod(0o755)
+    run.finish(faults=Faults(plain_user=True))
+    return compared(run, whole, 1, remarks='exit 2, named')
+
+
+def two_runs(folder, reference, draws):
+    """A second run in the work dir of a running one."""
+    run = like(reference, Path(folder) / 'first')
+    other = like(reference, Path(folder) / 'second', work_dir=run.work_dir)
+    run.start(faults=Faults(pace=5 * PACE))
+    assert run.reach(1 + draws.randrange(3)), run.log()[-2000:]
+    codes = [other.start(*a).wait() for a in ([], ['--resume'])]
+    assert codes == [[2], [2]], other.log()[-3000:]
+    assert run.wait() == [0], run.log()[-3000:]
+    return compared(run, reference, 2, remarks='the second is refused')
 
 
 def full_disk(folder, reference, draws, mounted=True):

@@ -80,6 +80,12 @@ def test_a_disk_that_stays_full_is_an_error_at_the_end(
 
 
 @pytest.mark.slow
+def test_a_folder_that_may_not_be_read(tmp_path, uninterrupted, draws):
+    found = scenarios.unreadable_folder(tmp_path, uninterrupted(), draws)
+    assert found.differences == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('damage', ['empty', 'cut off', 'a bit', 'zeros'])
 def test_corrupt_newest_checkpoint(tmp_path, uninterrupted, draws, damage):
     found = scenarios.corrupt_newest(
