@@ -248,6 +248,80 @@ def test_the_head_learns_faster_with_few_labels(
     assert rates == [0.01, 1.0]
 
 
+def downstream(folder, tmp_path, load_from, **options):
+    """A config of another library, that has no hook of ours."""
+    backbone = dict(copy.deepcopy(BACKBONE), out_indices=(1,))
+    base = 'linear/mocov2_r50_8xb32_100e'
+    cfg = classifier(base, folder, tmp_path, backbone)
+    cfg.custom_hooks = []
+    cfg.train_cfg.max_epochs = 1
+    cfg.load_from = str(load_from)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def test_a_run_of_another_library_needs_the_backbone_of_its_file(
+    folder, tmp_path, weights, runner_of, capfd
+):
+    state = torch.load(weights)['state_dict']
+    head = {'head.fc.weight': torch.ones(5, 8), 'head.fc.bias': torch.ones(5)}
+    torch.save({'state_dict': {**state, **head}}, weights)
+    runner_of(downstream(folder, tmp_path, weights)).train()
+    out = capfd.readouterr().out
+    assert 'pretrained.pth: 10 of 12 tensors fit; as initialised stay ' in out
+    assert 'head (2) (head.fc.weight, head.fc.bias); not used are dict' in out
+
+    names = {f'student.{name}': value for name, value in state.items()}
+    torch.save({'state_dict': names}, weights)
+    with pytest.raises(CheckpointError, match='0 of 10 backbone tensors fit'):
+        runner_of(downstream(folder, tmp_path, weights)).train()
+    del state['backbone.stages.1.conv.weight']
+    torch.save({'state_dict': state}, weights)
+    with pytest.raises(CheckpointError, match='9 of 10 backbone tensors fit'):
+        runner_of(downstream(folder, tmp_path, weights)).train()
+    partial = {'allow_partial': True}
+    runner_of(downstream(folder, tmp_path, weights, **partial)).train()
+    assert 'backbone (1)' in capfd.readouterr().out
+
+
+def test_a_test_needs_the_whole_model(folder, tmp_path, weights, runner_of):
+    """Else it would give figures of a random head."""
+    with pytest.raises(CheckpointError, match='2 missing .*: head.fc.weight'):
+        runner_of(downstream(folder, tmp_path, weights)).test()
+    state = torch.load(weights)['state_dict']
+    head = {'head.fc.weight': torch.ones(2, 8), 'head.fc.bias': torch.ones(2)}
+    torch.save({'state_dict': {**state, **head}}, weights)
+    runner_of(downstream(folder, tmp_path, weights)).test()
+
+
+@pytest.mark.parametrize('prefix', [None, 'key_encoder.', 'nowhere.'])
+def test_a_wrong_prefix_in_a_config_without_the_hook(
+    folder, tmp_path, weights, runner_of, prefix
+):
+    cfg = downstream(folder, tmp_path, weights)
+    cfg.load_from = None
+    cfg.model.backbone = pretrained(weights)
+    cfg.model.backbone.init_cfg.prefix = prefix
+    with pytest.raises(CheckpointError, match='backbone'):
+        runner_of(cfg).train()
+
+
+def test_layers_that_no_file_has_are_named(
+    folder, tmp_path, weights, runner_of, capfd
+):
+    """Other libraries add them: plug-ins, deformable offsets."""
+    state = torch.load(weights)['state_dict']
+    del state['backbone.stages.1.conv.weight']
+    torch.save({'state_dict': state}, weights)
+    cfg = downstream(folder, tmp_path, weights)
+    cfg.load_from = None
+    cfg.model.backbone = pretrained(weights)
+    runner_of(cfg).train()
+    out = capfd.readouterr().out
+    assert 'stay stages (1) (stages.1.conv.weight)' in out
+    assert '9 of 10 tensors fit' in out
+
+
 class Net(BaseModule):
     def __init__(self, widths, **init):
         super().__init__(dict(type='Pretrained', **init))

@@ -151,8 +151,7 @@ def require(
         CheckpointError: In one line, with the numbers.
     """
     problems = fit.problems(needed, **allow) if needed else fit.faults
-    filled = len(fit.own) - len({*fit.missing, *fit.reshaped})
-    nothing = bool(fit.own) and not filled
+    nothing = bool(fit.own) and {*fit.own} <= {*fit.missing, *fit.reshaped}
     if not (nothing or fit.faults or (problems and not partial)):
         return
     text = f'{source} does not fit {what}: {fit.counts(needed)}'
@@ -259,8 +258,12 @@ def _seen(
     for message in messages:
         match = _SIZES.match(message)
         if match:
-            name, there, here = match.groups()
-            reshaped[name] = f'({there}) for ({here})'
+            name, *sizes = match.groups()
+            there, here = (
+                tuple(int(side) for side in size.split(',') if side)
+                for size in sizes
+            )
+            reshaped[name] = f'{there} for {here}'
         else:
             faults.append(' '.join(message.split()))
     lacking = [name for name in keys.missing_keys if name not in reshaped]
