@@ -1,6 +1,7 @@
 """Loading into downstream models, and frozen backbones."""
 
 import copy
+import tempfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -256,6 +257,7 @@ def downstream(folder, tmp_path, load_from, **options):
     cfg.custom_hooks = []
     cfg.train_cfg.max_epochs = 1
     cfg.load_from = str(load_from)
+    cfg.work_dir = tempfile.mkdtemp(dir=tmp_path)
     cfg.merge_from_dict(options)
     return cfg
 
