@@ -39,6 +39,7 @@ SECTIONS = {
     'Moving average, optimizer, schedules': [
         'functional.test_momentum',
         'engine.test_lars',
+        'test_configs',
     ],
     'Evaluation': [
         'functional.test_knn',

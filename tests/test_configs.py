@@ -13,6 +13,8 @@ from mmmoco.apis import load_config
 from mmmoco.apis.config import config_root, resolve_config
 from mmmoco.apis.model import build_without_memory
 
+from .comparison import Comparison, check
+
 NAMES = mmmoco.list_configs()
 OWN = [n for n in NAMES if re.match(r'(demo/)?(moco|mmc|distill)', n)]
 #: Those that need neither mmdet nor mmseg; tests/downstream has the others.
@@ -380,13 +382,12 @@ def curve(cfg, epoch_length):
     return np.array(rates)
 
 
-@pytest.mark.parametrize(
-    'name', [n for n in RECIPES if 'max_iters' not in RECIPES[n]]
-)
-def test_learning_rate_over_time(name):
+OVER_EPOCHS = [n for n in RECIPES if 'max_iters' not in RECIPES[n]]
+
+
+def compare_learning_rate(name, length=4):
     """Against the formulas of the papers, at every iteration."""
     cfg, recipe = load_config(name), RECIPES[name]
-    length = 4
     rates = curve(cfg, length) / cfg.optim_wrapper.optimizer.lr
     total, warmup = recipe['epochs'], recipe.get('warmup')
     epochs = np.arange(total * length) / length
@@ -397,17 +398,34 @@ def test_learning_rate_over_time(name):
         expected = 0.5 * (1 + np.cos(np.pi * epochs / total))
         if recipe['views'] == 'mocov1':
             expected = 0.1 ** ((epochs >= 120) + 0.0 + (epochs >= 160))
-        np.testing.assert_allclose(rates, expected, atol=1e-9)
-        return
-    progress = (epochs - warmup) / (total - warmup)
-    expected = np.where(
-        epochs < warmup,
-        epochs / warmup,
-        0.5 * (1 + np.cos(np.pi * progress)),
+    else:
+        progress = (epochs - warmup) / (total - warmup)
+        expected = np.where(
+            epochs < warmup,
+            epochs / warmup,
+            0.5 * (1 + np.cos(np.pi * progress)),
+        )
+        after = epochs >= warmup
+        # Not once an epoch.
+        assert len(set(rates[after][:length])) == length
+    yield Comparison(
+        f'learning rate, {name}',
+        "its authors' formula",
+        float(np.abs(rates - expected).max()),
+        1e-9,
+        'of the base rate',
+        f'{total} epochs, every iteration',
     )
-    np.testing.assert_allclose(rates, expected, atol=1e-9)
-    after = epochs >= warmup
-    assert len(set(rates[after][:length])) == length  # per iteration
+
+
+@pytest.mark.parametrize('name', OVER_EPOCHS)
+def test_learning_rate_over_time(name):
+    check(compare_learning_rate(name))
+
+
+def all_comparisons():
+    for name in OVER_EPOCHS:
+        yield from compare_learning_rate(name)
 
 
 def test_the_iteration_based_recipe():

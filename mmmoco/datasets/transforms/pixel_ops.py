@@ -61,11 +61,14 @@ def crop_resize(
 
 def flip(image: AnyImage, horizontal: bool, vertical: bool) -> AnyImage:
     """Mirror left and right, top and bottom, or both."""
-    if horizontal:
-        image = image[:, ::-1]
-    if vertical:
-        image = image[::-1]
-    return np.ascontiguousarray(image)
+    if not (horizontal or vertical):
+        return np.ascontiguousarray(image)
+    # Values only move: any type goes as one of its size that OpenCV knows.
+    size = image.dtype.itemsize
+    moved = image.view(f'u{size}' if size < 4 else f'f{size}')
+    axes = -1 if horizontal and vertical else int(horizontal)
+    mirrored: Any = cv2.flip(moved, axes)
+    return mirrored.view(image.dtype).reshape(image.shape)
 
 
 def adjust_brightness(image: Image, factor: float) -> Image:

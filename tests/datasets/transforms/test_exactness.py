@@ -115,6 +115,23 @@ def test_flips_are_exact(crops):
         assert made.flags.c_contiguous
 
 
+@pytest.mark.parametrize('channels', [1, 3, 5, 13])
+@pytest.mark.parametrize('dtype', ['u1', 'i2', 'u4', 'f4', 'f8', 'i8', '?'])
+def test_flips_move_any_type(dtype, channels):
+    draws = np.random.default_rng(0)
+    bits = draws.integers(0, 2, (7, 5, channels), dtype=np.uint8)
+    image = (bits * 3).astype(dtype)
+    if image.dtype.kind == 'f':
+        image[0, 0] = np.nan
+    for horizontal in (False, True):
+        for vertical in (False, True):
+            made = pixel_ops.flip(image, horizontal, vertical)
+            expected = image[:, ::-1] if horizontal else image
+            expected = expected[::-1] if vertical else expected
+            np.testing.assert_array_equal(made, expected)
+            assert made.dtype == image.dtype and made.flags.c_contiguous
+
+
 def test_crop_and_the_two_resizes_of_opencv(photographs):
     """Ours is PIL's; INTER_LINEAR does not antialias, and must fail."""
     found = {'ours': [], 'INTER_AREA': [], 'INTER_LINEAR': []}
