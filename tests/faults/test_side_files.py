@@ -129,6 +129,7 @@ ELSEWHERE = {
     'preemption.py': 'the marker: its callers say what is lost',
     'features.py': 'room that an evaluation needs, not a record',
     'disk.py': 'the guard',
+    'work_dir.py': 'before the training, where a failure is an error',
     'checkpoint_hook.py': 'a failed pointer is a failed checkpoint',
 }
 
