@@ -45,14 +45,13 @@ def generator_on(
 ) -> torch.Generator:
     """Return ``source`` if it draws on ``device``, else one that does.
 
-    The latter is seeded by a draw of ``source``: the numbers are reproduced,
-    but on devices of the same kind only.
+    The latter has the seed of ``source``: its numbers are reproduced, but on
+    devices of the same kind only.
     """
     if source.device == device:
         return source
     result = torch.Generator(device=device)
-    seed = torch.randint(2**62, (1,), generator=source)
-    result.manual_seed(int(seed))
+    result.manual_seed(source.initial_seed())
     return result
 
 
