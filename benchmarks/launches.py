@@ -239,6 +239,7 @@ def iterations(number: int = 12, skip: int = 4) -> list[dict[str, int]]:
             'model.dictionary.size': 64,
             'optim_wrapper.optimizer.foreach': True,
             'train_cfg.max_epochs': 1,
+            'schedule': 'keep',
             'default_hooks.checkpoint.interval': 1000,
             'default_hooks.logger.interval': 1000,
             'log_level': 'ERROR',

@@ -27,6 +27,11 @@ def _whole(least: int, *others: int) -> Callable[[Any], str | None]:
     return wrong
 
 
+def _workers(value: Any) -> str | None:
+    wanted = None if value == 'auto' else _whole(0)(value)
+    return wanted and f"{wanted}, or 'auto'"
+
+
 def _number(
     least: float, most: float = math.inf, without_least: bool = False
 ) -> Callable[[Any], str | None]:
@@ -70,7 +75,8 @@ RANGES: dict[str, Callable[[Any], str | None]] = {
     '*_dataloader': _kind('a dict', dict, list),
     '*_dataloader.dataset': _kind('a dict', dict),
     '*_dataloader.batch_size': _whole(1),
-    '*_dataloader.num_workers': _whole(0),
+    '*_dataloader.num_workers': _workers,
+    'knn.*.num_workers': _workers,
     '*_dataloader.drop_last': _kind('True or False', bool),
     '*_dataloader.shuffle': _kind('True or False', bool),
     '*_dataloader.persistent_workers': _kind('True or False', bool),
@@ -209,6 +215,9 @@ def _same_kind(old: Any, new: Any) -> tuple[bool, str]:
     if isinstance(old, int | float):
         number = isinstance(new, int | float) and not isinstance(new, bool)
         return number or isinstance(new, list | tuple), 'a number'
+    if old == 'auto':
+        good = isinstance(new, str | int | float)
+        return good and not isinstance(new, bool), "a number or 'auto'"
     if isinstance(old, str):
         return isinstance(new, str | list | tuple), 'text'
     if isinstance(old, dict):

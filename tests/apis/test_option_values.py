@@ -97,7 +97,8 @@ def test_what_passes_runs_or_ends_in_one_line(small_config):
 NONSENSE = {
     'train_dataloader.dataset.num_scenes': (-5, 0),
     'train_dataloader.batch_size': (-4, 0, 1.5, True),
-    'train_dataloader.num_workers': (-1,),
+    'train_dataloader.num_workers': (-1, 'automatic', 1.5),
+    'knn.bank.num_workers': (-1, 'x'),
     'default_hooks.checkpoint.interval': (0, 'x'),
     'default_hooks.checkpoint.max_keep_ckpts': (0,),
     'default_hooks.logger.interval': (0,),
