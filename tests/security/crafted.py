@@ -232,6 +232,17 @@ _names = st.one_of(
     ),
 )
 _forbidden = st.sampled_from(FORBIDDEN).map(lambda pair: name(*pair))
+#: Each would be seen by python's audit if it were really called.
+_armed = st.sampled_from(
+    [
+        call(name('posix', 'listdir'), text('.')),
+        call(name('builtins', 'exec'), text('pass')),
+        call(name('builtins', 'eval'), text('1')),
+        call(name('builtins', 'compile'), text('1'), text('a'), text('eval')),
+        b'(' + name('os', 'listdir') + text('.') + b'o',
+        b'(' + text('.') + b'ios\nlistdir\n',
+    ]
+)
 _memo = st.one_of(
     st.integers(0, 3).map(lambda i: b'q' + bytes([i])),
     st.integers(0, 3).map(lambda i: b'h' + bytes([i])),
@@ -354,5 +365,5 @@ def programs(old):
     Most are as honest files have them, with something wrong in some place.
     """
     honest = st.one_of(st.sampled_from(HONEST), tensors(old))
-    anything = st.one_of(_values, _names, _memo, _arrays)
+    anything = st.one_of(_values, _names, _memo, _arrays, _armed)
     return st.recursive(_mostly(honest, anything), _over, max_leaves=9)
