@@ -422,6 +422,23 @@ def test_the_number_of_operations_and_values_is_limited(monkeypatch):
     read_bytes(pickled(shared_lists(9)))
 
 
+@pytest.mark.parametrize(
+    'content',
+    [
+        pickled(name('os' * 9000, 'system')),
+        pickled(name('os', 'a\x1b[2J\x07')),
+        pickled(array('f8' * 9000, [1], bytes(8))),
+        archive(pickled(b'N'), extra=[('x' * 60_000, b'')]),
+        archive(pickled(tensor(0, [1] * 9000, [1]))),
+        archive(pickled(crafted.storage(key='0' * 9000))),
+    ],
+)
+def test_a_message_is_short_whatever_the_file_says(content):
+    with pytest.raises(CheckpointError) as error:
+        read_bytes(content)
+    assert len(str(error.value)) < 600 and str(error.value).isprintable()
+
+
 @repeatable(400)
 @given(
     numel=st.integers(0, 12),

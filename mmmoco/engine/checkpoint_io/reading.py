@@ -97,7 +97,7 @@ def _load(
         raise
     except Exception as error:
         # A damaged stream fails in any way: KeyError, EOFError, struct.error
-        reason = str(error).strip().split('\n')[0]
+        reason = _in_short(str(error).strip().split('\n')[0])
         raise CheckpointError(
             f'{name} cannot be read as a checkpoint '
             f'({type(error).__name__}: {reason}). {_MEND}'
@@ -120,9 +120,15 @@ def _refusal(name: str, asked: str) -> UnsafeCheckpointError:
         )
     return _unsafe(
         name,
-        f'loading it would need `{asked}`, which is not plain data and could '
-        'run code',
+        f'loading it would need `{_in_short(asked)}`, which is not plain data '
+        'and could run code',
     )
+
+
+def _in_short(text: str, longest: int = 200) -> str:
+    """Cut what a file may have made long, or unprintable."""
+    text = ''.join(c if c.isprintable() else '?' for c in text)
+    return text if len(text) <= longest else f'{text[:longest]}…'
 
 
 def _unsafe(name: str, reason: str) -> UnsafeCheckpointError:
