@@ -138,6 +138,17 @@ def check_values(cfg: Config) -> None:
                 raise ValueError(
                     f'{place}={_shown(value)}: it has to be {wanted}.'
                 )
+    model = cfg.get('model') or {}
+    if 'momentum' in model and 'dictionary' in model:
+        theirs = model['momentum']
+        ours = ''
+        if isinstance(theirs, float):
+            ours = f'; {theirs} is m={1 - theirs:g}'
+        raise ValueError(
+            f'model.momentum={_shown(theirs)}: here it is called m and is the '
+            'weight of the old key parameters, as in the papers (usual: '
+            f"0.999). OpenMMLab's momentum is 1 - m{ours}."
+        )
     seed = (cfg.get('randomness') or {}).get('seed')
     if seed is not None and seed >= _SEEDS:
         raise ValueError(
@@ -208,8 +219,8 @@ def check_option(cfg: Config, key: str, value: Any) -> None:
 
 
 def _same_kind(old: Any, new: Any) -> tuple[bool, str]:
-    if old is None or new is None:
-        return True, ''
+    if old is None or new is None or 'auto' in (old, new):
+        return True, ''  # What 'auto' stands for is another kind.
     if isinstance(old, bool):
         return isinstance(new, bool), 'True or False'
     if isinstance(old, int | float):

@@ -131,6 +131,11 @@ def test_nonsense_is_named(place):
         assert one_line(str(found.value))
 
 
+def test_the_other_convention_is_explained():
+    with pytest.raises(ValueError, match=r'called m .* 0.001 is m=0.999'):
+        load_config('mocov2_r50_8xb32', {'model.momentum': 0.001})
+
+
 @pytest.mark.parametrize(
     ('place', 'value'),
     [
