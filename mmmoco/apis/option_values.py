@@ -58,6 +58,14 @@ def _kind(name: str, *kinds: type) -> Callable[[Any], str | None]:
     return lambda value: None if isinstance(value, kinds) else name
 
 
+def _each(rule: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    def wrong(value: Any) -> str | None:
+        many = value if isinstance(value, list | tuple) else [value]
+        return next(filter(None, map(rule, many)), None)
+
+    return wrong
+
+
 #: Place in a config (a pattern) -> what is wrong with a value there.
 RANGES: dict[str, Callable[[Any], str | None]] = {
     'default_scope': _kind('a name', str),
@@ -103,8 +111,8 @@ RANGES: dict[str, Callable[[Any], str | None]] = {
     'model.dictionary.num_negatives': _whole(1),
     'auto_scale_lr.base_batch_size': _whole(1),
     'randomness.seed': _whole(0),
-    'knn.k': _whole(1),
-    'knn.temperature': _number(0, without_least=True),
+    'knn.k': _each(_whole(1)),
+    'knn.temperature': _each(_number(0, without_least=True)),
 }
 #: What may be None where it stands: the default, or a drawn one.
 _OPTIONAL = (
@@ -219,8 +227,8 @@ def check_option(cfg: Config, key: str, value: Any) -> None:
 
 
 def _same_kind(old: Any, new: Any) -> tuple[bool, str]:
-    if old is None or new is None or 'auto' in (old, new):
-        return True, ''  # What 'auto' stands for is another kind.
+    if old is None or new is None:
+        return True, ''
     if isinstance(old, bool):
         return isinstance(new, bool), 'True or False'
     if isinstance(old, int | float):
