@@ -13,7 +13,7 @@ from PIL import Image
 
 import mmmoco
 from mmmoco.apis import knn, load_config, train
-from mmmoco.apis.runtime import fit_workers
+from mmmoco.apis.runtime import fit_workers, use_precision
 from mmmoco.engine import checkpoint_io
 
 ROOT = Path(__file__).parents[2]
@@ -319,6 +319,7 @@ def test_workers_follow_the_cores_where_nobody_chose(
 @pytest.mark.parametrize('native', [True, False])
 def test_bfloat16_only_where_the_gpu_has_it(native, monkeypatch, capfd):
     """A V100 emulates it, and PyTorch says that it supports it."""
+    cfg = load_config('mocov2_r50_8xb32')
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')  # for mmengine's log
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(
@@ -326,6 +327,5 @@ def test_bfloat16_only_where_the_gpu_has_it(native, monkeypatch, capfd):
         'is_bf16_supported',
         lambda including_emulation=True: native or including_emulation,
     )
-    arguments = ['mocov2_r50_8xb32', '--fast']
-    cfg = train.prepare(train.parser().parse_args(arguments))
+    use_precision(cfg, amp=False, fast=True)
     assert cfg.optim_wrapper.get('dtype') == ('bfloat16' if native else None)
