@@ -123,9 +123,13 @@ def _shortage(text: str, error: Exception) -> str | None:
     """Return what is short, if that is what an error is about."""
     if not isinstance(error, RuntimeError | MemoryError | OSError):
         return None
-    full = '/torch_' in text and os.strerror(errno.ENOSPC) in text
+    room = shutil.disk_usage('/dev/shm')
+    full = os.strerror(errno.ENOSPC) in text and (
+        # What a batch needs names it, a queue of workers no file at all.
+        '/torch_' in text
+        or (getattr(error, 'filename', '') is None and room.free < 1 << 20)
+    )
     if full or 'shared memory' in text:
-        room = shutil.disk_usage('/dev/shm')
         return (
             f'/dev/shm is full ({room.free >> 10:,} of {room.total >> 10:,} '
             'kB free); data workers hand over their batches there. Give it '

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -97,6 +98,18 @@ def test_texts_are_whole(capsys):
         (SHORTAGES[2], 'tools/estimate_memory.py'),
     ):
         end_of(error)
+        assert words in capsys.readouterr().err
+
+
+def test_a_queue_that_finds_no_room_names_its_place(capsys, monkeypatch):
+    """The error itself names no file; another disk may be meant."""
+    for free, words in ((0, '/dev/shm is full'), (1 << 30, 'Errno 28')):
+        monkeypatch.setattr(
+            cli.shutil,
+            'disk_usage',
+            lambda _: SimpleNamespace(free=free, total=1 << 30),
+        )
+        end_of(OSError(28, 'No space left on device'))
         assert words in capsys.readouterr().err
 
 
