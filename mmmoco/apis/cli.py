@@ -123,7 +123,8 @@ def _shortage(text: str, error: Exception) -> str | None:
     """Return what is short, if that is what an error is about."""
     if not isinstance(error, RuntimeError | MemoryError | OSError):
         return None
-    room = shutil.disk_usage('/dev/shm')
+    place = '/dev/shm'
+    room = shutil.disk_usage(place if os.path.isdir(place) else os.sep)
     full = os.strerror(errno.ENOSPC) in text and (
         # What a batch needs names it, a queue of workers no file at all.
         '/torch_' in text
@@ -131,7 +132,7 @@ def _shortage(text: str, error: Exception) -> str | None:
     )
     if full or 'shared memory' in text:
         return (
-            f'/dev/shm is full ({room.free >> 10:,} of {room.total >> 10:,} '
+            f'{place} is full ({room.free >> 10:,} of {room.total >> 10:,} '
             'kB free); data workers hand over their batches there. Give it '
             'more room (docker run --shm-size=8g), or set '
             'train_dataloader.num_workers=0.'
