@@ -2,8 +2,8 @@
 
 Everyone reads the same files with the same number of workers, by the views
 and in the precision that the code base uses by default, and takes the steps
-of contenders.py, in a process of its own. Rounds alternate between the
-contenders, after one that is not counted; each starts its workers anew, and
+of contenders.py, in a process of its own. They take turns, in another order
+every round, after one that is not counted; each starts its workers anew, and
 its clock with the first batch. Rates are medians over the rounds, ratios
 medians of the rounds' ratios. Also the fraction of the time that the step
 waited for data, the share of the rate of a matrix product that was reached
@@ -38,7 +38,7 @@ from roofline import flops_of, machine, matmul_rate, synchronise
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
-from train_step import times_as_fast
+from train_step import in_turns, times_as_fast
 
 from mmmoco.apis import cli, load_config
 from mmmoco.apis.config import resolve_config
@@ -287,14 +287,13 @@ def benchmark(args: argparse.Namespace) -> None:
     busy: dict[str, list[float]] = {name: [] for name in runners}
     for runner in runners.values():
         runner.call('round', 1)
-    for _ in range(args.rounds):
-        for name, runner in runners.items():
-            whole, waited = runner.call('round', args.steps)
-            seconds[name].append(whole / args.steps)
-            waits[name].append(waited / whole)
-            used = utilisation()
-            if used is not None:
-                busy[name].append(used)
+    for name in in_turns(runners, args.rounds):
+        whole, waited = runners[name].call('round', args.steps)
+        seconds[name].append(whole / args.steps)
+        waits[name].append(waited / whole)
+        used = utilisation()
+        if used is not None:
+            busy[name].append(used)
     flops = runners['ours'].call('flops')
     limit = flops / matmul_rate(args.device, fast(setting).dtype)
     rows = [

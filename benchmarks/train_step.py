@@ -1,9 +1,9 @@
 """Images per second and memory of a MoCo training step, by whom.
 
 The contenders stand in contenders.py. Each has a process of its own; they
-take turns, a few steps each, so that whatever disturbs the machine disturbs
-all alike. Rates are medians over the rounds, ratios medians of the rounds'
-ratios. Memory is what a step needs beyond model, optimizer and queue, where
+take turns, a few steps each, in another order every round, so that whatever
+disturbs the machine, and who has just been at work, disturbs all alike. Rates
+are medians over the rounds, ratios medians of the rounds' ratios. Memory is what a step needs beyond model, optimizer and queue, where
 freed memory is not kept.
 
     python benchmarks/train_step.py --model resnet18_cifar --json step.json
@@ -20,11 +20,12 @@ queries with gradients, keys without.
 import argparse
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -216,10 +217,17 @@ def measure(
 ) -> dict[str, list[float]]:
     """Let all take turns; return what each returned in every round."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            seconds[name].append(way(turns))
+    for name in in_turns(ways, rounds):
+        seconds[name].append(ways[name](turns))
     return seconds
+
+
+def in_turns(names: Iterable[str], rounds: int) -> Iterator[str]:
+    """Yield every name once a round, in another order each time."""
+    order, draws = list(names), random.Random(0)
+    for _ in range(rounds):
+        draws.shuffle(order)
+        yield from order
 
 
 def times_as_fast(ours: list[float], other: list[float]) -> float:
