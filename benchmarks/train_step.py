@@ -3,8 +3,9 @@
 The contenders stand in contenders.py. Each has a process of its own; they
 take turns, a few steps each, in another order every round, so that whatever
 disturbs the machine, and who has just been at work, disturbs all alike. Rates
-are medians over the rounds, ratios medians of the rounds' ratios. Memory is what a step needs beyond model, optimizer and queue, where
-freed memory is not kept.
+are medians over the rounds, ratios medians of the rounds' ratios. Memory is
+what a step needs beyond model, optimizer and queue, where freed memory is not
+kept.
 
     python benchmarks/train_step.py --model resnet18_cifar --json step.json
     python benchmarks/train_step.py --part infonce
