@@ -242,8 +242,11 @@ def _same_kind(old: Any, new: Any) -> tuple[bool, str]:
     if isinstance(old, dict):
         return isinstance(new, dict), 'a dict'
     if isinstance(old, list | tuple):
-        text = isinstance(new, str) and all(isinstance(v, str) for v in old)
-        return isinstance(new, list | tuple) or bool(old and text), 'a list'
+        # One number or text may stand where several do, such as for knn.k.
+        kind = str if isinstance(new, str) else int | float
+        one = isinstance(new, kind) and not isinstance(new, bool)
+        one = one and bool(old) and all(isinstance(v, kind) for v in old)
+        return one or isinstance(new, list | tuple), 'a list'
     return True, ''
 
 

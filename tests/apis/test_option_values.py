@@ -155,3 +155,25 @@ def test_sense_passes(place, value):
     check_option(cfg, place, value)
     cfg.merge_from_dict({place: value})
     check_values(cfg)
+
+
+@pytest.mark.parametrize(
+    ('several', 'one', 'fits'),
+    [
+        ((20, 10), 3, True),
+        ([0.5], 1, True),
+        (['a'], 'b', True),
+        ((20, 10), 'x', False),
+        ((20, 10), True, False),
+        ([dict(type='Pipe')], 3, False),
+        ([], 3, False),
+    ],
+)
+def test_one_may_stand_where_several_do(small_config, several, one, fits):
+    cfg = small_config()
+    cfg.knn.k = several
+    if fits:
+        check_option(cfg, 'knn.k', one)
+    else:
+        with pytest.raises(ValueError, match='has to be a list'):
+            check_option(cfg, 'knn.k', one)

@@ -115,7 +115,7 @@ def hooks_of(cfg):
 
 
 def verify(hook, model):
-    runner = SimpleNamespace(model=model, _has_loaded=False)
+    runner = SimpleNamespace(model=model, _has_loaded=False, cfg={})
     hook.before_run(runner)
     hook.before_train(runner)
 
