@@ -4,7 +4,6 @@ Reads what the runs left behind and runs nothing: configs are read as text.
 """
 
 import argparse
-import ast
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmmoco.convert import read_config_text
 from mmmoco.engine import checkpoint_io
 from mmmoco.version import __version__
 from mmmoco.visualization import (
@@ -159,8 +159,8 @@ def summarise(config: str, notes: list[str]) -> dict[str, str]:
         notes: Receives a line if the text cannot be understood.
     """
     try:
-        cfg = literal_config(config)
-    except (SyntaxError, ValueError) as error:
+        cfg = read_config_text(config)
+    except ValueError as error:
         notes.append(f'the config cannot be summed up: {error}')
         return {}
     wanted = {
@@ -191,52 +191,6 @@ def summarise(config: str, notes: list[str]) -> dict[str, str]:
         if known:
             found[name] = str(known[0])
     return found
-
-
-def literal_config(text: str) -> dict[str, Any]:
-    """Read a dumped config without running it.
-
-    Args:
-        text: Assignments of literals and ``dict(…)`` calls.
-
-    Raises:
-        SyntaxError: If it is no Python.
-        ValueError: If it holds anything else.
-    """
-    values = {}
-    try:
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.Assign) and len(node.targets) == 1:
-                (target,) = node.targets
-                if isinstance(target, ast.Name):
-                    values[target.id] = _literal(node.value)
-                    continue
-            raise ValueError(f'line {node.lineno} is no plain assignment')
-    except (MemoryError, RecursionError, TypeError):
-        # So python says that a text is nested too deeply for its parser, and
-        # that the key of a dictionary can be none.
-        raise ValueError('it is too deep, or no key is a key') from None
-    return values
-
-
-def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call):
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict':
-            raise ValueError(f'line {node.lineno} calls a function')
-        if node.args or any(word.arg is None for word in node.keywords):
-            raise ValueError(f'line {node.lineno} is no plain dict')
-        return {str(w.arg): _literal(w.value) for w in node.keywords}
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_literal(item) for item in node.elts]
-    if isinstance(node, ast.Dict):
-        if any(key is None for key in node.keys):
-            raise ValueError(f'line {node.lineno} is no plain dict')
-        return {
-            ast.literal_eval(key): _literal(value)
-            for key, value in zip(node.keys, node.values, strict=True)
-            if key is not None
-        }
-    return ast.literal_eval(node)
 
 
 def _look_up(cfg: Any, key: str) -> Any:

@@ -18,11 +18,20 @@ def read_config_text(text: str) -> dict[str, Any]:
         ValueError: If it holds anything but assignments of plain values.
     """
     try:
-        statements = ast.parse(text).body
-    except (SyntaxError, RecursionError, MemoryError) as error:
+        return _assignments(text)
+    except SyntaxError as error:
         raise ValueError(f'The config text is no Python: {error}') from None
+    except (MemoryError, RecursionError, TypeError):
+        # So python says that a text is nested too deeply for its parser, and
+        # that the key of a dictionary can be none.
+        raise ValueError(
+            'The config text is too deep, or a key in it can be none.'
+        ) from None
+
+
+def _assignments(text: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for statement in statements:
+    for statement in ast.parse(text).body:
         if not (
             isinstance(statement, ast.Assign)
             and len(statement.targets) == 1
@@ -73,8 +82,8 @@ def _dict_call(node: ast.Call) -> dict[Any, Any]:
     return result
 
 
-def _refusal(node: ast.AST) -> ValueError:
+def _refusal(node: ast.stmt | ast.expr) -> ValueError:
     return ValueError(
-        'The config text holds more than plain values and was not executed: '
-        f'{ast.unparse(node)[:80]!r}.'
+        f'The config text holds more than plain values in line {node.lineno} '
+        f'and was not executed: {ast.unparse(node)[:80]!r}.'
     )

@@ -118,14 +118,13 @@ def test_a_config_is_read_and_never_run(tmp_path):
     assert call(folder) == 0
     assert not mark.exists()
     assert (
-        'cannot be summed up: line 11 calls a function'
-        in (folder / 'report.html').read_text()
+        'cannot be summed up: The config text holds more than plain values '
+        'in line 11' in (folder / 'report.html').read_text()
     )
 
 
 def test_a_dumped_config_is_understood(small_config):
     cfg = small_config()
-    assert report.literal_config(cfg.pretty_text)['model']['type'] == 'MoCoV2'
     found = report.summarise(cfg.pretty_text, [])
     assert found['learning rate'] == '0.03' and found['epochs'] == '1'
     assert found['temperature'] == '0.1' and found['data set'] == 'DigitScenes'

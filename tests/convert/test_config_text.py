@@ -26,6 +26,12 @@ def test_equals_the_config_that_was_saved(name):
         'a = {**{}}',
         'a = dict(**b)',
         'a = (',
+        'a = {[]: 1}',
+        'a = ' + '[' * 100_000,
+        'a = ' + '-' * 200_000 + '1',
+        'a = ' + '1+' * 20_000 + '1j',
+        'a = ' + '[' * 190 + ']' * 190 + '.b',
+        'a = "\\N{nothing}"',
     ],
 )
 def test_anything_but_plain_values_is_refused(text):
