@@ -27,7 +27,12 @@ from .cli import UsageError
 from .config import load_config
 from .memory_estimate import check_config, smallest_batch
 from .model import build_without_memory
-from .runtime import build_runner, limit_iterations, use_precision
+from .runtime import (
+    build_runner,
+    fit_workers,
+    limit_iterations,
+    use_precision,
+)
 
 OK, WARNING, ERROR = 'ok', 'warning', 'ERROR'
 
@@ -66,6 +71,7 @@ def verify_config(
     """
     check_config(cfg)
     use_precision(cfg, amp=False, fast=False)
+    fit_workers(cfg)
     checks: list[Check] = []
     try:
         model: Any = build_without_memory(cfg)

@@ -1,6 +1,8 @@
 """The pre-flight check, and the guards that it shares with training."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmmoco.apis import load_config, verify
 from mmmoco.apis.verify import verify_config
@@ -52,6 +54,23 @@ def test_a_sound_config_passes(capsys):
         '40 images in the bank',
     ):
         assert words in out, out
+
+
+def test_data_whose_workers_follow_the_cores(tmp_path):
+    """num_workers='auto', in training and k-NN."""
+    for split in ('train', 'test'):
+        for i in range(20):
+            path = tmp_path / split / f'class_{i % 2}' / f'{i}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((32, 32, 3), i, np.uint8)).save(path)
+    places = ('train_dataloader', 'knn.bank', 'knn.query')
+    options = {f'{p}.dataset.data_root': str(tmp_path) for p in places}
+    options |= {'train_dataloader.batch_size': 16, 'knn.k': 2}
+    cfg = load_config('mocov2_r18_1xb512_cifar10', options)
+    assert cfg.train_dataloader.num_workers == 'auto'
+    found = rows(verify_config(cfg))
+    assert not [c for c in found.values() if c.verdict == 'ERROR']
+    assert '20 images in the bank' in found['k-NN'].value
 
 
 def test_without_the_data_synthetic_images_stand_in(tmp_path):
