@@ -125,9 +125,7 @@ def same_eyes(
     seen = {name: eyes_of(given, steps) for name, steps in places.items()}
     told: Eyes | None = None
     if checkpoint is not None:
-        content = checkpoint_io.read(checkpoint)
-        meta = content.get('meta') if isinstance(content, Mapping) else None
-        told = eyes_of_checkpoint(meta or {})
+        told = eyes_of_checkpoint(checkpoint_io.read_meta(checkpoint))
         if told is None:
             print_log(
                 f'{checkpoint!r} does not tell how its images were '

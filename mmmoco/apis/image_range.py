@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
-from mmmoco.convert.config_text import read_config_text
+from mmmoco.datasets.transforms.loading import checked_range
 from mmmoco.datasets.value_range import measure_range
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import DATASETS
@@ -113,10 +113,6 @@ def _loads(node: Any) -> Iterator[dict[str, Any]]:
 
 def _stored(checkpoint: str) -> list[Range]:
     """Return the range that a checkpoint tells, if it tells one."""
-    meta = checkpoint_io.read(checkpoint).get('meta') or {}
-    if KEY not in meta and isinstance(meta.get('cfg'), str):
-        meta = read_config_text(meta['cfg'])
-    if KEY not in meta:
-        return []
-    value = meta[KEY]
-    return [None if value is None else (float(value[0]), float(value[1]))]
+    meta = checkpoint_io.read_meta(checkpoint)
+    told = meta if KEY in meta else checkpoint_io.config_in(meta) or {}
+    return [checked_range(told[KEY])] if KEY in told else []

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmmoco.convert import read_config_text
 from mmmoco.engine import checkpoint_io
 
 #: Mean and std that differ by less, as a part of the std, are equal: 0.228
@@ -132,14 +131,8 @@ def eyes_of_checkpoint(meta: Mapping[str, Any]) -> Eyes | None:
             None if order is None else str(order),
             span[0] if span else None,
         )
-    text = meta.get('cfg') or meta.get('config_text')
-    if not isinstance(text, str):
-        return None
-    try:
-        cfg = read_config_text(text)
-    except ValueError:
-        return None
-    found = eyes_of_training(cfg)
+    cfg = checkpoint_io.config_in(meta)
+    found = Eyes() if cfg is None else eyes_of_training(cfg)
     return None if found == Eyes() else found
 
 
@@ -224,9 +217,7 @@ def compare_start(cfg: Mapping[str, Any]) -> list[str]:
     for path in dict.fromkeys([*given, cfg.get('load_from')]):
         if not isinstance(path, str) or not os.path.isfile(path):
             continue
-        content = checkpoint_io.read(path)
-        meta = content.get('meta') if isinstance(content, Mapping) else None
-        told = eyes_of_checkpoint(meta or {})
+        told = eyes_of_checkpoint(checkpoint_io.read_meta(path))
         if told is not None:
             places = (repr(os.path.basename(path)), 'this training')
             lines += differences(_without_sizes(told), own, places)

@@ -26,6 +26,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmmoco.apis.weight_files import encode
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import (
     CheckpointError,
@@ -790,3 +791,43 @@ def test_load_into_allows_only_what_is_named():
     state['backbone.bias'] = torch.ones(1)
     load_into(module, state, **allow)
     assert module['backbone'].weight.item() == 1
+
+
+@pytest.mark.parametrize('layout', ['archive', 'before 1.6', 'safetensors'])
+def test_meta_is_read_without_the_tensors(tmp_path, layout):
+    """A large file tells how it was trained at once."""
+    text = 'model = dict(m=0.99)'
+    content = {
+        'state_dict': {'w': torch.randn(1000)},
+        'meta': {'cfg': text},
+    }
+    path = tmp_path / 'a.pth'
+    if layout == 'safetensors':
+        path = path.with_suffix('.safetensors')
+        path.write_bytes(
+            encode(content['state_dict'], content['meta'], '.safetensors')
+        )
+    else:
+        torch.save(
+            content,
+            path,
+            _use_new_zipfile_serialization=layout == 'archive',
+        )
+    noise = content['state_dict']['w'].numpy().tobytes()
+    damaged = path.read_bytes().replace(noise, b'x' * len(noise))
+    assert noise not in damaged
+    path.write_bytes(damaged)
+    meta = checkpoint_io.read_meta(path)
+    assert meta['cfg'] == text
+    assert checkpoint_io.config_in(meta) == {'model': {'m': 0.99}}
+    if layout == 'archive':
+        with pytest.raises(CheckpointError, match='checksum'):
+            read(path)
+
+
+@pytest.mark.parametrize('content', [[1], {'meta': [1]}, {'w': 1}])
+def test_a_file_without_meta_tells_nothing(tmp_path, content):
+    torch.save(content, tmp_path / 'a.pth')
+    meta = checkpoint_io.read_meta(tmp_path / 'a.pth')
+    assert meta == {} and checkpoint_io.config_in(meta) is None
+    assert checkpoint_io.config_in({'cfg': 'a = open("x")'}) is None

@@ -37,6 +37,7 @@ from .latest import (
 )
 from .reading import CheckpointError, UnsafeCheckpointError, read
 from .states import read_weights, state_dict_of
+from .told import config_in, read_meta
 from .writing import remove_leftovers, write, write_bytes, write_text
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     'Fit',
     'UnsafeCheckpointError',
     'any_numbered',
+    'config_in',
     'find_latest',
     'find_latest_for_all',
     'folders_of',
@@ -51,6 +53,7 @@ __all__ = [
     'load_into',
     'numbered',
     'read',
+    'read_meta',
     'read_weights',
     'remove_leftovers',
     'require_resumable',

@@ -99,8 +99,13 @@ class Memory:
         return bytes_.to(wanted or 'cpu')
 
 
-def load(file: IO[bytes], wanted: MapLocation) -> Any:
+def load(file: IO[bytes], wanted: MapLocation, only: str | None = None) -> Any:
     """Return the plain data in an open checkpoint.
+
+    Args:
+        file: Is read from its beginning.
+        wanted: Where the tensors shall be.
+        only: The one entry that is wanted, if it is a dictionary.
 
     Raises:
         NotPlainError: It asks for more than plain data.
@@ -112,9 +117,9 @@ def load(file: IO[bytes], wanted: MapLocation) -> Any:
     start = file.read(_TAR_AT + len(_TAR))
     file.seek(0)
     if start.startswith(_ZIP):
-        return _Archive(file, size, wanted).load()
+        return _Archive(file, size, wanted).load(only)
     if start.startswith(_PICKLE):
-        return _load_pickles(_Bounded(file, size), wanted)
+        return _load_pickles(_Bounded(file, size), wanted, only)
     if start.endswith(_TAR):
         raise NotPlainError('an old tar file')
     raise UnknownLayoutError('it begins like no checkpoint')
@@ -137,7 +142,7 @@ class _Archive:
         self._places = _places(file, size, entries)
         self._memories: dict[str, Memory] = {}
 
-    def load(self) -> Any:
+    def load(self, only: str | None) -> Any:
         root = self._root
         for name in self._entries:
             if not name.startswith(f'{root}/') or '..' in name.split('/'):
@@ -145,9 +150,8 @@ class _Archive:
         if self._bytes_of(f'{root}/byteorder', b'little') != b'little':
             raise ValueError(_BIG_ENDIAN)
         machine = Machine(KNOWN, self._storage)
-        return finish(
-            machine.run(io.BytesIO(self._bytes_of(f'{root}/data.pkl')))
-        )
+        graph = machine.run(io.BytesIO(self._bytes_of(f'{root}/data.pkl')))
+        return finish(_entry_of(graph, only))
 
     def _bytes_of(self, name: str, missing: bytes | None = None) -> bytes:
         if name not in self._entries and missing is not None:
@@ -179,6 +183,13 @@ class _Archive:
             memory.fill_by(lambda into: self._read(member, into))
             self._memories[key] = memory
         return Storage(self._memories[key], dtype, numel)
+
+
+def _entry_of(graph: Any, only: str | None) -> Any:
+    """Leave what nobody wants as the file has it."""
+    if only is None or not isinstance(graph, dict):
+        return graph
+    return {only: graph[only]} if only in graph else {}
 
 
 def _places(
@@ -257,7 +268,9 @@ class _Bounded:
         return start
 
 
-def _load_pickles(stream: _Bounded, wanted: MapLocation) -> Any:
+def _load_pickles(
+    stream: _Bounded, wanted: MapLocation, only: str | None
+) -> Any:
     first = finish(Machine(KNOWN).run(stream))
     if type(first) is not int or first != _MAGIC:
         # As Detectron2 exchanges weights
@@ -267,7 +280,7 @@ def _load_pickles(stream: _Bounded, wanted: MapLocation) -> Any:
     system = finish(Machine(KNOWN).run(stream))
     if not (isinstance(system, dict) and system.get('little_endian') is True):
         raise ValueError(_BIG_ENDIAN)
-    return _Storages(stream, wanted).load()
+    return _Storages(stream, wanted).load(only)
 
 
 class _Storages:
@@ -277,14 +290,14 @@ class _Storages:
         self._memories: dict[str, Memory] = {}
         self._promised = 0
 
-    def load(self) -> Any:
+    def load(self, only: str | None) -> Any:
         graph = Machine(KNOWN, self._storage).run(self._stream)
         keys = finish(Machine(KNOWN).run(self._stream))
         if type(keys) is not list or sorted(keys) != sorted(self._storages):
             raise ValueError('it does not hold the storages that it names')
         for key in keys:
             self._find(self._storages[key], self._memories[key])
-        return finish(graph)
+        return finish(_entry_of(graph, only))
 
     def _storage(self, name: Any) -> Storage:
         _, dtype, key, location, numel = identify(name, wanted=6)

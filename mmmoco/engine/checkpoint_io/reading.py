@@ -57,9 +57,14 @@ def read(path: PathLike, map_location: MapLocation = 'cpu') -> dict[str, Any]:
 
 
 def read_any(
-    source: PathLike | IO[bytes], map_location: MapLocation = 'cpu'
+    source: PathLike | IO[bytes],
+    map_location: MapLocation = 'cpu',
+    only: str | None = None,
 ) -> Any:
-    """Read like :func:`read`, from a file object too and whatever it holds."""
+    """Read like :func:`read`, from a file object too and whatever it holds.
+
+    With ``only`` other entries of a dictionary need not be read.
+    """
     location = 'cpu' if map_location is None else map_location
     if not isinstance(source, str | os.PathLike):
         return _load(source, 'the downloaded checkpoint', location)
@@ -76,17 +81,20 @@ def read_any(
     if path.stat().st_size == 0:
         raise CheckpointError(f'{path} is empty. {_MEND}')
     if path.suffix == '.safetensors':
-        return _read_safetensors(path, location)
-    return _load(path, str(path), location)
+        return _read_safetensors(path, location, only)
+    return _load(path, str(path), location, only)
 
 
 def _load(
-    source: Path | IO[bytes], name: str, map_location: MapLocation
+    source: Path | IO[bytes],
+    name: str,
+    map_location: MapLocation,
+    only: str | None = None,
 ) -> Any:
     try:
         if isinstance(source, Path):
             with source.open('rb') as file:
-                loaded = layouts.load(file, map_location)
+                loaded = layouts.load(file, map_location, only)
         else:
             loaded = layouts.load(_seekable(source), map_location)
     except NotPlainError as error:
@@ -151,7 +159,9 @@ def _disarm(loaded: Any, name: str) -> Any:
     return loaded
 
 
-def _read_safetensors(path: Path, map_location: MapLocation) -> dict[str, Any]:
+def _read_safetensors(
+    path: Path, map_location: MapLocation, only: str | None
+) -> dict[str, Any]:
     try:
         safetensors = import_module('safetensors')
     except ImportError as error:
@@ -167,7 +177,7 @@ def _read_safetensors(path: Path, map_location: MapLocation) -> dict[str, Any]:
         with safetensors.safe_open(
             path, framework='pt', device=device
         ) as file:
-            names = file.keys()
+            names = file.keys() if only in (None, 'state_dict') else ()
             tensors = {name: file.get_tensor(name) for name in names}
             meta = dict(file.metadata() or {})
     except safetensors.SafetensorError as error:
