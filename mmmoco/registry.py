@@ -7,6 +7,9 @@ registries that mmpretrain defines exist here too: with only some of them,
 building under ``default_scope='mmmoco'`` falls back to the root and fails.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine import registry as root
 from mmengine.registry import Registry
 
@@ -57,3 +60,10 @@ EVALUATORS = _child('evaluator', root.EVALUATOR, _EVALUATION)
 
 VISUALIZERS = _child('visualizer', root.VISUALIZERS, _VISUALIZATION)
 VISBACKENDS = _child('vis_backend', root.VISBACKENDS, _VISUALIZATION)
+
+
+def bare_type(config: Mapping[str, Any]) -> str:
+    """Return the ``type`` of a config without its scope; '' without one."""
+    kind = config.get('type')
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.rpartition('.')[2]

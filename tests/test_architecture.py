@@ -9,7 +9,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'mmmoco'
 
 #: Folder (longest prefix wins) -> what of mmmoco it may import.
-BASE = {'mmmoco.version', 'mmmoco.registry', 'mmmoco.plain_pickle'}
+BASE = {
+    f'mmmoco.{name}'
+    for name in ('version', 'registry', 'plain_pickle', 'messages')
+}
 FUNCTIONAL = BASE | {'mmmoco.functional'}
 PARTS = (
     'backbones',
@@ -25,6 +28,7 @@ LAYERS = {
     'mmmoco.version': set(),
     'mmmoco.registry': set(),
     'mmmoco.plain_pickle': set(),
+    'mmmoco.messages': set(),
     'mmmoco.functional': FUNCTIONAL,
     **{
         f'mmmoco.models.{part}': FUNCTIONAL | {f'mmmoco.models.{part}'}

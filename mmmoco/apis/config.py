@@ -140,7 +140,6 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         ) from error
     if options:
         for key, value in options.items():
-            _check_option(cfg, key)
             check_option(cfg, key, value)
         cfg.merge_from_dict(options)
         for key in options:
@@ -149,17 +148,6 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     check_values(cfg)
     move_views(cfg)
     return cfg
-
-
-def _check_option(cfg: Config, key: str) -> None:
-    """Refuse an option whose first part is unknown; say what there is."""
-    node: Any = cfg
-    first = key.split('.')[0]
-    if first not in node and '.' in key:
-        raise KeyError(
-            f'--cfg-options {key}: the config has no {first!r}. It has '
-            f'{", ".join(sorted(k for k in node if not k.startswith("_")))}.'
-        )
 
 
 def _drop_arguments(cfg: Config, place: str, options: dict[str, Any]) -> None:

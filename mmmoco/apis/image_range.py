@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from mmmoco.datasets.transforms.loading import checked_range
 from mmmoco.datasets.value_range import measure_range
 from mmmoco.engine import checkpoint_io
-from mmmoco.registry import DATASETS
+from mmmoco.registry import DATASETS, bare_type
 
 KEY = 'input_range'
 
@@ -102,7 +102,7 @@ def _given(cfg: Config) -> list[Range]:
 def _loads(node: Any) -> Iterator[dict[str, Any]]:
     """Yield what loads images in a config."""
     if isinstance(node, dict):
-        if str(node.get('type')).rpartition('.')[2] == 'LoadRGB':
+        if bare_type(node) == 'LoadRGB':
             yield node
         for value in node.values():
             yield from _loads(value)

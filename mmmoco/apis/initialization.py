@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.registry import bare_type
 
 from . import cli
 
@@ -100,7 +101,7 @@ def _forget(cfg: Config, parts: dict[str, ConfigDict]) -> None:
     cfg.custom_hooks = [
         hook
         for hook in cfg.get('custom_hooks') or []
-        if str(hook.get('type')).split('.')[-1] != 'VerifyPretrainedHook'
+        if bare_type(hook) != 'VerifyPretrainedHook'
     ]
     cfg.initialization = (
         f'{", ".join(parts)}: random, nothing is loaded and so nothing '
@@ -110,7 +111,7 @@ def _forget(cfg: Config, parts: dict[str, ConfigDict]) -> None:
 
 def _supervised(place: str, part: ConfigDict) -> str:
     """Return mmengine's name for the weights of torchvision."""
-    kind = str(part.get('type')).split('.')[-1]
+    kind = bare_type(part)
     depth = part.get('depth')
     if kind not in _RESNETS or depth not in _DEPTHS:
         size = f' of depth {depth}' if depth else ''

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from mmmoco.functional import ShufflePlan
-from mmmoco.registry import MODELS
+from mmmoco.registry import MODELS, bare_type
 
 from . import sample_batch
 from .live_bytes import LiveBytes, materialise, storage_bytes
@@ -131,8 +131,8 @@ def estimate_memory(
 def config_dtype(cfg: Config) -> str:
     """Return the precision that a config trains in."""
     name: str = cfg.optim_wrapper.get('dtype', 'float32')
-    kind: str = cfg.optim_wrapper.get('type', '')
-    amp = name != 'float32' or kind.split('.')[-1] == 'AmpOptimWrapper'
+    kind = bare_type(cfg.optim_wrapper)
+    amp = name != 'float32' or kind == 'AmpOptimWrapper'
     return 'bfloat16' if amp else 'float32'
 
 

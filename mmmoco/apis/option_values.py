@@ -15,14 +15,19 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from mmmoco.messages import shortened
 
-def _whole(least: int, *others: int) -> Callable[[Any], str | None]:
+
+def _whole(
+    least: int, *others: int, most: float = math.inf
+) -> Callable[[Any], str | None]:
     def wrong(value: Any) -> str | None:
         good = isinstance(value, int) and not isinstance(value, bool)
-        if good and (value >= least or value in others):
+        if good and (least <= value <= most or value in others):
             return None
+        end = 'on' if most == math.inf else f'to {most}'
         more = ''.join(f', or {other}' for other in others)
-        return f'a whole number from {least} on{more}'
+        return f'a whole number from {least} {end}{more}'
 
     return wrong
 
@@ -110,7 +115,7 @@ RANGES: dict[str, Callable[[Any], str | None]] = {
     'model.dictionary.feat_dim': _whole(1),
     'model.dictionary.num_negatives': _whole(1),
     'auto_scale_lr.base_batch_size': _whole(1),
-    'randomness.seed': _whole(0),
+    'randomness.seed': _whole(0, most=2**32 - 1),  # numpy's
     'knn.k': _each(_whole(1)),
     'knn.temperature': _each(_number(0, without_least=True)),
 }
@@ -126,8 +131,6 @@ _OPTIONAL = (
     'randomness.seed',
     'train_cfg',
 )
-#: The largest seed that numpy takes.
-_SEEDS = 2**32
 
 
 def check_values(cfg: Config) -> None:
@@ -157,11 +160,6 @@ def check_values(cfg: Config) -> None:
             'weight of the old key parameters, as in the papers (usual: '
             f"0.999). OpenMMLab's momentum is 1 - m{ours}."
         )
-    seed = (cfg.get('randomness') or {}).get('seed')
-    if seed is not None and seed >= _SEEDS:
-        raise ValueError(
-            f'randomness.seed={seed}: it has to be less than {_SEEDS}.'
-        )
     _check_memory(cfg)
 
 
@@ -187,7 +185,7 @@ def _check_memory(cfg: Config) -> None:
 
 
 def check_option(cfg: Config, key: str, value: Any) -> None:
-    """See that an option is of the kind that it replaces.
+    """See that an option has a place, and is of the kind that it replaces.
 
     Args:
         cfg: Before the option is applied.
@@ -195,9 +193,16 @@ def check_option(cfg: Config, key: str, value: Any) -> None:
         value: What is to stand there.
 
     Raises:
+        KeyError: If its first part is unknown; says what there is.
         ValueError: If it is of another kind.
     """
     node: Any = cfg._cfg_dict
+    first = key.split('.')[0]
+    if first not in node and '.' in key:
+        raise KeyError(
+            f'--cfg-options {key}: the config has no {first!r}. It has '
+            f'{", ".join(sorted(k for k in node if not k.startswith("_")))}.'
+        )
     for part in key.split('.'):
         if isinstance(node, dict) and part in node:
             node = node[part]
@@ -270,5 +275,4 @@ def _matches(place: str, pattern: str) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f'{text[:77]}...'
+    return shortened(value, 80)

@@ -24,7 +24,7 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.endings import building
 from mmmoco.engine.meeting import meet
 from mmmoco.engine.schedule import end_of
-from mmmoco.registry import DATASETS
+from mmmoco.registry import DATASETS, bare_type
 
 
 def init_processes(
@@ -102,7 +102,7 @@ def _replace_sync_bn(node: Any, replacement: str = 'BN') -> bool:
     """
     found = False
     if isinstance(node, dict):
-        kind = str(node.get('type')).split('.')[-1]
+        kind = bare_type(node)
         if kind == 'SyncBN':
             node['type'] = replacement
             found = True
@@ -133,7 +133,7 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
     on_cpu = not torch.cuda.is_available()
     slow_bf16 = not has_bfloat16_units()
     here = 'CPU' if on_cpu else 'GPU'
-    kind = wrapper.get('type', 'OptimWrapper').split('.')[-1]
+    kind = bare_type(wrapper)
     needs_gpu = kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
     if fast and slow_bf16 and not amp:
         print_log(
@@ -202,10 +202,10 @@ def limit_iterations(cfg: Config, max_iters: int) -> None:
     logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
     logger.interval = max(1, min(logger.get('interval', 10), max_iters // 5))
     for hook in cfg.get('custom_hooks') or []:
-        if hook.get('type', '').split('.')[-1] == 'KNNHook':
+        if bare_type(hook) == 'KNNHook':
             hook.interval = max_iters
     sampler = cfg.train_dataloader.get('sampler') or ConfigDict()
-    if sampler.get('type', '').split('.')[-1] == 'AddressedSampler':
+    if bare_type(sampler) == 'AddressedSampler':
         sampler.infinite = True
     for schedule in _as_list(cfg.get('param_scheduler')):
         alike = schedule.get('by_epoch', True) == ('max_epochs' in loop)

@@ -21,6 +21,7 @@ from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine.hooks.guard_hook import check_samples, check_splits
 from mmmoco.engine.hooks.probe_hook import ProbeHook
 from mmmoco.engine.knn_protocol import KNNProtocol
+from mmmoco.registry import bare_type
 
 from . import cli, sample_batch
 from .cli import UsageError
@@ -317,7 +318,7 @@ def _cut(
     tiny.custom_hooks = [
         hook
         for hook in tiny.get('custom_hooks') or []
-        if hook.get('type', '').split('.')[-1] != 'KNNHook'
+        if bare_type(hook) != 'KNNHook'
     ]
     return tiny
 

@@ -67,8 +67,3 @@ def _leaves(node: Any, path: str, found: dict[str, Any]) -> None:
             _leaves(value, f'{path}[{index}]', found)
     else:
         found[path] = node
-
-
-def bare_type(config: Mapping[str, Any]) -> str:
-    """Return the ``type`` of a config without its scope."""
-    return str(config.get('type', '')).rsplit('.', 1)[-1]

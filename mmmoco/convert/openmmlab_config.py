@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .fields import Fields, bare_type
+from mmmoco.registry import bare_type
+
+from .fields import Fields
 from .openmmlab_views import convert_pipeline
 
 #: Names of transformers that mean the same shape here.

@@ -7,7 +7,9 @@ arrays, ours on RGB.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .fields import Fields, bare_type
+from mmmoco.registry import bare_type
+
+from .fields import Fields
 
 Transform = dict[str, Any]
 

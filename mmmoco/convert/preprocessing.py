@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mmmoco.registry import bare_type
+
 from .config_text import read_config_text
 from .format import Format
 
@@ -58,10 +60,7 @@ def _of_config(text: str) -> dict[str, Any] | None:
     if not mean or len(mean) != len(std):
         return None
     # Theirs read BGR and turn it; ours read RGB and have no such field.
-    ours = str(found.get('type', '')).rsplit('.', 1)[-1] in (
-        'ViewAugmentor',
-        'MaskedViewAugmentor',
-    )
+    ours = bare_type(found) in ('ViewAugmentor', 'MaskedViewAugmentor')
     turned = found.get('to_rgb') or found.get('bgr_to_rgb')
     return dict(
         mean=mean,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mmengine.logging import print_log
 
-from .files import printable
+from mmmoco.messages import clipped, printable
 
 #: So many samples in a row may be bad; more mean that the data is not there.
 MAX_ATTEMPTS = 20
@@ -124,4 +124,4 @@ def reason_of(error: BaseException | str) -> str:
     cause = error.__cause__ or error
     text = getattr(cause, 'strerror', None) or str(cause)
     text = ' '.join(text[: 2 * _MOST].split()) or type(cause).__name__
-    return text if len(text) <= _MOST else f'{text[:_MOST]}…'
+    return clipped(text, _MOST)

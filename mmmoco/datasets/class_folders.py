@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from .files import hidden as is_hidden
+
 
 def skip_hidden() -> None:
     """Let mmpretrain pass over what begins with a dot, and count it.
@@ -22,7 +24,7 @@ def skip_hidden() -> None:
     @wraps(custom.find_folders)
     def find_folders(*args: Any, **kwargs: Any) -> Any:
         names, _ = find_folders.__wrapped__(*args, **kwargs)
-        kept = [name for name in names if not name.startswith('.')]
+        kept = [name for name in names if not is_hidden(name)]
         hidden = sorted(set(names) - set(kept))
         if hidden:
             root = args[0] if args else kwargs.get('root')
@@ -33,7 +35,7 @@ def skip_hidden() -> None:
     def get_samples(*args: Any, **kwargs: Any) -> Any:
         samples, empty = get_samples.__wrapped__(*args, **kwargs)
         root = str(args[0] if args else kwargs['root'])
-        hidden = [s for s in samples if _is_hidden(_path(s), root)]
+        hidden = [s for s in samples if _lies_hidden(_path(s), root)]
         if hidden:
             _say(f'{len(hidden)} images of {root!r}', _path(hidden[0]))
             left = set(map(_path, hidden))
@@ -47,9 +49,9 @@ def _path(sample: Any) -> str:
     return str(sample[0] if isinstance(sample, tuple) else sample)
 
 
-def _is_hidden(path: str, root: str) -> bool:
+def _lies_hidden(path: str, root: str) -> bool:
     inner = path.removeprefix(root)
-    return any(part.startswith('.') for part in inner.split('/'))
+    return any(map(is_hidden, inner.split('/')))
 
 
 def _say(what: str, example: str) -> None:

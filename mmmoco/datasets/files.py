@@ -10,6 +10,8 @@ from typing import IO
 
 from mmengine.logging import print_log
 
+from mmmoco.messages import printable
+
 Path = str | os.PathLike[str]
 
 #: Larger files are refused before they are read.
@@ -191,16 +193,3 @@ def _mode_behind(entry: os.DirEntry[str]) -> int:
 def hidden(name: str) -> bool:
     """Tell names that systems and editors make, and nobody means."""
     return name.startswith('.')
-
-
-def printable(text: str) -> str:
-    """Return text that every file and screen takes: names may be any bytes."""
-    return text.encode('utf-8', 'backslashreplace').decode('utf-8')
-
-
-def shortened(value: object, most: int = 200) -> str:
-    """Return how Python writes a value, cut to what a message can hold."""
-    if isinstance(value, str):
-        value = printable(value[: most + 1])
-    text = repr(value)
-    return text if len(text) <= most else f'{text[:most]}…'

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mmmoco.functional import derive_seed
+from mmmoco.messages import shortened
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
-from .files import shortened
 from .shard_stream import Record, ShardStream
 from .transforms.loading import decoding
 from .value_range import check_ranges

@@ -3,10 +3,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmmoco.messages import shortened
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
-from .files import Listing, files_below, shortened
+from .files import Listing, files_below
 from .image_lists import read_list
 from .value_range import check_ranges
 

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
 
-from .files import read_file, shortened
+from mmmoco.messages import shortened
+
+from .files import read_file
 
 #: What columns are called, in lower case.
 PATHS = (

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmmoco.functional import derive_seed
+from mmmoco.messages import printable
 
 from .bad_files import BadFile, reason_of
-from .files import open_regular, printable, read_file
+from .files import open_regular, read_file
 from .image_folder import ImageFolderDataset
 from .tar_reader import TarReader
 from .tar_shards import INDEX_NAME

@@ -16,9 +16,10 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import quote, urljoin
 
 from mmmoco.functional import derive_seed
+from mmmoco.messages import shortened
 from mmmoco.registry import DATASETS
 
-from .files import MAX_BYTES, hidden, open_regular, read_file, shortened
+from .files import MAX_BYTES, hidden, open_regular, read_file
 from .image_folder import EXTENSIONS
 from .shard_stream import Record, ShardStream
 from .tar_reader import Member, TarReader

@@ -8,6 +8,8 @@ from typing import Any
 
 from mmengine.runner import Runner
 
+from mmmoco.messages import clipped, few
+
 #: Settings of a config that do not change what is learnt, or of which others
 #: tell: optimizer and seed below, the schedules when they are moved.
 _ELSEWHERE = (
@@ -89,7 +91,10 @@ def settings_of(groups: Sequence[dict[str, Any]]) -> dict[str, set[Any]]:
 
 
 def changes(
-    runner: Runner, meta: dict[str, Any], configured: dict[str, set[Any]]
+    runner: Runner,
+    meta: dict[str, Any],
+    configured: dict[str, set[Any]],
+    now: dict[str, Any],
 ) -> list[str]:
     """Say what is not as it was when the checkpoint was saved.
 
@@ -97,13 +102,13 @@ def changes(
         runner: Just resumed.
         meta: Of the checkpoint; not trusted.
         configured: :func:`settings_of` the optimizer before it was resumed.
+        now: :func:`describe_run` of the runner.
 
     Returns:
         Sentences that name both values and which of them counts.
     """
     stored = meta.get('run')
     before: dict[str, Any] = stored if isinstance(stored, dict) else {}
-    now = describe_run(runner)
     said = []
     if isinstance(before.get('config'), str):
         pair = before['config'][:200], now['config']
@@ -189,11 +194,8 @@ def _shown(values: set[Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f'{text[:57]}...'
+    return clipped(str(value), 60)
 
 
 def _few(items: list[str]) -> str:
-    rest = len(items) - _MOST
-    shown = '; '.join(items[:_MOST])
-    return shown if rest <= 0 else f'{shown}; and {rest} more'
+    return few(items, _MOST, '; ')

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.registry import bare_type
 
 #: Mean and std that differ by less, as a part of the std, are equal: 0.228
 #: and 0.229 are both in use for red.
@@ -243,9 +244,9 @@ def _without_sizes(eyes: Eyes) -> Eyes:
 def _flat(steps: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield every dict with a ``type`` below, with its plain name."""
     if isinstance(steps, Mapping):
-        kind = steps.get('type')
-        if isinstance(kind, str):
-            yield kind.replace('/', '.').rsplit('.', 1)[-1], steps
+        kind = bare_type(steps).rpartition('/')[2]
+        if kind:
+            yield kind, steps
         for value in steps.values():
             yield from _flat(value)
     elif isinstance(steps, list | tuple):

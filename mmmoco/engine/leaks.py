@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmmoco.engine.results import file_hash
 from mmmoco.functional import Neighbours
 
 #: Equal images have equal features, but for rounding.
@@ -77,7 +78,7 @@ class ImageIdentity:
             size = self._once(0, a, os.path.getsize)
             return bool(
                 size == self._once(0, b, os.path.getsize)
-                and self._once(1, a, _digest) == self._once(1, b, _digest)
+                and self._once(1, a, file_hash) == self._once(1, b, file_hash)
             )
         if any(
             getattr(d, 'is_stream', False) for d in (self.bank, self.query)
@@ -177,11 +178,6 @@ def _paths(dataset: Any) -> list[str] | None:
     if first is None or not os.path.isfile(first):
         return None
     return [os.path.abspath(path_of(dataset, i) or '') for i in range(count)]
-
-
-def _digest(path: str) -> bytes:
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').digest()
 
 
 def _pixels(dataset: Any, index: int) -> bytes:

@@ -1,6 +1,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from mmengine.hooks import CheckpointHook
@@ -24,7 +25,6 @@ from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import OPTIMIZERS, RUNNERS
 
 from .changes import changes, describe_run, settings_of
-from .hooks.bad_files_hook import BadFilesHook
 from .hooks.guard_hook import check_loader
 from .hooks.preemption_hook import PreemptionHook
 from .hooks.verify_pretrained_hook import VerifyPretrainedHook
@@ -49,7 +49,6 @@ class ContrastRunner(Runner):
     _resumed_meta: dict[str, Any] | None = None
     _schedule: Schedule | None = None
     _configured: dict[str, set[Any]] = {}  # noqa: RUF012  never changed
-    _run: dict[str, Any] | None = None
     _resume: bool
     _load_from: str | None
 
@@ -73,7 +72,7 @@ class ContrastRunner(Runner):
         Reshard(self, meta.get('processes')).apply()
         if self._schedule is not None:
             self._schedule.go_on(self)
-        changed = changes(self, meta, self._configured)
+        changed = changes(self, meta, self._configured, self._described)
         if changed:
             said = ' '.join(changed)
             self.logger.warning(f'Not as when {filename} was saved. {said}')
@@ -89,6 +88,11 @@ class ContrastRunner(Runner):
         if self._schedule is not None:
             resumed = self._resumed_meta is not None
             self._schedule.announce(self, resumed)
+
+    @cached_property
+    def _described(self) -> dict[str, Any]:
+        """What a later resume compares; all file names are read for it."""
+        return describe_run(self)
 
     def train(self) -> Any:
         """Train in a work dir that no other run has.
@@ -127,7 +131,7 @@ class ContrastRunner(Runner):
         finally:
             self._training = False
             for hook in self.hooks:
-                if isinstance(hook, PreemptionHook | BadFilesHook):
+                if hasattr(hook, 'release'):
                     hook.release()
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
@@ -257,11 +261,9 @@ class ContrastRunner(Runner):
         **kwargs: Any,
     ) -> None:
         """Save, with what a resume by other processes needs to know."""
-        if self._run is None:
-            self._run = describe_run(self)
         meta = {
             'processes': describe_processes(self),
-            'run': self._run,
+            'run': self._described,
             'class_folders': class_names.folder_names(
                 self.train_dataloader.dataset
             ),

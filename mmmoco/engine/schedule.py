@@ -18,6 +18,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmmoco.registry import PARAM_SCHEDULERS as OURS
+from mmmoco.registry import bare_type
 
 WAYS = (None, 'keep', 'fit')
 
@@ -102,7 +103,7 @@ def reach(configs: Sequence[dict[str, Any]], length: Length) -> float | None:
         if end is None:
             continue
         at = end * length.unit(config)
-        open_end = _kind(config).startswith(_HOLDING) or (
+        open_end = bare_type(config).startswith(_HOLDING) or (
             'milestones' in config and config.get('end') is None
         )
         if not open_end or at > length.iterations:
@@ -118,7 +119,7 @@ def mismatch(configs: Sequence[dict[str, Any]], length: Length) -> str | None:
             continue
         if not length.by_epoch:
             return (
-                f'{_kind(config)} counts epochs, which an iteration-based '
+                f'{bare_type(config)} counts epochs, which an iteration-based '
                 'run does not: it would never move'
             )
     at = reach(configs, length)
@@ -169,12 +170,6 @@ def _scaled(
         if config.get(name):
             config[name] = [scaled(value, 1) for value in config[name]]
     return config
-
-
-def _kind(config: dict[str, Any]) -> str:
-    kind = config.get('type')
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    return name.split('.')[-1]
 
 
 # What they do
@@ -324,7 +319,7 @@ class Schedule:
         if (
             not isinstance(configs, list | tuple)
             or not all(isinstance(c, dict) and 'type' in c for c in configs)
-            or any('Plateau' in _kind(c) for c in configs)
+            or any('Plateau' in bare_type(c) for c in configs)
             or isinstance(runner.optim_wrapper, OptimWrapperDict)
         ):
             return None
@@ -382,7 +377,9 @@ class Schedule:
             return None
         groups = runner.optim_wrapper.param_groups
         states = Trial(configs, groups, self.length).states()
-        return [(_kind(c), s) for c, s in zip(configs, states, strict=True)]
+        return [
+            (bare_type(c), s) for c, s in zip(configs, states, strict=True)
+        ]
 
     def go_on(self, runner: Runner) -> None:
         """Let the config's schedule count in a run that was resumed.
@@ -401,7 +398,7 @@ class Schedule:
         older = configs != self.configs
         trial = Trial(configs, groups, self.length)
         changed = [
-            f'{_kind(config)}.{name} {before} before, {now} now'
+            f'{bare_type(config)}.{name} {before} before, {now} now'
             for config, ours, theirs in zip(
                 configs, trial.schedulers, loaded, strict=True
             )
@@ -449,7 +446,7 @@ class Schedule:
 
 def _as_begun(config: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """Return what stood in the place of a schedule when a run began."""
-    kind = OURS.get(_kind(config))
+    kind = OURS.get(bare_type(config))
     sign = getattr(kind, 'sign', None)
     if sign is None or sign not in state:
         return config

@@ -55,9 +55,9 @@ def test_only_candidates_are_read(folder, monkeypatch):
     read = []
     from mmmoco.engine import leaks
 
-    original = leaks._digest
+    original = leaks.file_hash
     monkeypatch.setattr(
-        leaks, '_digest', lambda path: read.append(path) or original(path)
+        leaks, 'file_hash', lambda path: read.append(path) or original(path)
     )
     splits.evaluate(Pixels())
     assert [os.path.basename(path) for path in read] == ['3.png', 'copy.png']

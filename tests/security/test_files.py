@@ -14,12 +14,11 @@ from mmmoco.datasets.files import (
     MAX_BYTES,
     files_below,
     open_regular,
-    printable,
     read_file,
-    shortened,
 )
 from mmmoco.datasets.shard_writer import write_shards
 from mmmoco.datasets.transforms import LoadBands, LoadRGB
+from mmmoco.messages import printable, shortened
 
 LOAD = [dict(type='LoadRGB')]
 

@@ -15,7 +15,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
 
-from mmmoco.datasets.files import MAX_BYTES, hidden, printable, read_file
+from mmmoco.datasets.files import MAX_BYTES, hidden, read_file
+from mmmoco.messages import printable
 from mmmoco.registry import TRANSFORMS
 
 from .fast_views import Drawn, FastView

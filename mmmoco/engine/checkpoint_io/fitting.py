@@ -11,6 +11,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from mmmoco.convert import recognise
+from mmmoco.messages import few
 
 from .reading import CheckpointError
 
@@ -311,13 +312,6 @@ def outside(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """Return the names that fit none of the patterns."""
     allowed = tuple(patterns)
     return [n for n in names if not any(fnmatchcase(n, p) for p in allowed)]
-
-
-def few(names: list[str], limit: int = 5) -> str:
-    """Return the first names, and how many more there are."""
-    rest = len(names) - limit
-    text = ', '.join(names[:limit])
-    return f'{text} and {rest} more' if rest > 0 else text
 
 
 def _by_part(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import IO, Any
 import torch
 from mmengine.logging import print_log
 
+from mmmoco.messages import clipped
 from mmmoco.plain_pickle import NotPlainError
 
 from . import layouts
@@ -133,10 +134,9 @@ def _refusal(name: str, asked: str) -> UnsafeCheckpointError:
     )
 
 
-def _in_short(text: str, longest: int = 200) -> str:
+def _in_short(text: str) -> str:
     """Cut what a file may have made long, or unprintable."""
-    text = ''.join(c if c.isprintable() else '?' for c in text)
-    return text if len(text) <= longest else f'{text[:longest]}…'
+    return clipped(''.join(c if c.isprintable() else '?' for c in text), 200)
 
 
 def _unsafe(name: str, reason: str) -> UnsafeCheckpointError:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
+from mmmoco.messages import shortened
 from mmmoco.plain_pickle import (
     PLAIN,
     Builder,
@@ -184,8 +185,7 @@ class _View(Node):
 
 
 def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) < 80 else f'{text[:80]}…'
+    return shortened(value, 80)
 
 
 def _rebuild_tensor(

@@ -7,7 +7,9 @@ from typing import Any
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from .fitting import few, layout_of
+from mmmoco.messages import few
+
+from .fitting import layout_of
 from .layouts import MapLocation
 from .reading import CheckpointError, PathLike, read
 

@@ -179,6 +179,9 @@ class PreemptionHook(Hook):
         self._over.set()
         while self._before:
             signal.signal(*self._before.popitem())
+        self._give_back_reserve()
+
+    def _give_back_reserve(self) -> None:
         if self._work_dir:
             with contextlib.suppress(OSError):
                 remove_reserve(self._work_dir)
@@ -315,9 +318,7 @@ class PreemptionHook(Hook):
         for each in runner.hooks:
             if each is not self and hasattr(each, 'release'):
                 each.release()
-        if self._work_dir:
-            with contextlib.suppress(OSError):
-                remove_reserve(self._work_dir)
+        self._give_back_reserve()
         logging.shutdown()
         for child in multiprocessing.active_children():
             child.kill()

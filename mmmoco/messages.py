@@ -1,0 +1,27 @@
+"""What a message can hold of names and values that others chose."""
+
+from collections.abc import Sequence
+
+
+def printable(text: str) -> str:
+    """Return text that every file and screen takes: names may be any bytes."""
+    return text.encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
+def clipped(text: str, most: int) -> str:
+    """Return text, cut to a number of characters."""
+    return text if len(text) <= most else f'{text[:most]}…'
+
+
+def shortened(value: object, most: int = 200) -> str:
+    """Return how Python writes a value, cut to what a message can hold."""
+    if isinstance(value, str):
+        value = printable(value[: most + 1])
+    return clipped(repr(value), most)
+
+
+def few(names: Sequence[str], most: int = 5, separator: str = ', ') -> str:
+    """Return the first names, and how many more there are."""
+    rest = len(names) - most
+    text = separator.join(names[:most])
+    return f'{text} and {rest} more' if rest > 0 else text
