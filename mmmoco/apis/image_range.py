@@ -17,6 +17,8 @@ from mmmoco.datasets.value_range import measure_range
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import DATASETS, bare_type
 
+from .runtime import out_dir_of
+
 KEY = 'input_range'
 
 Range = tuple[float, float] | None
@@ -61,7 +63,9 @@ def settle_for_training(cfg: Config) -> None:
             _settle(cfg, value, 'as for the training images')
         return
     if cfg.get('resume'):
-        path = cfg.get('load_from') or checkpoint_io.find_latest(cfg.work_dir)
+        path = cfg.get('load_from') or checkpoint_io.find_latest(
+            cfg.work_dir, out_dir_of(cfg)
+        )
         stored = _stored(path) if path else []
         if stored:
             _settle(cfg, stored[0], f'as {path} was trained')

@@ -221,6 +221,13 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+def out_dir_of(cfg: Config) -> str | None:
+    """Return where a config wants its checkpoints, if elsewhere."""
+    saver = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    place: str | None = saver.get('out_dir')
+    return place
+
+
 def complete_foreign(cfg: Config) -> None:
     """Save as our own runs do; add what mmpretrain's train script adds."""
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')

@@ -19,6 +19,7 @@ from .runtime import (
     build_runner,
     init_processes,
     limit_iterations,
+    out_dir_of,
     use_precision,
 )
 
@@ -155,9 +156,7 @@ def prepare(args: argparse.Namespace) -> Config:
 
 def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
     again = why_started_again(cfg.work_dir)
-    saver = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    out_dir = saver.get('out_dir')
-    if again and checkpoint_io.any_numbered(cfg.work_dir, out_dir):
+    if again and checkpoint_io.any_numbered(cfg.work_dir, out_dir_of(cfg)):
         # The same command, given again by a scheduler: --load-from and the
         # path of --resume were for the first time.
         print_log(

@@ -269,22 +269,23 @@ def test_a_run_keeps_its_range(tmp_path, small_config):
         cfg.model.backbone.in_channels = 3
         return cfg
 
-    cfg = fresh()
+    elsewhere = {'default_hooks.checkpoint.out_dir': str(tmp_path / 'saved')}
+    cfg = fresh(**elsewhere)
     settle_for_training(cfg)
     build_runner(cfg).train()
-    (file,) = (tmp_path / 'run').glob('epoch_1.pth')
+    (file,) = (tmp_path / 'saved/run').glob('epoch_1.pth')
     assert 'input_range' in torch.load(file, weights_only=False)['meta']['cfg']
 
     for i in range(32):  # The data change; the range must not.
         array = of_shape((16, 16), 0, 60_000, i)
         (folder / f'{i:03}.png').write_bytes(written(array, 'png'))
-    cfg = fresh(**{'train_cfg.max_epochs': 2})
+    cfg = fresh(**elsewhere, **{'train_cfg.max_epochs': 2})
     cfg.resume = True
     settle_for_training(cfg)
     assert cfg.input_range == [0.0, 2000.0]
     build_runner(cfg).train()
     cfg = fresh()
-    settle_from(cfg, str(tmp_path / 'run/epoch_2.pth'))
+    settle_from(cfg, str(tmp_path / 'saved/run/epoch_2.pth'))
     assert cfg.train_dataloader.dataset.pipeline[0].range == [0.0, 2000.0]
     torch.save({'state_dict': {}, 'meta': {}}, tmp_path / 'other.pth')
     with pytest.raises(ValueError, match='does not say'):
