@@ -95,7 +95,7 @@ class PreemptionHook(Hook):
                 'ContrastCheckpointHook), so a signal ends it at once.'
             )
             return
-        self._saver, self._pid = saver, os.getpid()
+        self._saver = saver
         if is_main_process():
             self._work_dir = runner.work_dir
             with survive('The marker of a stop is not prepared'):
@@ -116,16 +116,13 @@ class PreemptionHook(Hook):
             runner.optim_wrapper.wants_stop = lambda: self.received is not None
         for number in self.signals:
             self._before[number] = signal.signal(number, self._note)
+        _forks.listeners.append(self)
         self._over.clear()
         threading.Thread(
             target=self._watch, args=(runner,), daemon=True
         ).start()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            # A forked process, such as one of a pool: it is not the training.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
         self.received = signal.Signals(number).name
         self._asked_at = self._asked_at or time.monotonic()
 
@@ -177,6 +174,8 @@ class PreemptionHook(Hook):
     def release(self) -> None:
         """Give the signals back to whoever had them."""
         self._over.set()
+        if self in _forks.listeners:
+            _forks.listeners.remove(self)
         while self._before:
             signal.signal(*self._before.popitem())
         self._give_back_reserve()
@@ -336,6 +335,40 @@ class PreemptionHook(Hook):
                 store.set(MARKED, 'yes')
             while not store.check([MARKED]) and time.monotonic() < deadline:
                 time.sleep(0.2)
+
+
+class _Forks:
+    """Lets signals end the processes that are forked while a hook listens.
+
+    Such a process, for instance one of a pool, is not the training. Python
+    forgets a signal that reaches it before it has begun: a pool that is ended
+    at once would wait for it forever. So signals are held back over the fork.
+    """
+
+    def __init__(self) -> None:
+        self.listeners: list[PreemptionHook] = []
+        self._mask = threading.local()
+        os.register_at_fork(
+            before=self._hold,
+            after_in_parent=self._let,
+            after_in_child=self._let_end,
+        )
+
+    def _hold(self) -> None:
+        numbers = {n for hook in self.listeners for n in hook.signals}
+        self._mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+    def _let(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask.before)
+
+    def _let_end(self) -> None:
+        while self.listeners:
+            for number in self.listeners.pop().signals:
+                signal.signal(number, signal.SIG_DFL)
+        self._let()
+
+
+_forks = _Forks()
 
 
 def _checkpoint_hook(runner: Runner) -> ContrastCheckpointHook | None:
