@@ -16,7 +16,8 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -558,11 +559,20 @@ def launch(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
     return blocks, url
 
 
+@contextmanager
+def _passing_folder() -> Iterator[str]:
+    """Make a folder that goes also when SIGTERM ends the process."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix='mmmoco_page_') as folder:
+            yield folder
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def serve(args: argparse.Namespace) -> None:
     """Serve as the command line says, until interrupted."""
-    # However it is ended, what was uploaded goes.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix='mmmoco_page_') as folder:
+    with _passing_folder() as folder:
         blocks, url = launch(args, folder)
         sys.stdout.write(f'Open {url} (Ctrl+C ends)\n')
         if not is_loopback(args.host):

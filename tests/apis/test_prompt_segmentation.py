@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -316,8 +317,11 @@ def test_bad_arguments_are_one_line(options, words, checkpoint, url, capsys):
     file = checkpoint if options else 'nowhere.pth'
     taken = str(urlsplit(url).port)
     argv = [taken if o == 'TAKEN' else o for o in options]
+    own = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as exit_info:
         prompting.main([file, *argv])
+    # Else processes that are forked later would not end by it.
+    assert signal.getsignal(signal.SIGTERM) is own
     assert exit_info.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert words in lines[-2] and 'Traceback' not in ''.join(lines)
