@@ -48,6 +48,8 @@ def launched(tmp_path):
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # What a shell starts in the background ignores Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env=os.environ
             | {
                 'VIRTUAL_ENV': sys.prefix,
