@@ -520,3 +520,19 @@ def test_a_failing_step_shows_the_log_and_what_to_do(bare_checkout, tmp_path):
     assert '"Install the build tools" failed' in done.stderr
     assert 'check the network' in done.stderr
     assert not list(fake.parents[1].glob('.mmmoco-setup-*'))
+
+
+@pytest.mark.parametrize('name', ['run_tests', 'quickstart'])
+def test_help_sets_nothing_up(name, tmp_path):
+    """Whoever asks what a script does does not want it done."""
+    tools = tmp_path / 'tools'
+    tools.mkdir()
+    shutil.copy(ROOT / f'tools/{name}.sh', tools)
+    (tools / 'setup.sh').write_text('touch "$0.called"; exit 1')
+    done = subprocess.run(
+        ['bash', str(tools / f'{name}.sh'), '--help'],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and f'tools/{name}.sh' in done.stdout
+    assert not (tools / 'setup.sh.called').exists()

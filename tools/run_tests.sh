@@ -7,6 +7,10 @@
 # tools/setup.sh names the environment variables that change the set-up.
 set -euo pipefail
 
+# Before the set-up, which takes minutes and gigabytes.
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0" && exit
+fi
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 bash "$root/tools/setup.sh" full
 python="$(bash "$root/tools/setup.sh" python)"

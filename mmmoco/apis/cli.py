@@ -19,7 +19,13 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from mmmoco.datasets.bad_files import UnreadableDataError
 from mmmoco.engine.checkpoint_io import CheckpointError
-from mmmoco.engine.endings import ExpectedEnd, was_training, where_building
+from mmmoco.engine.endings import (
+    ExpectedEnd,
+    accepted_arguments,
+    is_foreign,
+    was_training,
+    where_building,
+)
 
 #: What bad input raises while a tool prepares its work (files that are
 #: missing, unreadable or damaged are OSErrors).
@@ -107,12 +113,14 @@ def _explain(error: Exception) -> str | None:
         return None
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])  # Else it stands between quotes.
-    if isinstance(error, USER_ERRORS):
+    place = where_building(error)
+    bare = isinstance(error, ValueError) and place and is_foreign(error)
+    if isinstance(error, USER_ERRORS) and not bare:
         return text
     # A TypeError is the user's where a config has an unknown argument.
     if isinstance(error, TypeError) and '__init__()' in text:
-        return text
-    place = where_building(error)
+        known = accepted_arguments(error)
+        return f'{text}. Known: {", ".join(known)}.' if known else text
     if place is not None:
         said = f'{type(error).__name__}: {error}'.rstrip(': ')
         return f'the config does not make a run ({said}; in {place[:-1]}).'

@@ -1,11 +1,19 @@
 """How a training ends before its time: as decided, or by a fault."""
 
+import inspect
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+import torch
+from mmengine.registry import build_from_cfg
 from mmengine.runner import Runner
+from torch import nn
+
+from mmmoco.messages import clipped, shortened
 
 _NOTE = 'In the training, at iteration'
 _BUILDING = 'While the run was built, in'
@@ -27,8 +35,95 @@ def building() -> Iterator[None]:
         if not was_training(error):
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = '/'.join(Path(frame.filename).parts[-3:])
-            error.add_note(f'{_BUILDING} {place}, line {frame.lineno}.')
+            place = f'{place}, line {frame.lineno}'
+            part = _part(error)
+            error.add_note(
+                f'{_BUILDING} {f"{part}; {place}" if part else place}.'
+            )
         raise
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether code of another library raised an error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    name = frames[-1].f_globals.get('__name__', '') if frames else ''
+    return not name.startswith(('mmmoco', '__main__'))
+
+
+def accepted_arguments(error: BaseException) -> list[str]:
+    """Return what the part of a config takes whose building went wrong."""
+    cls: Any = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is build_from_cfg.__code__:
+            cls = frame.f_locals.get('obj_cls', cls)
+    if not inspect.isclass(cls):
+        return []
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    found: list[str] = []
+    for base in cls.__mro__:
+        init = vars(base).get('__init__')
+        if init is None:
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        found += [
+            x.name
+            for x in parameters
+            if x.kind not in kinds and x.name != 'self'
+        ]
+        # Without ``**kwargs`` those of the bases are not taken.
+        if inspect.Parameter.VAR_KEYWORD not in [x.kind for x in parameters]:
+            break
+    return list(dict.fromkeys(found))
+
+
+def _part(error: BaseException) -> str:
+    """Return the part of a config, or of the model, that raised an error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names: dict[nn.Module, str] = {}
+    part = ''
+    for frame in frames:
+        found = frame.f_locals.get('self')
+        if frame.f_code is build_from_cfg.__code__:
+            part = _entry(frame) or part
+        elif isinstance(found, nn.Module) and '_modules' in vars(found):
+            if not names:
+                names = {x: n for n, x in found.named_modules(prefix='model')}
+            if found in names and 'forward' in frame.f_code.co_name:
+                # The key encoder is built from the same parts.
+                name = names[found].replace('.key_encoder.', '.')
+                part = _module(name, found, frame) or part
+    return part
+
+
+def _entry(frame: FrameType) -> str:
+    """Describe what mmengine was to build, as it stands in the config."""
+    cfg = frame.f_locals.get('cfg')
+    if not isinstance(cfg, dict):
+        return ''
+    return shortened(dict(cfg))
+
+
+def _module(name: str, module: nn.Module, frame: FrameType) -> str:
+    """Describe a module, and what it was given."""
+    given = [
+        value
+        for key, value in frame.f_locals.items()
+        if key != 'self' and key in frame.f_code.co_varnames[1:2]
+    ]
+    kind = type(module).__name__
+    if not any(True for _ in module.children()):
+        kind = f'{kind}({module.extra_repr()})'
+    shapes = f', given {_shapes(given[0])}' if given else ''
+    return clipped(f'{name}, a {kind}{shapes}', 200)
+
+
+def _shapes(value: Any) -> str:
+    """Describe tensors by their shapes."""
+    if isinstance(value, torch.Tensor):
+        return '×'.join(map(str, value.shape)) or 'a number'
+    if isinstance(value, list | tuple):
+        return f'({", ".join(map(_shapes, value))})'
+    return type(value).__name__
 
 
 def where_building(error: BaseException) -> str | None:

@@ -134,3 +134,54 @@ def test_more_processes_than_gpus_are_one_line(monkeypatch, processes, gpus):
     monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
     with pytest.raises(ValueError, match=f'{processes} .* shows {gpus} GPU'):
         runtime.init_processes(runtime.ConfigDict(), 'pytorch')
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (
+            {'model.neck.in_channels': 16},
+            'in model.neck.mlp.0, a Linear(in_features=16, out_features=8, '
+            'bias=True), given 16×8;',
+        ),
+        (
+            {'model.backbone.out_indices': (0, 1)},
+            'in model.neck, a ',
+        ),
+        (
+            {'model.backbone.type': 'mmpretrain.ResNet', 'model.neck': {}},
+            'Known: depth, ',
+        ),
+        ({'model.queue_len': 5}, "'queue_len'. Known: symmetric, backbone, "),
+        ({'model.dictionary.length': 5}, "'length'. Known: size, "),
+        (
+            {'train_dataloader.dataset.seeds': 5},
+            "'seeds'. Known: ",
+        ),
+    ],
+)
+def test_a_config_that_makes_no_run_says_where(
+    options, words, small_config, capsys
+):
+    """Also where torch or python itself raises, who know of no config."""
+
+    def tool():
+        runtime.build_runner(small_config(**options)).train()
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(tool, 'tool.py', debug=False)
+    line, _ = capsys.readouterr().err.splitlines()[-2:]
+    assert stop.value.code == 2 and words in line
+
+
+def test_the_value_errors_of_others_get_their_place(small_config, capsys):
+    cfg = small_config(**{'model.neck.with_avg_pool': True})
+    cfg.model.backbone = dict(type='torch.nn.Flatten')
+    cfg.model.neck.in_channels = 3 * 20 * 20
+
+    def tool():
+        runtime.build_runner(cfg).train()
+
+    with pytest.raises(SystemExit):
+        cli.run(tool, 'tool.py', debug=False)
+    assert 'model.' in capsys.readouterr().err.splitlines()[-2]

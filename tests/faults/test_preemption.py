@@ -1,5 +1,6 @@
 """Signals of a scheduler: saved, marked, exit code 0, and on again."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -51,6 +52,38 @@ def test_a_signal_to_the_whole_job(tmp_path, uninterrupted):
         group=True,
     )
     assert found.differences == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('loop', ['epochs', 'iterations'])
+def test_workers_that_persist_do_not_hold_the_end(loop, tmp_path):
+    """They outlive the signal, but not the training: schedulers kill soon."""
+    options = SMALL | {
+        'train_cfg.max_epochs': 5000,
+        'train_dataloader.num_workers': 2,
+        'train_dataloader.persistent_workers': True,
+    }
+    command = [sys.executable, 'tools/train.py', 'demo/mocov2_digits']
+    command += ['--work-dir', str(tmp_path)]
+    if loop == 'iterations':
+        command += ['--max-iters', '20000']
+    command += ['--cfg-options', *(f'{k}={v}' for k, v in options.items())]
+    with open(tmp_path / 'log', 'w') as log:
+        run = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 240
+        while 'Saving checkpoint' not in (tmp_path / 'log').read_text():
+            assert time.monotonic() < deadline and run.poll() is None
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGTERM)
+        assert run.wait(0.7 * preemption_hook.GRACE) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    text = (tmp_path / 'log').read_text()
+    assert (tmp_path / 'PREEMPTED').is_file() and 'Traceback' not in text
 
 
 @pytest.mark.slow

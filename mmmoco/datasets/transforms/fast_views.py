@@ -58,7 +58,9 @@ class FastView(BaseTransform):
         ):
             raise ValueError(
                 f'{type(self).__name__} is defined for uint8 RGB images, got '
-                f'{image.dtype} of shape {image.shape}.'
+                f'{image.dtype} of shape {image.shape}. Leave it out, or take '
+                'BandBrightnessContrast, BandGray or BandBlur, which know any '
+                'channels.'
             )
         if self.prob < 1.0 and np.random.rand() >= self.prob:
             return results
@@ -89,8 +91,11 @@ class FastRandomResizedCrop(FastView):
         ratio: Range = (3 / 4, 4 / 3),
     ) -> None:
         super().__init__(prob=1.0)
-        if size < 1:
-            raise ValueError(f'size={size} must be at least 1 pixel.')
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f'FastRandomResizedCrop(size={size!r}): views are squares; '
+                'size is their side, a whole number of pixels from 1.'
+            )
         if not 0.0 < scale[0] <= scale[1] <= 1.0:
             raise ValueError(f'scale={scale} must lie within (0, 1].')
         if not 0.0 < ratio[0] <= ratio[1]:

@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing.synchronize import Event
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -80,6 +81,7 @@ class PreemptionHook(Hook):
         self._before: dict[int, Any] = {}
         self._saver: ContrastCheckpointHook | None = None
         self._over = threading.Event()
+        self._released = multiprocessing.Event()
         self._ending = threading.Lock()
         self._step_began: float | None = None
         self._longest_step = 0.0
@@ -110,7 +112,7 @@ class PreemptionHook(Hook):
         loader = runner.train_dataloader
         if loader.num_workers:
             loader.worker_init_fn = functools.partial(
-                _outlive, loader.worker_init_fn
+                _outlive, loader.worker_init_fn, self._released
             )
         if hasattr(runner.optim_wrapper, 'wants_stop'):
             runner.optim_wrapper.wants_stop = lambda: self.received is not None
@@ -118,6 +120,7 @@ class PreemptionHook(Hook):
             self._before[number] = signal.signal(number, self._note)
         _forks.listeners.append(self)
         self._over.clear()
+        self._released.clear()
         threading.Thread(
             target=self._watch, args=(runner,), daemon=True
         ).start()
@@ -176,6 +179,7 @@ class PreemptionHook(Hook):
         self._over.set()
         if self in _forks.listeners:
             _forks.listeners.remove(self)
+        self._released.set()
         while self._before:
             signal.signal(*self._before.popitem())
         self._give_back_reserve()
@@ -199,6 +203,10 @@ class PreemptionHook(Hook):
         runner.visualizer.close()
         barrier()
         self.release()
+        # Workers that persist would be waited for when python ends.
+        workers = getattr(runner.train_dataloader, '_iterator', None)
+        if workers is not None and hasattr(workers, '_shutdown_workers'):
+            workers._shutdown_workers()
         raise Preempted
 
     def _name(self) -> str:
@@ -378,10 +386,21 @@ def _checkpoint_hook(runner: Runner) -> ContrastCheckpointHook | None:
     return None
 
 
-def _outlive(init: Callable[[int], None] | None, worker: int) -> None:
-    """Let a data worker survive a signal to the whole job for a while."""
+def _outlive(
+    init: Callable[[int], None] | None, released: Event, worker: int
+) -> None:
+    """Let a data worker survive a signal to the whole job for a while.
+
+    Once the training is over, the same signal is python's that ends it.
+    """
     if init is not None:
         init(worker)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+
+    def stay(*_: object) -> None:
+        if released.is_set():
+            os._exit(0)
+        signal.alarm(GRACE)
+
+    signal.signal(signal.SIGTERM, stay)
     for name in ('SIGUSR1', 'SIGUSR2'):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
