@@ -62,7 +62,7 @@ def accepted_arguments(error: BaseException) -> list[str]:
     found: list[str] = []
     for base in cls.__mro__:
         init = vars(base).get('__init__')
-        if init is None:
+        if not inspect.isfunction(init):
             continue
         parameters = inspect.signature(init).parameters.values()
         found += [
