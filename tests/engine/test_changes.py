@@ -3,12 +3,16 @@
 import shutil
 from pathlib import Path
 
-import pytest
 import torch
 from PIL import Image
 
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.changes import describe_data, hash_of_names
+from mmmoco.engine.changes import (
+    changes,
+    describe_data,
+    describe_run,
+    hash_of_names,
+)
 from mmmoco.engine.unwrap import bare_model
 
 
@@ -59,15 +63,19 @@ def test_settings_of_the_config(small_config, runner_of):
     assert runner.seed == 0 and bare_model(runner).m == 0.95
 
 
-@pytest.mark.parametrize('stored', [None, 'x', 7, {}, {'options': 3}])
-def test_a_file_that_says_nothing_of_it(small_config, runner_of, stored):
+def test_a_file_that_says_nothing_of_it(small_config, runner_of):
     first = runner_of(small_config(**{'train_cfg.max_epochs': 2}))
     first.train()
     path = Path(first.work_dir, 'epoch_1.pth')
     checkpoint = torch.load(path, weights_only=False)
-    checkpoint['meta']['run'] = stored
+    checkpoint['meta']['run'] = {'options': 3}
     checkpoint_io.write(checkpoint, path)
-    assert log_of(resumed(small_config, runner_of)) == ''
+    runner = resumed(small_config, runner_of)
+    assert log_of(runner) == ''
+    now = describe_run(runner)
+    for stored in (None, 'x', 7, {}, {'data': [1]}, {'config': None}):
+        assert changes(runner, {'run': stored}, {}, now) == []
+    assert changes(runner, {}, {}, now) == []
 
 
 def images(folder, numbers):
