@@ -65,6 +65,7 @@ def whole(found, absent, counts):
     assert set(counts) - set(present) <= set(absent)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40,
     deadline=None,
@@ -99,6 +100,7 @@ def test_marks_of_wrappers_change_nothing(data):
     assert set(found.left) == set(expected.left)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=120,
     deadline=None,

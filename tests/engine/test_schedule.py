@@ -243,6 +243,7 @@ def test_a_prolonged_run_follows_the_new_cosine(small_config, runner_of):
     assert 'At iteration 12 the learning rate is 0.015 instead of 0' in log
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_keeps_its_warm_up(
     small_config, runner_of
 ):

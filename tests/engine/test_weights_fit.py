@@ -119,7 +119,18 @@ def weights(small_config):
     return dict(get_model(small_config()).state_dict())
 
 
-@pytest.mark.parametrize('place', PLACES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    'place',
+    [
+        # These build a run for every misfit.
+        pytest.param(
+            place,
+            marks=[pytest.mark.slow] * (place in (start_from, start_at)),
+        )
+        for place in PLACES
+    ],
+    ids=lambda f: f.__name__,
+)
 def test_what_does_not_fit_is_refused_everywhere(
     place, small_config, runner_of, weights, tmp_path
 ):
