@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         prog='evaluate_checkpoints.py',
         description='Evaluate the checkpoints of a folder (epoch_N, iter_N) '
         'alike; write a table and a curve. What stands in results.jsonl for '
-        'the same file and protocol is not evaluated again.',
+        'the same file, data and protocol is not evaluated again.',
         epilog='Example: python tools/evaluate_checkpoints.py '
         'demo/mocov2_digits --checkpoint-dir work_dirs/mocov2_digits '
         '--epochs 10 50 100 --protocol knn',
@@ -76,6 +76,9 @@ def find_checkpoints(
 ) -> dict[int, Path]:
     """Return the checkpoints of a folder by number, in order.
 
+    Epochs and iterations do not share a curve: where there are both, those
+    of epochs count, unless all that is wanted is a number of iterations.
+
     Args:
         folder: Where they lie.
         epochs: Numbers that are wanted; None: all.
@@ -83,11 +86,25 @@ def find_checkpoints(
     Raises:
         FileNotFoundError: If there is none, or a wanted one is missing.
     """
-    found = {}
-    for path in sorted(Path(folder).glob('*')):
+    kinds: dict[str, dict[int, Path]] = {}
+    # Of a number's .pth and .safetensors, the former.
+    for path in sorted(Path(folder).glob('*'), reverse=True):
         match = NAME.fullmatch(path.name)
         if match:
-            found[int(match[2])] = path
+            kinds.setdefault(match[1], {})[int(match[2])] = path
+    wanted = set(epochs or ())
+    found = kinds.get('epoch') or kinds.get('iter') or {}
+    if len(kinds) > 1:
+        if wanted and wanted <= kinds['iter'].keys() - found.keys():
+            found = kinds['iter']
+        left = next(k for k in kinds.values() if k is not found)
+        names = ', '.join(path.name for _, path in sorted(left.items())[:3])
+        print_log(
+            f'{len(left)} checkpoint(s) with the other unit are left out '
+            f'({names}): epochs and iterations do not share a curve.',
+            logger=tool_logger(),
+            level=logging.WARNING,
+        )
     missing = set(epochs or ()) - found.keys()
     if not found or missing:
         have = ', '.join(map(str, sorted(found))) or 'none'
@@ -112,6 +129,8 @@ def evaluate(args: argparse.Namespace) -> None:
     else:
         settings = settings_of(args)
         described = describe(protocol, settings)
+    # Another image in the place of one is another evaluation.
+    described['data'] = protocol.identity.data_hash()
 
     def measure(checkpoint: str) -> Metrics:
         if args.protocol == 'linear':
@@ -174,18 +193,20 @@ def run(
     for number, path in checkpoints.items():
         row: Row = {'number': number, 'checkpoint': path.name, 'error': ''}
         rows.append(row)
-        metrics = known.get(file_hash(str(path)))
-        if metrics is None:
-            try:
+        try:
+            metrics = known.get(file_hash(str(path)))
+            measured = metrics is None
+            if metrics is None:
                 metrics = measure(str(path))
-            except checkpoint_io.CheckpointError as error:
-                row['error'] = ' '.join(str(error).split())
-                print_log(
-                    f'{path.name} is skipped: {row["error"]}',
-                    logger=tool_logger(),
-                    level=logging.WARNING,
-                )
-                continue
+        except (checkpoint_io.CheckpointError, OSError) as error:
+            row['error'] = ' '.join(str(error).split())
+            print_log(
+                f'{path.name} is skipped: {row["error"]}',
+                logger=tool_logger(),
+                level=logging.WARNING,
+            )
+            continue
+        if measured:
             append_result(
                 folder,
                 task=task,

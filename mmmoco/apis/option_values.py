@@ -5,6 +5,7 @@ and what counts or measures something lies in a range. Whatever else cannot
 be built is caught by `mmmoco.engine.endings.building`.
 """
 
+import logging
 import math
 import os
 import resource
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from mmmoco.messages import shortened
 
@@ -119,6 +121,45 @@ RANGES: dict[str, Callable[[Any], str | None]] = {
     'knn.k': _each(_whole(1)),
     'knn.temperature': _each(_number(0, without_least=True)),
 }
+#: What mmengine and mmmoco read of a config; its other names are for itself.
+READ = {
+    'activation_checkpointing',
+    'allow_partial',
+    'auto_scale_lr',
+    'compile',
+    'custom_hooks',
+    'custom_imports',
+    'data_preprocessor',
+    'default_hooks',
+    'default_scope',
+    'device_views',
+    'env_cfg',
+    'experiment_name',
+    'find_unused_parameters',
+    'input_range',
+    'knn',
+    'launcher',
+    'load_from',
+    'log_level',
+    'log_processor',
+    'model',
+    'model_wrapper_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'randomness',
+    'resume',
+    'runner_type',
+    'schedule',
+    'tta_model',
+    'tta_pipeline',
+    'visualizer',
+    'work_dir',
+    *(
+        f'{split}_{part}'
+        for split in ('train', 'val', 'test')
+        for part in ('cfg', 'dataloader', 'evaluator')
+    ),
+}
 #: What may be None where it stands: the default, or a drawn one.
 _OPTIONAL = (
     '*_dataloader',
@@ -139,7 +180,7 @@ def check_values(cfg: Config) -> None:
     Raises:
         ValueError: If one lies outside; names it and what would do.
     """
-    for place, value in _places(cfg._cfg_dict):
+    for place, value in places(cfg._cfg_dict):
         for pattern, wrong in RANGES.items():
             if not _matches(place, pattern):
                 continue
@@ -196,13 +237,8 @@ def check_option(cfg: Config, key: str, value: Any) -> None:
         KeyError: If its first part is unknown; says what there is.
         ValueError: If it is of another kind.
     """
+    _check_place(cfg._cfg_dict, key)
     node: Any = cfg._cfg_dict
-    first = key.split('.')[0]
-    if first not in node and '.' in key:
-        raise KeyError(
-            f'--cfg-options {key}: the config has no {first!r}. It has '
-            f'{", ".join(sorted(k for k in node if not k.startswith("_")))}.'
-        )
     for part in key.split('.'):
         if isinstance(node, dict) and part in node:
             node = node[part]
@@ -231,6 +267,29 @@ def check_option(cfg: Config, key: str, value: Any) -> None:
         )
 
 
+def _check_place(node: dict[str, Any], key: str) -> None:
+    first, _, below = key.partition('.')
+    if first not in node and (below or first not in READ):
+        meant = [
+            place
+            for place, _ in places(node)
+            if place.endswith(f'.{key}') and place.split('.')[0] in READ
+        ]
+        hint = f'Is {" or ".join(meant[:3])} meant? ' if meant else ''
+        raise KeyError(
+            f'--cfg-options {key}: the config has no {first!r}. {hint}It has '
+            f'{", ".join(sorted(k for k in node if not k.startswith("_")))}.'
+        )
+    if first in node and first not in READ:
+        print_log(
+            f'--cfg-options {key}: {first} is a name that the config was '
+            'written with, not a setting. To change it here changes nothing: '
+            'change the settings that were made of it.',
+            'current',
+            logging.WARNING,
+        )
+
+
 def _same_kind(old: Any, new: Any) -> tuple[bool, str]:
     if old is None or new is None:
         return True, ''
@@ -255,7 +314,8 @@ def _same_kind(old: Any, new: Any) -> tuple[bool, str]:
     return True, ''
 
 
-def _places(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
+def places(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield every dotted place below a node, with what stands there."""
     entries: Any = ()
     if isinstance(node, dict):
         entries = list(node.items())
@@ -264,7 +324,7 @@ def _places(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
     for name, value in entries:
         below = f'{place}.{name}' if place else str(name)
         yield below, value
-        yield from _places(value, below)
+        yield from places(value, below)
 
 
 def _matches(place: str, pattern: str) -> bool:

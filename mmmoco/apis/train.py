@@ -52,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--overwrite',
         action='store_true',
-        help='start anew in a used work dir: remove its numbered checkpoints',
+        help='start anew in a used work dir: remove its numbered '
+        'checkpoints; with --resume CKPT only those that are later',
     )
     result.add_argument(
         '--load-from', metavar='CKPT', help='start from the weights of CKPT'
@@ -131,7 +132,16 @@ def prepare(args: argparse.Namespace) -> Config:
             f'--work-dir {cfg.work_dir!a}: the name is not valid UTF-8, '
             'or holds characters that cannot be shown; take another one.'
         )
+    if os.path.exists(cfg.work_dir) and not os.path.isdir(cfg.work_dir):
+        raise ValueError(
+            f'--work-dir {cfg.work_dir!r} is no folder; take another one.'
+        )
     if args.seed is not None:
+        if not 0 <= args.seed < 2**32:
+            raise ValueError(
+                f'--seed {args.seed}: it has to be a whole number from 0 to '
+                f'{2**32 - 1}.'
+            )
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': args.seed}
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
@@ -167,14 +177,17 @@ def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
         )
         cfg.resume, cfg.load_from = True, None
         return
-    if args.resume and args.overwrite:
+    resume = '--resume' if args.resume else 'resume=True of the config'
+    goes_on = args.resume or cfg.get('resume')
+    if goes_on and args.overwrite and args.resume in (None, 'auto'):
         raise ValueError(
-            '--resume goes on with the run in the work dir, --overwrite '
-            'removes it: give one of them.'
+            f'{resume} goes on with the run in the work dir, --overwrite '
+            'removes it: give one of them. (With --resume CKPT, --overwrite '
+            'removes what is later than CKPT.)'
         )
-    if args.resume and args.load_from:
+    if goes_on and args.load_from:
         raise ValueError(
-            '--resume continues a run, --load-from starts a new one from '
+            f'{resume} continues a run, --load-from starts a new one from '
             'weights: give one of them.'
         )
     if args.init and args.load_from:

@@ -30,6 +30,8 @@ WITHOUT_FILE = ('supervised', 'random')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 
+#: Options that a result depends on; a work dir is for one set of them.
+LEARNT = ('auto_scale_lr', 'model', 'optim_wrapper', 'param_scheduler')
 #: In the work dir, says whose run it is.
 RECORD = 'transfer.json'
 
@@ -143,7 +145,7 @@ def prepare(
                 'mmmoco brings: docs/transfer.md says how it is installed.'
             )
     training = train.parser().parse_args([task.config, *arguments])
-    for name in ('init', 'resume', 'load_from'):
+    for name in ('init', 'resume', 'load_from', 'overwrite'):
         if getattr(training, name):
             raise ValueError(
                 f'--{name.replace("_", "-")}: transfer.sh starts from CKPT, '
@@ -296,10 +298,16 @@ def _record(
     args: argparse.Namespace, training: argparse.Namespace
 ) -> dict[str, Any]:
     known = args.checkpoint in WITHOUT_FILE
+    options = {
+        name: str(value)
+        for name, value in sorted((training.cfg_options or {}).items())
+        if name.startswith(LEARNT)
+    }
     return {
         'task': args.task,
         'init': args.checkpoint if known else file_hash(args.checkpoint),
         'seed': training.seed,
+        'options': options,
     }
 
 
@@ -308,6 +316,7 @@ def _check_record(work_dir: Path, record: Mapping[str, Any]) -> None:
     if not path.is_file():
         return
     found = json.loads(path.read_text(encoding='utf-8'))
+    record = {k: v for k, v in record.items() if k in {*found, 'init'}}
     if found != record:
         was = ', '.join(f'{k} {v}' for k, v in found.items())
         now = ', '.join(f'{k} {v}' for k, v in record.items())

@@ -20,6 +20,15 @@ from mmmoco.functional import Neighbours, nearest, nearest_in_shards
 
 #: What build() takes beside the loaders.
 SPLITS = ('bank', 'query')
+SETTINGS = (
+    *SPLITS,
+    'k',
+    'temperature',
+    'features',
+    'backend',
+    'memory_map',
+    'leave_one_out',
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,12 @@ class KNNProtocol:
             raise ValueError(
                 'k-NN needs knn=dict(bank=data loader, query=data loader) '
                 'in the config: see configs/_base_/datasets/digits.py.'
+            )
+        unknown = [str(name) for name in settings if name not in SETTINGS]
+        if unknown:
+            raise ValueError(
+                f'knn.{unknown[0]} is no setting of k-NN; it has '
+                f'{", ".join(SETTINGS)}.'
             )
         features = settings.get('features', 'backbone')
         if features not in ('backbone', 'neck'):

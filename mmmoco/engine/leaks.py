@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -88,6 +89,30 @@ class ImageIdentity:
             self._once(2, bank_id, lambda i: _pixels(self.bank, i))
             == self._once(3, query_id, lambda i: _pixels(self.query, i))
         )
+
+    def data_hash(self) -> str:
+        """Return a short hash of what the files of both are, and labels.
+
+        Of their names, sizes and dates; their content is not read.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        for dataset, paths in zip(
+            (self.bank, self.query), self._places, strict=True
+        ):
+            for path in paths or ():
+                facts = f'\0{path}'
+                with suppress(OSError):
+                    found = os.stat(path)
+                    facts += f'\0{found.st_size}\0{found.st_mtime_ns}'
+                digest.update(facts.encode(errors='surrogateescape'))
+            labels = getattr(dataset, 'labels', None)
+            if labels is None and paths:
+                count = range(len(paths))
+                infos = [dataset.get_data_info(i) for i in count]
+                labels = [info.get('gt_label') for info in infos]
+            if labels is not None:
+                digest.update(repr([str(x) for x in labels]).encode())
+        return digest.hexdigest()
 
     def name(self, bank_id: int, query_id: int) -> tuple[str, str]:
         """Return what the two are called."""

@@ -76,6 +76,13 @@ class ContrastRunner(Runner):
         if changed:
             said = ' '.join(changed)
             self.logger.warning(f'Not as when {filename} was saved. {said}')
+        loop = self.train_loop
+        if loop.iter >= loop.max_iters:
+            self.logger.warning(
+                f'Nothing is left to train: {filename} is of iteration '
+                f'{loop.iter}, and the run ends at {loop.max_iters}. To go '
+                'on, raise train_cfg.max_epochs, or --max-iters.'
+            )
 
     def load_or_resume(self) -> None:
         """Load or resume, then say which schedule runs."""

@@ -57,7 +57,8 @@ class Length:
         loop = runner.train_loop
         return cls(
             loop.max_iters,
-            len(loop.dataloader),
+            # None, where an endless sampler fills a batch by several rounds.
+            max(1, len(loop.dataloader)),
             isinstance(loop, EpochBasedTrainLoop),
         )
 

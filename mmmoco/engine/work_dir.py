@@ -21,6 +21,8 @@ LOCK = '.lock'
 
 #: What a file system without locks answers.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+#: What a checkpoint raises that no run can go on from.
+_UNUSABLE = (checkpoint_io.CheckpointError, OSError, ValueError)
 #: Of this process; its own locks do not keep it out.
 _held: set[str] = set()
 
@@ -39,28 +41,35 @@ def claimed(
 ) -> Iterator[None]:
     """Keep other runs out of a work dir while this one trains.
 
-    The first process claims it for all. The lock is one of the kernel's: it
-    ends with the process, however that ends, and data workers do not have it.
+    And out of the folder of its checkpoints, if that is another one. The
+    first process claims both for all. The locks are the kernel's: they end
+    with the process, however that ends, and data workers do not have them.
 
     Args:
         work_dir: Of the run.
         out_dir: Where its checkpoints go, if elsewhere.
         goes_on: With the run that the work dir is of.
-        overwrite: Remove the checkpoints of that run.
-        start: Checkpoint that the run starts from.
+        overwrite: Remove the checkpoints of that run; if this one goes on
+            from ``start``, those of later iterations.
+        start: Checkpoint that the run starts from, or goes on from.
 
     Raises:
         WorkDirError: If another run is going there, or was and this one is
-            not to go on with it.
+            not to go on with it, or not with its newest state.
     """
     rank, processes = get_dist_info()
     outcome: list[str | None] = [None]
-    descriptor = None
+    locks: list[tuple[int | None, str]] = []
     if rank == 0:
         try:
-            descriptor = _lock(work_dir)
+            for folder in checkpoint_io.folders_of(Path(work_dir), out_dir):
+                real = os.path.realpath(folder)
+                if real not in [known for _, known in locks]:
+                    locks.append((_lock(str(folder)), real))
             if not goes_on:
                 _make_room(work_dir, out_dir, overwrite, start)
+            elif start:
+                _rewind(work_dir, out_dir, overwrite, start)
         except (OSError, WorkDirError) as error:
             outcome = [str(error)]
     if processes > 1:
@@ -70,9 +79,56 @@ def claimed(
             raise WorkDirError(outcome[0])
         yield
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
-            _held.discard(os.path.realpath(work_dir))
+        for descriptor, real in locks:
+            if descriptor is not None:
+                os.close(descriptor)
+                _held.discard(real)
+
+
+def _rewind(
+    work_dir: str, out_dir: str | None, overwrite: bool, start: str
+) -> None:
+    """See that a run which is stopped again would go on where it was.
+
+    It takes the newest state of its work dir, which has to be its own.
+    """
+    try:
+        begin = _iteration(start)
+    except _UNUSABLE:
+        return  # The run itself says what is wrong.
+    later = []
+    for path in checkpoint_io.numbered(work_dir, out_dir):
+        with suppress(*_UNUSABLE):
+            iteration = _iteration(str(path))
+            if iteration > begin:
+                later.append((iteration, path))
+    if not later:
+        return
+    iteration, newest = max(later)
+    if not overwrite:
+        raise WorkDirError(
+            f'{work_dir} holds a later state, {newest.name} of iteration '
+            f'{iteration}, than {start} of iteration {begin}: once stopped, '
+            'this run would go on from that one. Take another --work-dir, or '
+            'give --overwrite to remove the later checkpoints.'
+        )
+    for _, path in later:
+        path.unlink(missing_ok=True)
+    print_log(
+        f'This run goes on from iteration {begin}: removed {len(later)} '
+        f'checkpoint(s) of later iterations from {work_dir}, such as '
+        f'{newest.name}.',
+        'current',
+        logging.WARNING,
+    )
+
+
+def _iteration(path: str) -> int:
+    if '://' in path:
+        raise ValueError(path)
+    checkpoint = checkpoint_io.read(path)
+    checkpoint_io.require_resumable(checkpoint, path)
+    return int(checkpoint['meta']['iter'])
 
 
 def _lock(work_dir: str) -> int | None:

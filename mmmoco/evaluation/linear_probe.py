@@ -49,7 +49,12 @@ class ProbeSettings:
             raise ValueError(
                 f"schedule={self.schedule!r}: use 'cosine' or 'step'."
             )
-        if not self.lrs or not self.weight_decays or min(self.lrs) <= 0:
+        if (
+            not self.lrs
+            or not self.weight_decays
+            or not all(math.isfinite(v) and v > 0 for v in self.lrs)
+            or not all(math.isfinite(v) and v >= 0 for v in self.weight_decays)
+        ):
             raise ValueError(
                 f'lrs={self.lrs}, weight_decays={self.weight_decays}: give '
                 'at least one of each, and rates above 0.'

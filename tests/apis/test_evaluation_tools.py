@@ -21,6 +21,8 @@ from mmmoco.apis import (
     svm,
 )
 from mmmoco.apis.label_subset import split_by_class
+from mmmoco.datasets import ImageFolderDataset
+from mmmoco.engine.leaks import ImageIdentity
 
 pytestmark = pytest.mark.slow
 
@@ -480,3 +482,64 @@ def test_subset_tool_refuses_nonsense(tmp_path, capsys):
     assert '--percent 0' in capsys.readouterr().err
     assert call(label_subset.main, *argv, 1) == 0
     assert (tmp_path / 'x.txt').read_text() == 'a/0.png 0\nb/0.png 1\n'
+
+
+def test_epochs_and_iterations_do_not_share_a_curve(tmp_path):
+    """A run by epochs that was stopped leaves an iteration as well."""
+    find = evaluate_checkpoints.find_checkpoints
+    for name in ('epoch_1.pth', 'epoch_1.safetensors', 'epoch_2.pth'):
+        (tmp_path / name).touch()
+    for name in ('iter_2.pth', 'iter_600.pth'):
+        (tmp_path / name).touch()
+    names = {n: path.name for n, path in find(str(tmp_path)).items()}
+    assert names == {1: 'epoch_1.pth', 2: 'epoch_2.pth'}
+    assert find(str(tmp_path), [2])[2].name == 'epoch_2.pth'
+    assert find(str(tmp_path), [600])[600].name == 'iter_600.pth'
+    with pytest.raises(FileNotFoundError):
+        find(str(tmp_path), [1, 600])
+
+
+def test_other_data_are_another_evaluation(tmp_path, weights):
+    """Another image under an old name, or another label of it."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    draw_images(folder, [f'{i}.png' for i in range(8)])
+    sets = [
+        ImageFolderDataset(
+            data_root=str(folder),
+            ann_file='list.txt',
+            data_prefix='',
+            with_labels=True,
+            pipeline=[],
+        )
+        for text in (
+            ''.join(f'{i}.png {i % 2}\n' for i in range(8)),
+            ''.join(f'{i}.png {i % 3}\n' for i in range(8)),
+        )
+        if (folder / 'list.txt').write_text(text)
+    ]
+    hashes = [ImageIdentity(sets[0], sets[0]).data_hash() for _ in range(2)]
+    assert hashes[0] == hashes[1]
+    hashes.append(ImageIdentity(sets[0], sets[1]).data_hash())
+    draw_images(folder, ['3.png'], side=30)
+    hashes.append(ImageIdentity(sets[0], sets[0]).data_hash())
+    assert len(set(hashes)) == 3
+
+
+def test_a_link_to_nowhere_is_skipped(series):
+    for path in series.glob('epoch_*.pth'):
+        if path.name != 'epoch_1.pth':
+            path.unlink()
+    (series / 'epoch_3.pth').symlink_to('nowhere')
+    (series / 'epoch_4.pth').mkdir()
+    argv = ['demo/mocov2_digits', '--checkpoint-dir', series]
+    assert call(evaluate_checkpoints.main, *argv, *TINY) == 0
+    rows = json.loads((series / 'checkpoints_knn.json').read_text())
+    assert [bool(row['error']) for row in rows] == [False, True, True]
+
+
+@pytest.mark.parametrize('option', ['--lrs', '--weight-decays'])
+def test_rates_that_are_no_numbers(weights, option, capsys):
+    argv = ['demo/mocov2_digits', weights, option, 'nan']
+    assert call(linear_probe.main, *argv, *TINY) == 2
+    assert 'nan' in capsys.readouterr().err

@@ -8,8 +8,9 @@ import random
 import pytest
 
 from mmmoco.apis import cli, load_config
-from mmmoco.apis.option_values import _places, check_option, check_values
+from mmmoco.apis.option_values import check_option, check_values, places
 from mmmoco.apis.runtime import build_runner
+from mmmoco.engine.knn_protocol import KNNProtocol
 
 VALUES = (None, '', 'x', -1, 0, float('nan'), 1e30, [], {})
 #: Left out: what names files and loggers, and the k-NN that is not run.
@@ -19,7 +20,7 @@ TRIED = 12
 
 
 def leaves(cfg):
-    for place, value in _places(cfg._cfg_dict):
+    for place, value in places(cfg._cfg_dict):
         if not isinstance(value, dict) and place.split('.')[0] not in (
             ELSEWHERE
         ):
@@ -177,3 +178,33 @@ def test_one_may_stand_where_several_do(small_config, several, one, fits):
     else:
         with pytest.raises(ValueError, match='has to be a list'):
             check_option(cfg, 'knn.k', one)
+
+
+@pytest.mark.parametrize(
+    ('key', 'meant'),
+    [
+        ('max_epochs', 'train_cfg.max_epochs'),
+        ('batch_size', 'train_dataloader.batch_size'),
+        ('temperature', 'knn.temperature'),
+    ],
+)
+def test_a_setting_without_its_place(key, meant):
+    with pytest.raises(KeyError, match=f'has no {key!r}. Is .*{meant}'):
+        load_config('demo/mocov2_digits', {key: 3})
+
+
+def test_settings_that_a_config_need_not_have():
+    options = dict(schedule='keep', find_unused_parameters=True, compile=True)
+    cfg = load_config('demo/mocov2_digits', options)
+    assert cfg.find_unused_parameters and cfg.schedule == 'keep'
+
+
+def test_a_name_that_the_config_only_computes_with(capsys, caplog):
+    load_config('demo/mocov2_digits', {'scenes.num_scenes': 7})
+    said = ' '.join([*capsys.readouterr(), caplog.text])
+    assert 'To change it here changes nothing' in said
+
+
+def test_unknown_settings_of_knn():
+    with pytest.raises(ValueError, match=r'knn\.kk is no setting'):
+        KNNProtocol.build(dict(bank={}, query={}, kk=3), seed=0)

@@ -3,10 +3,13 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from mmmoco.apis import train
+from mmmoco.apis.runtime import limit_iterations
+from mmmoco.engine import checkpoint_io
 from mmmoco.engine import work_dir as module
 from mmmoco.engine.work_dir import WorkDirError, claimed
 
@@ -168,3 +171,114 @@ def test_a_refused_run_changes_nothing(small_config, runner_of):
     after = [open(path, 'rb').read() for path in (run, config)]  # noqa: SIM115
     assert before == after
     assert b'overwrite' not in before[1]
+
+
+def test_two_work_dirs_with_one_folder_of_checkpoints(tmp_path):
+    """Work dirs of one name, whose out_dir then is the same folder."""
+    out = str(tmp_path / 'out')
+    first, second = (str(tmp_path / name / 'run') for name in 'ab')
+    with claimed(first, out):
+        for options in ({}, {'goes_on': True}, {'overwrite': True}):
+            with pytest.raises(WorkDirError, match=f'is going in {out}/run'):
+                claimed(second, out, **options).__enter__()
+        with claimed(str(tmp_path / 'c' / 'other'), out):
+            pass
+    with claimed(second, out):
+        pass
+
+
+@pytest.mark.parametrize('elsewhere', [False, True])
+def test_an_older_state_does_not_lie_below_later_ones(tmp_path, elsewhere):
+    """A restart takes the latest: it has to be of the run that stopped."""
+    run, out = tmp_path / 'run', tmp_path / 'out' if elsewhere else None
+    folder = out / 'run' if elsewhere else run
+    for number in (1, 2, 3):
+        state = dict(
+            state_dict={},
+            optimizer={},
+            message_hub={},
+            meta=dict(epoch=number, iter=4 * number),
+        )
+        checkpoint_io.write(state, folder / f'epoch_{number}.pth')
+    (folder / 'epoch_4.pth').write_text('cut off')
+    (folder / 'notes.txt').write_text('x')
+    options = dict(work_dir=str(run), out_dir=out and str(out), goes_on=True)
+    for start in (None, str(folder / 'epoch_3.pth'), 'no.pth'):
+        with claimed(start=start, **options):
+            pass
+    start = str(folder / 'epoch_1.pth')
+    with pytest.raises(WorkDirError, match=r'epoch_3.pth of iteration 12'):
+        claimed(start=start, **options).__enter__()
+    elsewhere = {**options, 'work_dir': str(tmp_path / 'new'), 'out_dir': None}
+    with claimed(start=start, **elsewhere):
+        pass
+    with claimed(start=start, overwrite=True, **options):
+        left = sorted(p.name for p in folder.iterdir() if p.suffix != '.lock')
+    left = [name for name in left if name != '.lock']
+    assert left == ['epoch_1.pth', 'epoch_4.pth', 'notes.txt']
+
+
+def arguments(work_dir, *argv):
+    argv = ['demo/mocov2_digits', '--work-dir', str(work_dir), *argv]
+    return train.parser().parse_args(argv)
+
+
+@pytest.mark.parametrize('option', [['--overwrite'], ['--load-from', 'a']])
+def test_resume_in_the_config_contradicts_as_the_option_does(tmp_path, option):
+    args = arguments(tmp_path, *option, '--cfg-options', 'resume=True')
+    with pytest.raises(ValueError, match='resume=True of the config'):
+        train.prepare(args)
+
+
+def test_a_work_dir_that_is_a_file(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    with pytest.raises(ValueError, match='is no folder; take another one'):
+        train.prepare(arguments(tmp_path / 'file'))
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32])
+def test_a_seed_that_numpy_does_not_take(tmp_path, seed):
+    with pytest.raises(ValueError, match=f'--seed {seed}: .* to 4294967295'):
+        train.prepare(arguments(tmp_path, '--seed', str(seed)))
+
+
+def test_a_complete_run_says_that_nothing_is_left(small_config, runner_of):
+    runner_of(small_config()).train()
+    cfg = small_config(resume=True)
+    runner = runner_of(cfg)
+    runner.train()
+    log = (next(Path(runner.log_dir).glob('*.log'))).read_text()
+    assert 'Nothing is left to train' in log
+    assert 'is of iteration 4, and the run ends at 4' in log
+
+
+def test_a_run_by_epochs_goes_on_by_iterations(small_config, runner_of):
+    """The checkpoints that it kept are still its own."""
+    first = small_config(**{'default_hooks.checkpoint.max_keep_ckpts': 2})
+    runner_of(first).train()
+    second = small_config(
+        resume=True, **{'default_hooks.checkpoint.max_keep_ckpts': 2}
+    )
+    limit_iterations(second, 7)
+    second.default_hooks.checkpoint.interval = 1
+    runner = runner_of(second)
+    runner.train()
+    names = sorted(p.name for p in Path(first.work_dir).glob('*.pth'))
+    assert names == ['iter_6.pth', 'iter_7.pth']
+    log = (next(Path(runner.log_dir).glob('*.log'))).read_text()
+    assert 'left alone' not in log
+
+
+def test_a_batch_of_more_images_than_there_are(small_config, runner_of):
+    """Without an epoch to count, images come again."""
+    cfg = small_config(
+        schedule='fit',
+        **{
+            'train_dataloader.batch_size': 100,
+            'model.dictionary.size': 100,
+        },
+    )
+    limit_iterations(cfg, 2)
+    runner = runner_of(cfg)
+    runner.train()
+    assert runner.iter == 2

@@ -528,9 +528,12 @@ class FaultHook(Hook):
             os.kill(os.getpid(), signal.SIGKILL)
 
         def doomed(path, content):
+            # Other files, such as the block kept for the marker, are none.
+            save = Path(path).suffix == '.pth'
             pointer = Path(path).name == 'last_checkpoint'
-            hook.saves += not pointer
-            if hook.saves != which or pointer != ('pointer' in where):
+            hook.saves += save
+            struck = pointer if 'pointer' in where else save
+            if hook.saves != which or not struck:
                 return replace(path, content)
             if where == 'after the rename':
                 replace(path, content)

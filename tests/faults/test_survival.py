@@ -3,6 +3,8 @@
 ``benchmarks/soak.py`` plays the same scenarios more often.
 """
 
+from itertools import pairwise
+
 import pytest
 import scenarios
 import torch
@@ -38,10 +40,26 @@ def test_killed_in_a_save(tmp_path, uninterrupted, draws, where):
     assert found.differences == []
     # Iterations 7, 8 and 9 were done, and the save is the 9th's.
     # From the rename on it is there, whatever the pointer says.
-    if where == 'before the pointer moves':
-        assert found.lost == [0]
-    elif where != 'after the rename':
-        assert found.lost == [3]
+    there = where in ('after the rename', 'before the pointer moves')
+    assert found.lost == [0 if there else 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('which', [1, 2])
+@pytest.mark.parametrize('where', ['no byte written', *scenarios.PLACES[-1:]])
+def test_killed_in_an_early_save(tmp_path, uninterrupted, draws, where, which):
+    """Every save can be hit, the first too; it is that of iteration 3."""
+    reference = uninterrupted()
+    found = scenarios.kill_in_save(
+        tmp_path, reference, draws, where=where, which=which
+    )
+    assert found.differences == []
+    first = next(
+        a['iter']
+        for a, b in pairwise(scenarios.like(reference, tmp_path).lines())
+        if a['pid'] != b['pid']
+    )
+    assert first == 3 * which - 1
 
 
 @pytest.mark.slow

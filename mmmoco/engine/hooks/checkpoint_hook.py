@@ -135,10 +135,12 @@ class ContrastCheckpointHook(CheckpointHook):
         number = r'\d{1,18}'.join(
             map(re.escape, re.split(r'\{[^}]*\}', self.filename_tmpl))
         )
+        # A run by epochs saves iterations when it is stopped, and may have
+        # become one by iterations.
         self._kept, refused = _own(
             known.pop('kept_checkpoints', []),
             folder,
-            f'{number}|{number.replace("epoch_", "iter_")}',
+            re.sub('epoch_|iter_', '(epoch|iter)_', number),
         )
         for key in [key for key in known if key.startswith('best_ckpt')]:
             # These are named with the folder that they were saved in.
