@@ -7,10 +7,10 @@ import shutil
 import sys
 import time
 import traceback
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from mmengine.config import DictAction
@@ -39,10 +39,22 @@ class UsageError(ValueError):
     """Bad input, with a message that says how to mend it."""
 
 
+class _Options(DictAction):
+    """mmengine's, which ends with a trace where a ``=`` is missing."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, *rest: Any
+    ) -> None:
+        for text in values:
+            if '=' not in text:
+                raise ArgumentError(self, f'{text!r} is not KEY=VALUE')
+        super().__call__(parser, namespace, values, *rest)
+
+
 def add_cfg_options(parser: ArgumentParser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE'
+        '--cfg-options', nargs='+', action=_Options, metavar='KEY=VALUE'
     )
 
 

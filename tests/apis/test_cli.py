@@ -185,3 +185,13 @@ def test_the_value_errors_of_others_get_their_place(small_config, capsys):
     with pytest.raises(SystemExit):
         cli.run(tool, 'tool.py', debug=False)
     assert 'model.' in capsys.readouterr().err.splitlines()[-2]
+
+
+def test_an_option_without_value_is_named(capsys):
+    parser = cli.ArgumentParser()
+    cli.add_cfg_options(parser)
+    good = parser.parse_args(['--cfg-options', 'a.b=1', 'c=x=y'])
+    assert good.cfg_options == {'a.b': 1, 'c': 'x=y'}
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'a=1', 'nonsense'])
+    assert "'nonsense' is not KEY=VALUE" in capsys.readouterr().err
