@@ -39,12 +39,13 @@ class UsageError(ValueError):
     """Bad input, with a message that says how to mend it."""
 
 
-class _Options(DictAction):
+class CfgOptions(DictAction):
     """mmengine's, which ends with a trace where a ``=`` is missing."""
 
     def __call__(
         self, parser: Any, namespace: Any, values: Any, *rest: Any
     ) -> None:
+        """Take the options, if each has its value."""
         for text in values:
             if '=' not in text:
                 raise ArgumentError(self, f'{text!r} is not KEY=VALUE')
@@ -54,7 +55,7 @@ class _Options(DictAction):
 def add_cfg_options(parser: ArgumentParser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(
-        '--cfg-options', nargs='+', action=_Options, metavar='KEY=VALUE'
+        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE'
     )
 
 

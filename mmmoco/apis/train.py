@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmmoco.engine import checkpoint_io
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=cli.CfgOptions,
         metavar='KEY=VALUE',
         help='override settings of the config',
     )
