@@ -46,6 +46,9 @@ from .extract_features import Encoder
 from .model import check_complete
 from .object_data import digit_scenes
 
+#: Tells Gradio where uploads go.
+UPLOADS = 'GRADIO_TEMP_DIR'
+
 #: An upload may have this many bytes, and an image this many pixels.
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
@@ -532,7 +535,7 @@ def launch(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
     """
     if not 0 <= args.port <= 65535:
         raise cli.UsageError(f'--port {args.port}: use 0 to 65535.')
-    os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'uploads'))
+    os.environ[UPLOADS] = str(Path(folder, 'uploads'))
     _gradio()
     from starlette.middleware import Middleware  # Comes with Gradio.
 
@@ -563,11 +566,15 @@ def launch(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
 def _passing_folder() -> Iterator[str]:
     """Make a folder that goes also when SIGTERM ends the process."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    uploads = os.environ.get(UPLOADS)
     try:
         with tempfile.TemporaryDirectory(prefix='mmmoco_page_') as folder:
             yield folder
     finally:
         signal.signal(signal.SIGTERM, before)
+        os.environ.pop(UPLOADS, None)
+        if uploads is not None:
+            os.environ[UPLOADS] = uploads
 
 
 def serve(args: argparse.Namespace) -> None:

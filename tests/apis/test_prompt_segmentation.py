@@ -317,11 +317,12 @@ def test_bad_arguments_are_one_line(options, words, checkpoint, url, capsys):
     file = checkpoint if options else 'nowhere.pth'
     taken = str(urlsplit(url).port)
     argv = [taken if o == 'TAKEN' else o for o in options]
-    own = signal.getsignal(signal.SIGTERM)
+    own = signal.getsignal(signal.SIGTERM), os.environ[prompting.UPLOADS]
     with pytest.raises(SystemExit) as exit_info:
         prompting.main([file, *argv])
     # Else processes that are forked later would not end by it.
-    assert signal.getsignal(signal.SIGTERM) is own
+    assert signal.getsignal(signal.SIGTERM) is own[0]
+    assert os.environ[prompting.UPLOADS] == own[1]
     assert exit_info.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert words in lines[-2] and 'Traceback' not in ''.join(lines)

@@ -410,14 +410,14 @@ def test_it_trains_and_tests(name, scenes, weights, tmp_path, capsys):
         (
             'layer4.2.conv3.weight',
             lambda state, key: state.pop(key),
-            r'model\.roi_head\.shared_head does not .*\n'
-            r'  1 missing in the file: layer4\.2\.conv3\.weight',
+            r'model\.roi_head\.shared_head does not .*: 49 of 54 tensors fit; '
+            r'1 missing in the file: layer4\.2\.conv3\.weight',
         ),
         (
             'layer1.0.conv2.weight',
             lambda state, key: state.update({key: torch.zeros(64, 64, 1, 1)}),
-            r'model\.backbone does not .*\n'
-            r'  1 of another shape: layer1\.0\.conv2\.weight',
+            r'model\.backbone does not .*: 214 of 215 tensors fit; '
+            r'1 of another shape: layer1\.0\.conv2\.weight',
         ),
     ],
 )
