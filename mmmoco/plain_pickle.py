@@ -29,6 +29,14 @@ DEEPEST = 100
 _BITS = 1024
 #: Values in one key of a dictionary: the hash of a tuple visits them all.
 _MOST_IN_KEY = 100
+#: Letters of a key: what is found by its hash is then compared.
+_LONGEST_KEY = 10_000
+#: Values in all keys that are no text: everybody can compute their hashes,
+#: and each of many with one hash is compared with all others.
+MOST_OTHER_KEYS = 10_000
+#: What calls may copy for each byte read, and besides. An honest file has
+#: each argument once; what is recalled again and again is copied each time.
+_MOST_COPIED, _COPIED_ANYWAY = 4, 1 << 20
 
 _ATOMS = {
     type(None),
@@ -45,6 +53,7 @@ _ATOMS = {
 }
 _KEYS = _ATOMS - {torch.Tensor}
 _DICTS = (dict, OrderedDict, Counter)
+_CONTAINERS = {*_DICTS, list, tuple, set, frozenset, torch.Size}
 # bool, integers, floats, complex, byte and text strings: no objects, no
 # records, no raw memory.
 _PLAIN_DTYPE = re.compile(r'[biufc]\d\d?|[SU][1-9]\d{0,4}')
@@ -107,12 +116,20 @@ class Named(Node):
         raise NotPlainError(self.name)
 
 
+#: Returns a key that is plain and soon hashed.
+_Check = Callable[[Any], Any]
+
+
 class Builder(Named):
     """A function of ours that stands for one that a file names."""
 
     def __init__(self, name: str, build: Callable[..., Any]) -> None:
         super().__init__(name)
         self.build = build
+
+
+class _Keyed(Builder):
+    """One that makes keys, with what checks them as its first argument."""
 
 
 class _Dtype(Node):
@@ -198,8 +215,8 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode('latin1')
 
 
-def _ordered(pairs: Any = ()) -> OrderedDict[Any, Any]:
-    return OrderedDict((_key(key), value) for key, value in _items(pairs))
+def _ordered(checked: _Check, pairs: Any = ()) -> OrderedDict[Any, Any]:
+    return OrderedDict((checked(key), value) for key, value in _items(pairs))
 
 
 def _items(pairs: Any) -> Any:
@@ -208,20 +225,21 @@ def _items(pairs: Any) -> Any:
     return pairs
 
 
-def _counter(counts: Any = None) -> Counter[Any]:
+def _counter(checked: _Check, counts: Any = None) -> Counter[Any]:
     counter: Counter[Any] = Counter()
     if counts is not None and type(counts) is not dict:
         raise NotPlainError(f'a counter from {type(counts).__name__}')
-    dict.update(counter, counts or {})
+    for key, count in (counts or {}).items():
+        dict.__setitem__(counter, checked(key), count)
     return counter
 
 
-def _set(items: Any = ()) -> set[Any]:
-    return {_key(item) for item in _items(items)}
+def _set(checked: _Check, items: Any = ()) -> set[Any]:
+    return {checked(item) for item in _items(items)}
 
 
-def _frozenset(items: Any = ()) -> frozenset[Any]:
-    return frozenset(_set(items))
+def _frozenset(checked: _Check, items: Any = ()) -> frozenset[Any]:
+    return frozenset(_set(checked, items))
 
 
 def _complex(real: Any, imaginary: Any) -> complex:
@@ -243,12 +261,12 @@ def builders(table: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
 #: What any reader here knows.
 PLAIN: dict[str, Any] = {
     'numpy.ndarray': Named('numpy.ndarray'),
+    'collections.OrderedDict': _Keyed('collections.OrderedDict', _ordered),
+    'collections.Counter': _Keyed('collections.Counter', _counter),
+    'builtins.set': _Keyed('builtins.set', _set),
+    'builtins.frozenset': _Keyed('builtins.frozenset', _frozenset),
     **builders(
         {
-            'collections.OrderedDict': _ordered,
-            'collections.Counter': _counter,
-            'builtins.set': _set,
-            'builtins.frozenset': _frozenset,
             'builtins.complex': _complex,
             'builtins.bytes': _no_bytes,
             '_codecs.encode': _encode,
@@ -305,6 +323,7 @@ class Machine:
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # what lies under each mark
         self._memo: dict[int, Any] = {}
+        self._read = self._copied = self._other_keys = 0
 
     def run(self, stream: Stream) -> Any:
         """Return what the pickle builds; it still holds nodes.
@@ -324,6 +343,7 @@ class Machine:
                     'lists belong into tensors'
                 )
             name = operation.name
+            self._read += 2 + _weight(argument)
             if name in _PUSHED:
                 if type(argument) is int and argument.bit_length() > _BITS:
                     raise ValueError('a number in it is too large')
@@ -388,7 +408,7 @@ class Machine:
 
     def _frozen(self, _: Any) -> None:
         items = self._down_to_mark()
-        self._stack.append(_frozenset(items))
+        self._stack.append(_frozenset(self._key, items))
 
     def _append(self, _: Any) -> None:
         item = self._stack.pop()
@@ -408,11 +428,20 @@ class Machine:
     def _put(self, items: list[Any]) -> None:
         target = self._top(*_DICTS)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_key(key)] = value
+            target[self._key(key)] = value
 
     def _add_items(self, _: Any) -> None:
         items = self._down_to_mark()
-        self._top(set).update(map(_key, items))
+        self._top(set).update(map(self._key, items))
+
+    def _key(self, key: Any) -> Any:
+        """Return a key that is plain and soon hashed."""
+        self._other_keys += _values_in_key(key)
+        if self._other_keys > MOST_OTHER_KEYS:
+            raise ValueError(
+                f'it has more than {MOST_OTHER_KEYS:,} keys that are no text'
+            )
+        return key
 
     # What came before
 
@@ -454,7 +483,16 @@ class Machine:
             raise NotPlainError(f'a call of {_name_of(function)}')
         if type(arguments) is not tuple:
             raise NotPlainError(f'{function.name} without arguments')
+        self._charge(arguments)
+        if isinstance(function, _Keyed):
+            arguments = (self._key, *arguments)
         self._stack.append(function.build(*arguments))
+
+    def _charge(self, arguments: tuple[Any, ...]) -> None:
+        """Count what is copied, so that no file takes more than it brings."""
+        self._copied += sum(map(_weight, arguments))
+        if self._copied > _MOST_COPIED * self._read + _COPIED_ANYWAY:
+            raise ValueError('it stands for much more than it holds')
 
     def _reduce(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
@@ -477,6 +515,8 @@ class Machine:
     def _build(self, _: Any) -> None:
         state, target = self._stack.pop(), self._stack[-1]
         if isinstance(target, Node):
+            if type(state) is tuple:  # An array copies its data.
+                self._charge(state)
             target.set_state(state)
         elif type(target) is OrderedDict:
             # A state dict carries its modules' versions as an attribute.
@@ -498,25 +538,38 @@ def _name_of(value: Any) -> str:
     return f'a {type(value).__name__}'
 
 
-def _key(key: Any) -> Any:
-    """Return a key that is plain and soon hashed."""
-    if type(key) is str:
-        return key
+def _weight(value: Any) -> int:
+    """Return about how many bytes a copy of a value takes."""
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return len(value)
+    return 8 * len(value) if kind in _CONTAINERS else 0
+
+
+def _values_in_key(key: Any) -> int:
+    """Check that a key is plain and soon hashed.
+
+    Returns:
+        How many values are in it; 0: it is text, whose hash nobody guesses.
+    """
     waiting, count = [key], 1
     while waiting:
         item = waiting.pop()
         kind = type(item)
-        if kind is tuple or kind is frozenset:
+        if kind is tuple or kind is frozenset or kind is torch.Size:
             count += len(item)
             if count > _MOST_IN_KEY:
                 raise ValueError('a key is too long')
             waiting += item
+        elif kind is str or kind is bytes:
+            if len(item) > _LONGEST_KEY:
+                raise ValueError('a key is too long')
         elif kind is int and item.bit_length() > 64:
             # Among larger ones it is easy to find many of one hash.
             raise ValueError('a key is too large a number')
         elif kind not in _KEYS and not isinstance(item, np.generic):
             raise NotPlainError(f'{_name_of(item)} as a key')
-    return key
+    return 0 if type(key) in (str, bytes) else count
 
 
 #: Operations whose argument is the value.
@@ -588,6 +641,7 @@ def finish(graph: Any) -> Any:
 class _Finisher:
     def __init__(self) -> None:
         self._done: dict[int, tuple[Any, Any, int]] = {}
+        self._versioned: dict[int, tuple[Any, Any]] = {}
         self._open: set[int] = set()
         self._count = 0
 
@@ -636,6 +690,8 @@ class _Finisher:
 
     def _versions(self, metadata: Any) -> Any:
         """Return the versions of modules: names and plain numbers."""
+        if id(metadata) in self._versioned:
+            return self._versioned[id(metadata)][1]
         if type(metadata) not in (dict, OrderedDict):
             raise NotPlainError(f'{_name_of(metadata)} as _metadata')
         versions: OrderedDict[str, Any] = OrderedDict()
@@ -647,6 +703,7 @@ class _Finisher:
                     raise NotPlainError('other _metadata than versions')
             self._count += len(version) + 1
             versions[name] = dict(version)
+        self._versioned[id(metadata)] = metadata, versions
         return versions
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mmmoco.convert import read_config_text
 from mmmoco.engine import checkpoint_io
+from mmmoco.messages import printable
 from mmmoco.version import __version__
 from mmmoco.visualization import (
     FeatureMap,
@@ -103,7 +104,7 @@ def write_report(
     parent = Path(target).resolve().parent
     if not parent.is_dir():
         raise FileNotFoundError(f'--out: {str(parent)!r} does not exist.')
-    checkpoint_io.write_text(target, render_report(runs, made))
+    checkpoint_io.write_text(target, printable(render_report(runs, made)))
     return target
 
 
@@ -189,7 +190,10 @@ def summarise(config: str, notes: list[str]) -> dict[str, str]:
         values = [_look_up(cfg, key) for key in keys.split()]
         known = [value for value in values if value is not None]
         if known:
-            found[name] = str(known[0])
+            try:
+                found[name] = str(known[0])
+            except ValueError:  # A number of thousands of digits.
+                notes.append(f'the config gives no {name} that can be shown')
     return found
 
 

@@ -1,10 +1,11 @@
 """CIFAR-10 and CIFAR-100 from the archives of their authors."""
 
+import gzip
 import io
-import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from mmmoco import plain_pickle
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
+from .tar_reader import TarReader
 
 _FILES: dict[int, dict[str, tuple[str, ...]]] = {
     10: {
@@ -73,10 +75,10 @@ class CIFAR(AddressedDataset):
                     f'{data_root!r} holds {meta!r} of CIFAR-{kind}, but not '
                     f'{", ".join(missing)}.'
                 )
-            classes = tuple(name.decode() for name in found[meta][names_key])
+            classes = _classes(found[meta].get(names_key), meta)
             for name in files[split]:
                 batches.append(_images(found[name], name))
-                labels += found[name][labels_key]
+                labels += _labels(found[name].get(labels_key), name)
             break
         else:
             raise FileNotFoundError(
@@ -85,7 +87,7 @@ class CIFAR(AddressedDataset):
                 'with what they contain.'
             )
         self.images = np.concatenate(batches)  # N×32×32×3
-        self.labels: list[int] = [int(label) for label in labels]
+        self.labels: list[int] = labels
         self.classes = classes
         if len(self.labels) != len(self.images):
             raise ValueError(
@@ -126,21 +128,33 @@ def _read(
             yield from _read(archive, wanted)
     elif place.is_file():
         try:
-            with tarfile.open(place, 'r:*') as tar:
+            with gzip.open(place) as stream:
+                tar = TarReader(cast(IO[bytes], stream), seekable=False)
                 for member in tar:
                     name = PurePosixPath(member.name).name
-                    if not member.isfile() or name not in wanted:
-                        continue
                     if member.size > _MOST_BYTES:
                         raise ValueError(
                             f'{name!r} in {str(place)!r} has '
                             f'{member.size} bytes: this is not CIFAR.'
                         )
-                    stream = tar.extractfile(member)
-                    assert stream is not None  # It is a regular file.
-                    yield name, load_batch(stream.read(), name)
-        except tarfile.TarError as error:
+                    if member.kind == 'file' and name in wanted:
+                        yield name, load_batch(tar.content(member), name)
+        except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f'{str(place)!r}: {error}') from error
+
+
+def _classes(names: Any, file: str) -> tuple[str, ...]:
+    if type(names) is not list or not all(type(n) is bytes for n in names):
+        raise ValueError(f'{file!r} holds no names of classes.')
+    return tuple(name.decode('utf-8', 'backslashreplace') for name in names)
+
+
+def _labels(labels: Any, file: str) -> list[int]:
+    if type(labels) is not list or not all(
+        type(label) is int and 0 <= label < 100 for label in labels
+    ):
+        raise ValueError(f'{file!r} holds no labels of CIFAR.')
+    return labels
 
 
 def _images(batch: dict[bytes, Any], name: str) -> npt.NDArray[np.uint8]:

@@ -247,7 +247,7 @@ class _Loader:
         }
         if _LABEL in self.parts:
             text = self.parts[_LABEL].read()
-            if not _NUMBER.fullmatch(text[:_MOST_LABEL]):
+            if len(text) > _MOST_LABEL or not _NUMBER.fullmatch(text):
                 raise OSError(
                     f'label {shortened(text, 40)} is no whole number of up '
                     'to 18 digits'

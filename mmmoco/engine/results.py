@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import master_only
 
+from mmmoco.engine import checkpoint_io
 from mmmoco.engine.disk import survive
 
 
@@ -59,8 +60,7 @@ def append_result(
     path = os.path.join(work_dir, 'results.jsonl')
     with survive(f'This result is not in {path}: {text.strip()}', path):
         os.makedirs(work_dir, exist_ok=True)
-        with open(path, 'a', encoding='utf-8') as file:
-            file.write(text)
+        checkpoint_io.append_text(path, text)
 
 
 def read_results(work_dir: str) -> list[dict[str, Any]]:

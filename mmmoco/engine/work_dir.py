@@ -139,8 +139,12 @@ def _lock(work_dir: str) -> int | None:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise WorkDirError(f'{path} is no regular file: remove it.')
+        found = os.fstat(descriptor)
+        # What has another name too may be a file of somebody's.
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise WorkDirError(
+                f'{path} is no regular file of its own: remove it.'
+            )
         # Unlike flock, this lock is not shared with forked processes.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -224,7 +224,8 @@ def _key_figures(run: RunRecord) -> list[tuple[str, str, bool]]:
         middle = sorted(value for _, value in speed)[len(speed) // 2]
         figures.append(('images/s, median', f'{middle:,.0f}', False))
     if series.get('alarms'):
-        alarms = int(series['alarms'][-1][1])
+        last = series['alarms'][-1][1]
+        alarms = int(last) if math.isfinite(last) else 0
         figures.append(('alarms of the monitors', str(alarms), alarms > 0))
     return figures
 

@@ -72,7 +72,9 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 
 def is_number(value: object) -> bool:
     """Whether a value of a JSON file is a number; true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value.bit_length() <= 1000  # What float can hold.
+    return isinstance(value, float)
 
 
 def merge_scalars(parts: Sequence[Series]) -> Series:

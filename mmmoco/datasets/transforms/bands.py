@@ -154,12 +154,17 @@ class LoadBands(BaseTransform):
                 str(folder),
                 f'no {", ".join(absent) or "band"} among {sorted(found)}',
             )
-        parts = [
-            self._read(read_file(found[n], self.max_bytes), str(found[n]))
-            for n in names
-        ]
+        parts, held = [], 0
+        for name in names:
+            data = read_file(found[name], self.max_bytes)
+            parts.append(_only_first(self._read(data, str(found[name]))))
+            held += parts[-1].image.nbytes
+            self._check_whole(held, folder)
         height, width = max(part.image.shape[:2] for part in parts)
-        layers = [_first_band(part, height, width) for part in parts]
+        size = max(part.image.itemsize for part in parts)
+        self._check_whole(height * width * size * len(parts), folder)
+        with decoding(str(folder), 'resize bands of'):
+            layers = [_first_band(part, height, width) for part in parts]
         image = np.stack([layer.image for layer in layers], axis=2)
         if all(layer.missing is None for layer in layers):
             return Bands(image, None)
@@ -168,6 +173,21 @@ class LoadBands(BaseTransform):
             if layer.missing is not None:
                 missing[..., number] = layer.missing
         return Bands(image, missing)
+
+    def _check_whole(self, size: int, folder: Path) -> None:
+        """Refuse bands that together are larger than a file may be."""
+        if size > self.max_bytes:
+            reason = f'{size} bytes are more than max_bytes={self.max_bytes}'
+            raise _unfit(str(folder), f'together, {reason}')
+
+
+def _only_first(read: Bands) -> Bands:
+    """Return the first band alone; the memory of the others is freed."""
+    image, missing = read
+    if image.shape[2] == 1:
+        return read
+    gap = None if missing is None else missing[..., :1].copy()
+    return Bands(image[..., :1].copy(), gap)
 
 
 def _unfit(path: str, reason: str) -> OSError:

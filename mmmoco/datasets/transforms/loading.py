@@ -33,6 +33,11 @@ MAX_PIXELS = 100_000_000
 #: A JPEG may send every pixel again and again; encoders send it 10 times.
 MAX_SCANS = 100
 
+#: Marks in a JPEG that no length follows, and that of a scan.
+_NO_SEGMENT = {bytes([mark]) for mark in (0, 1, *range(0xD0, 0xDB), 0xFF)} | {
+    b''
+}
+
 #: Of an image of 16 bits: what uses no more is darkened to 16 grey levels.
 NARROW = 4095
 
@@ -131,7 +136,8 @@ def check_scans(data: bytes, most: int = MAX_SCANS) -> None:
     place = 2
     while data[place : place + 1] == b'\xff':
         mark = data[place + 1 : place + 2]
-        if mark in (b'\xda', b'\xff', b'', b'\x00', b'\x01'):
+        # Those without a length would lead past scans.
+        if mark in _NO_SEGMENT:
             break
         size = int.from_bytes(data[place + 2 : place + 4], 'big')
         if size < 2:

@@ -38,13 +38,20 @@ from .latest import (
 from .reading import CheckpointError, UnsafeCheckpointError, read
 from .states import read_weights, state_dict_of
 from .told import config_in, read_meta
-from .writing import remove_leftovers, write, write_bytes, write_text
+from .writing import (
+    append_text,
+    remove_leftovers,
+    write,
+    write_bytes,
+    write_text,
+)
 
 __all__ = [
     'CheckpointError',
     'Fit',
     'UnsafeCheckpointError',
     'any_numbered',
+    'append_text',
     'config_in',
     'find_latest',
     'find_latest_for_all',

@@ -57,6 +57,39 @@ def write_bytes(path: PathLike, content: bytes) -> None:
     replace(path, lambda file: file.write(content))
 
 
+def append_text(path: PathLike, text: str) -> None:
+    """Append to a text file, if it is one of its folder's own.
+
+    Raises:
+        OSError: It could not be written; or something else lies there, by
+            which a file elsewhere would be changed.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+    guards = getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_CLOEXEC', 0)
+    try:
+        descriptor = os.open(path, flags | guards, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        text = 'a link, a pipe or a device is in its place: remove it'
+        raise OSError(error.errno, text, os.fspath(path)) from None
+    with open(descriptor, 'ab') as file:
+        _require_own(file.fileno(), path)
+        file.write(text.encode('utf-8', 'surrogateescape'))
+
+
+def _require_own(descriptor: int, path: PathLike) -> None:
+    """Refuse to write into what is no file, or has a name elsewhere too.
+
+    Raises:
+        OSError: It is such a one.
+    """
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        text = 'it is no regular file, or has another name too: remove it'
+        raise OSError(errno.EINVAL, text, os.fspath(path))
+
+
 def remove_leftovers(folder: PathLike) -> list[Path]:
     """Remove the unfinished files of killed processes from a folder.
 

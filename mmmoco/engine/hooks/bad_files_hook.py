@@ -9,6 +9,7 @@ from mmengine.dist import all_gather_object, all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmmoco.engine import checkpoint_io
 from mmmoco.engine.disk import survive, warn
 from mmmoco.engine.endings import ExpectedEnd
 from mmmoco.registry import HOOKS
@@ -159,11 +160,8 @@ class BadFilesHook(Hook):
         self._listed |= new.keys()
         file = os.path.join(runner.work_dir, LIST_NAME)
         text = ''.join(f'{name}\t{reason}\n' for name, reason in new.items())
-        with (
-            survive(f'{file} is not written', file),
-            open(file, 'a', -1, 'utf-8', 'surrogateescape') as stream,
-        ):
-            stream.write(text)
+        with survive(f'{file} is not written', file):
+            checkpoint_io.append_text(file, text)
         shown = ', '.join(f'{n!r} ({r})' for n, r in list(new.items())[:3])
         more = f' and {len(new) - 3} more' if len(new) > 3 else ''
         runner.logger.warning(
