@@ -26,6 +26,8 @@ from .unwrap import bare_model
 MOST = 10**9
 #: Of a rate, a factor, a penalty.
 LARGEST = 1e6
+#: Of a schedule: as many numbers as its config says, which may have changed.
+_PERIODS = ('periods', 'cumulative_periods', 'restart_weights')
 
 _MEND = (
     'Resume from an older checkpoint, or take the weights alone: --load-from.'
@@ -416,7 +418,10 @@ def _check_list(
                 raise _UnfitError(f'{where}.{name} is missing for {kind}')
             if name not in mine:
                 raise _UnfitError(f'{where}.{name} is unknown to {kind}')
-            _like(theirs[name], mine[name], f'{where}.{name}', MOST)
+            if name in _PERIODS:
+                _numbers(theirs[name], f'{where}.{name}')
+            else:
+                _like(theirs[name], mine[name], f'{where}.{name}', MOST)
             # A file has dictionaries only; this is a Counter of milestones.
             if isinstance(mine[name], Mapping):
                 theirs[name] = type(mine[name])(theirs[name])
@@ -463,6 +468,11 @@ def _like(value: Any, mine: Any, place: str, high: float = LARGEST) -> None:
     elif isinstance(mine, Mapping):
         if not isinstance(value, Mapping):
             _refuse(value, place, 'a dictionary')
+        if mine and all(isinstance(name, int) for name in mine):
+            for step, count in value.items():  # Milestones, which may move.
+                _whole(step, f'a step of {place}')
+                _whole(count, f'{place}.{step}')
+            return
         if value.keys() != mine.keys():
             raise _UnfitError(
                 f'{place} has {list(value)} where this run has {list(mine)}'
@@ -489,6 +499,13 @@ def _number(
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not (good and math.isfinite(value) and low <= value <= high):
         _refuse(value, place, f'a number from {low:g} to {high:g}')
+
+
+def _numbers(value: Any, place: str) -> None:
+    if not isinstance(value, list | tuple):
+        _refuse(value, place, 'a list of numbers')
+    for number, one in enumerate(value):
+        _number(one, f'{place}[{number}]')
 
 
 def _finite(value: Tensor) -> bool:

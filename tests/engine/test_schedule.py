@@ -243,6 +243,38 @@ def test_a_prolonged_run_follows_the_new_cosine(small_config, runner_of):
     assert 'At iteration 12 the learning rate is 0.015 instead of 0' in log
 
 
+@pytest.mark.parametrize(
+    ('kind', 'before', 'now', 'expected'),
+    [
+        ('MultiStepLR', dict(milestones=[1]), dict(milestones=[3]), 0.03),
+        ('MultiStepLR', dict(milestones=[9]), dict(milestones=[1, 2]), 3e-4),
+        (
+            'CosineRestartLR',
+            dict(periods=[2], restart_weights=[1]),
+            dict(periods=[2, 2], restart_weights=[1, 0.5]),
+            0.015,
+        ),
+    ],
+)
+def test_a_resumed_run_may_have_other_milestones(
+    small_config, runner_of, kind, before, now, expected
+):
+    """The rate of the third epoch is that of the config."""
+    extra = dict(eta_min=0.0) if 'periods' in now else dict(end=9)
+    cfg = small_config(schedule='keep')
+    cfg.param_scheduler = [dict(type=kind, **before, **extra)]
+    cfg.train_cfg.max_epochs = 2
+    runner_of(cfg).train()
+    cfg.param_scheduler = [dict(type=kind, **now, **extra)]
+    cfg.train_cfg.max_epochs = 3
+    cfg.resume = True
+    runner = runner_of(cfg)
+    runner.train()
+    assert runner.iter == 12
+    assert lr_of(runner)[-1] == pytest.approx(expected)
+    assert 'The schedule of the config counts' in log_of(runner)
+
+
 @pytest.mark.slow
 def test_a_run_of_an_earlier_version_keeps_its_warm_up(
     small_config, runner_of
