@@ -183,14 +183,15 @@ def test_bad_input_gets_one_line_and_exit_code_2(argv, words, capsys):
     [('demo/mocov2_digits', 128, 0.2), ('mocov2_r50_8xb32', 8, 0.2)],
 )
 def test_against_a_process(name, batch, tolerance):
-    """On a CPU within 20 %; the demo's needs little more than a library."""
+    """On a CPU within 20 %, beside what libraries keep for themselves."""
     cfg = load_config(name)
     estimate = estimate_memory(cfg, batch)
     measured = measure(cfg, batch)
     own = estimate.total
     if measured.device == 'cpu':
         own -= estimate.model
-    assert own == pytest.approx(measured.peak, rel=tolerance)
+    libraries = 3 * 2**20
+    assert own == pytest.approx(measured.peak, rel=tolerance, abs=libraries)
 
 
 @pytest.mark.gpu
