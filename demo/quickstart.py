@@ -7,6 +7,7 @@ neighbours.png into the work dir.
 """
 
 import argparse
+import io
 import json
 import time
 from pathlib import Path
@@ -88,14 +89,15 @@ def quickstart(args: argparse.Namespace) -> None:
     checkpoint_io.write_text(
         str(work_dir / 'summary.json'), json.dumps(summary, indent=2) + '\n'
     )
-    plot_curves(
+    references = {
+        'raw pixels': summary['raw_pixel_top1'],
+        'random init': summary['random_init_top1'],
+    }
+    checkpoint_io.replace(
         work_dir / 'curves.png',
-        loss=scalars['loss'],
-        knn=curve,
-        references={
-            'raw pixels': summary['raw_pixel_top1'],
-            'random init': summary['random_init_top1'],
-        },
+        lambda file: plot_curves(
+            file, loss=scalars['loss'], knn=curve, references=references
+        ),
     )
     draw(work_dir / 'neighbours.png', loaders, trained)
     report(summary, protocol, work_dir)
@@ -114,8 +116,9 @@ def draw(path: Path, loaders: list[Any], result: KNNResult) -> None:
     labels = np.array([query[i]['labels'] for i in range(len(query))])
     chosen = [int(np.flatnonzero(labels == c)[0]) for c in np.unique(labels)]
     nearest = result.neighbours[chosen, :8].cpu().tolist()
+    picture = io.BytesIO()
     draw_neighbours(
-        path,
+        picture,
         queries=np.stack([image(query, i) for i in chosen]),
         labels=labels[chosen].tolist(),
         neighbours=np.array(
@@ -126,6 +129,7 @@ def draw(path: Path, loaders: list[Any], result: KNNResult) -> None:
         ),
         classes=[str(c) for c in bank.metainfo['classes']],
     )
+    checkpoint_io.write_bytes(path, picture.getvalue())
 
 
 def image(dataset: Any, index: int) -> np.ndarray[Any, Any]:

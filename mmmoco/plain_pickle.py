@@ -626,24 +626,30 @@ _ACTIONS = {
 }
 
 
-def finish(graph: Any) -> Any:
+def finish(graph: Any, most_bytes: int | None = None) -> Any:
     """Return plain data from what a :class:`Machine` built.
 
     Lists and dictionaries are filled in place, and what was shared stays so.
+
+    Args:
+        graph: What the machine built.
+        most_bytes: Of all tensors and arrays together, shared ones counted
+            wherever they appear, since who copies them takes as much.
 
     Raises:
         NotPlainError: Something else than plain data is in it.
         ValueError: It contains itself, or stands for too much.
     """
-    return _Finisher()(graph)
+    return _Finisher(most_bytes)(graph)
 
 
 class _Finisher:
-    def __init__(self) -> None:
-        self._done: dict[int, tuple[Any, Any, int]] = {}
+    def __init__(self, most_bytes: int | None) -> None:
+        self._most_bytes = most_bytes
+        self._done: dict[int, tuple[Any, Any, int, int]] = {}
         self._versioned: dict[int, tuple[Any, Any]] = {}
         self._open: set[int] = set()
-        self._count = 0
+        self._count = self._bytes = 0
 
     def __call__(self, value: Any) -> Any:
         self._count += 1
@@ -652,13 +658,19 @@ class _Finisher:
             return value
         place = id(value)
         if place in self._done:
-            _, result, size = self._done[place]
+            _, result, size, held = self._done[place]
             self._count += size
+            self._bytes += held
         else:
-            before = self._count
+            before = self._count, self._bytes
             result = self._inside(value, kind, place)
+            if isinstance(result, torch.Tensor | np.ndarray):
+                self._bytes += result.nbytes
+            size, held = self._count - before[0], self._bytes - before[1]
             # The value is kept, so that its id stays its own.
-            self._done[place] = value, result, self._count - before
+            self._done[place] = value, result, size, held
+        if self._most_bytes is not None and self._bytes > self._most_bytes:
+            raise ValueError('its tensors stand for much more than it holds')
         if self._count > MOST_VALUES:
             raise ValueError(f'it stands for more than {MOST_VALUES:,} values')
         return result

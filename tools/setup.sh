@@ -20,6 +20,10 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 constraints="$root/requirements/constraints.txt"
 cache="${MMMOCO_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/mmmoco}"
+[[ $cache == /* ]] || cache="$PWD/$cache"
+[[ ${MMMOCO_PYTHON:-/} != [!/]*/* ]] || MMMOCO_PYTHON="$PWD/$MMMOCO_PYTHON"
+# Else a pip.py or torch.py in the current folder would be imported.
+cd "$root"
 use_active="${MMMOCO_USE_ACTIVE:-0}"
 browser=/usr/bin/chromium
 heartbeat=

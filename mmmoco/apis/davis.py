@@ -1,6 +1,7 @@
 """DAVIS-2017 label propagation: the job behind ``tools/davis_seg.py``."""
 
 import argparse
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmmoco.datasets.transforms import open_image
+from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import append_result
 from mmmoco.evaluation.video import propagate, score_video, to_index
 
@@ -154,7 +156,10 @@ def write_results(
         image = Image.fromarray(index, mode='P')
         if palette:
             image.putpalette(palette)
-        image.save(target / f'{path.stem}.png')
+        content = io.BytesIO()
+        image.save(content, 'PNG')
+        place = target / f'{path.stem}.png'
+        checkpoint_io.write_bytes(place, content.getvalue())
 
 
 def parser() -> argparse.ArgumentParser:

@@ -245,13 +245,13 @@ def write(stem: Path, rows: Sequence[Row]) -> None:
         figures = {k: v for k, v in good[0].items() if isinstance(v, float)}
         name = main_metric(figures)
         unit = 'epoch' if 'epoch' in good[0]['checkpoint'] else 'iteration'
-        plot_checkpoints(
+        curves = {
+            name: [(row['number'], row[name]) for row in good]
+            for name in figures
+        }
+        checkpoint_io.replace(
             stem.with_suffix('.png'),
-            {
-                name: [(row['number'], row[name]) for row in good]
-                for name in figures
-            },
-            unit,
+            lambda file: plot_checkpoints(file, curves, unit),
         )
         best = max(good, key=lambda row: row[name])
         print_log(

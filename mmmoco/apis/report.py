@@ -46,6 +46,9 @@ CAPTIONS = {
 REDUNDANT = ('curves.png',)
 LARGEST_PICTURE = 8 * 2**20
 
+#: Bytes of a config, or of what is told about the machine.
+LARGEST_TEXT = 2**20
+
 #: Samples drawn in a map of features.
 MAP_SAMPLES = 1500
 
@@ -256,7 +259,23 @@ def _read_config(folder: Path) -> str:
     path = _newest(folder, '*/vis_data/config.py') or _newest(folder, '*.py')
     if path is None:
         return ''
-    return path.read_text(encoding='utf-8', errors='replace')
+    return _read_text(path)
+
+
+def _read_text(path: Path) -> str:
+    """Read a short text.
+
+    Raises:
+        ValueError: If it is long.
+    """
+    with path.open('rb') as file:
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise ValueError(
+            f'{str(path)!r} has more than {LARGEST_TEXT >> 20} MiB, which '
+            'nobody would read: remove it, or leave this work dir out.'
+        )
+    return content.decode('utf-8', 'replace')
 
 
 def _read_environment(folder: Path) -> dict[str, Any]:
@@ -264,7 +283,7 @@ def _read_environment(folder: Path) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text(encoding='utf-8'))
+        found = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{str(path)!r}: {error}') from None
     if not isinstance(found, dict):

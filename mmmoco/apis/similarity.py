@@ -8,6 +8,7 @@ import torch
 from mmengine.logging import MMLogger
 
 from mmmoco.datasets.object_masks import ObjectMasks
+from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import append_result
 from mmmoco.evaluation.similarity import PairSimilarities, patch_objects
 from mmmoco.visualization import plot_similarities
@@ -112,7 +113,10 @@ def evaluate(args: argparse.Namespace) -> None:
             seed=args.seed,
             remarks={'eyes': eyes},
         )
-    plot_similarities(folder / 'similarity.png', histograms)
+    checkpoint_io.replace(
+        folder / 'similarity.png',
+        lambda file: plot_similarities(file, histograms),
+    )
     logger.info(f'Written to {str(folder)!r}: results.jsonl, similarity.png')
 
 

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmmoco.datasets.object_masks import ObjectMasks
+from mmmoco.engine import checkpoint_io
 from mmmoco.evaluation.zero_shot import central_point, similarity_maps
 from mmmoco.visualization import draw_reconstructions, draw_segmentations
 
@@ -54,7 +55,9 @@ def draw_maps(
             break
     if not rows:
         raise cli.UsageError('The images hold no object: see --min-area.')
-    draw_segmentations(path, rows, threshold)
+    checkpoint_io.replace(
+        path, lambda file: draw_segmentations(file, rows, threshold)
+    )
 
 
 @torch.no_grad()
@@ -94,11 +97,9 @@ def draw_restored(
         x = x.clamp(0, 255).round().to(torch.uint8)
         return x.permute(0, 2, 3, 1).cpu().numpy()
 
-    draw_reconstructions(
-        path,
-        pixels(clean),
-        pixels(corrupted),
-        pixels(torch.where(mask, restored, clean)),
+    shown = clean, corrupted, torch.where(mask, restored, clean)
+    checkpoint_io.replace(
+        path, lambda file: draw_reconstructions(file, *map(pixels, shown))
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from mmmoco.datasets.object_masks import MaskedImage, ObjectMasks
+from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import append_result
 from mmmoco.evaluation.zero_shot import (
     ObjectScores,
@@ -233,11 +235,15 @@ def report(logger: MMLogger, result: ZeroShotResult, scored: Scored) -> None:
 
 def write_curve(folder: Path, result: ZeroShotResult) -> None:
     """Write ``zero_shot.csv`` and ``zero_shot.png``."""
-    with (folder / 'zero_shot.csv').open('w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(['threshold', 'miou_objects', 'miou_classes'])
-        writer.writerows((t, *pair) for t, pair in result.curve.items())
-    plot_thresholds(folder / 'zero_shot.png', {'objects': result.curve})
+    text = io.StringIO(newline='')
+    writer = csv.writer(text)
+    writer.writerow(['threshold', 'miou_objects', 'miou_classes'])
+    writer.writerows((t, *pair) for t, pair in result.curve.items())
+    checkpoint_io.write_text(folder / 'zero_shot.csv', text.getvalue())
+    checkpoint_io.replace(
+        folder / 'zero_shot.png',
+        lambda file: plot_thresholds(file, {'objects': result.curve}),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

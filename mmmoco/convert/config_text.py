@@ -1,6 +1,9 @@
 import ast
 from typing import Any
 
+#: Letters of a config; python's parser takes 300 times as many bytes.
+MOST_LETTERS = 1 << 20
+
 
 def read_config_text(text: str) -> dict[str, Any]:
     """Read the text of a resolved config without executing it.
@@ -15,8 +18,14 @@ def read_config_text(text: str) -> dict[str, Any]:
         The config as plain containers.
 
     Raises:
-        ValueError: If it holds anything but assignments of plain values.
+        ValueError: If it holds anything but assignments of plain values, or
+            more than a million letters.
     """
+    if len(text) > MOST_LETTERS:
+        raise ValueError(
+            f'The config text has {len(text):,} letters, more than '
+            f'{MOST_LETTERS:,}.'
+        )
     try:
         return _assignments(text)
     except SyntaxError as error:

@@ -213,7 +213,8 @@ def _cached(
     file.parent.mkdir(parents=True, exist_ok=True)
     # Other processes see the whole file or none.
     part = file.with_name(f'{file.name}.{os.getpid()}.part')
-    with part.open('wb') as stream:
+    part.unlink(missing_ok=True)
+    with part.open('xb') as stream:  # A link there would lead elsewhere.
         np.savez(stream, **scenes._asdict())
     part.replace(file)
     return scenes

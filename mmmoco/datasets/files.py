@@ -71,7 +71,11 @@ def read_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         if size > max_bytes:
             text = f'{size} bytes are more than max_bytes={max_bytes}'
             raise OSError(errno.EFBIG, text, os.fspath(path))
-        return file.read(size)
+        try:
+            return file.read(size)
+        except MemoryError as error:
+            text = f'too little memory for its {size} bytes'
+            raise OSError(errno.ENOMEM, text, os.fspath(path)) from error
 
 
 @dataclass

@@ -31,6 +31,9 @@ PATHS = (
 )
 LABELS = ('label', 'gt_label', 'class', 'target', 'category', 'label_id')
 
+#: What a list may hold: read, it takes many times as much.
+MOST_JSON, MOST_LINES = 256 << 20, 1 << 25
+
 _BYTE_ORDER = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LABEL = re.compile(r'[0-9]{1,6}')
 _LABELLED = re.compile(rf'(.*\S)\s+({_LABEL.pattern})')
@@ -63,11 +66,21 @@ def read_list(file: Path, folder: Path, with_labels: bool) -> ImageList:
         FileNotFoundError: If it lists no image.
         ValueError: If a label is missing, or it is of no known kind.
     """
-    text = _text_of(read_file(file))
+    data = read_file(file)
     place = repr(str(file))
+    text = _text_of(data)
     if text.lstrip()[:1] in ('{', '['):
+        if len(data) > MOST_JSON:
+            raise ValueError(
+                f'{place} has {len(data)} bytes, more than {MOST_JSON} of '
+                'JSON: write it as text, one path a line.'
+            )
         read = _from_json(text, place, with_labels)
     else:
+        if max(map(text.count, '\n\r')) > MOST_LINES:
+            raise ValueError(
+                f'{place} has more than {MOST_LINES:,} lines: split it.'
+            )
         lines = [
             (number, line.strip())
             for number, line in enumerate(re.split(r'\r\n?|\n', text), 1)

@@ -140,7 +140,9 @@ def _write(
     part = file.with_name(f'.{file.name}.{os.getpid()}.part')
     bad = []
     try:
-        with tarfile.open(part, 'w', format=tarfile.PAX_FORMAT) as tar:
+        # A link of that name would lead elsewhere.
+        part.unlink(missing_ok=True)
+        with tarfile.open(part, 'x', format=tarfile.PAX_FORMAT) as tar:
             for index in chosen:
                 path = Path(source.paths[index])
                 try:
@@ -181,7 +183,9 @@ def _describe(file: Path) -> dict[str, Any]:
 
 def _replace_text(file: Path, text: str) -> None:
     part = file.with_name(f'.{file.name}.{os.getpid()}.part')
-    part.write_text(text, encoding='utf-8')
+    part.unlink(missing_ok=True)
+    with part.open('x', encoding='utf-8') as stream:
+        stream.write(text)
     _sync(part)
     part.replace(file)
 

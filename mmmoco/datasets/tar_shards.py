@@ -37,7 +37,7 @@ _LONGEST_NAME = 255  # Bytes, on any disk.
 _LABEL = 'cls'
 _NUMBER = re.compile(rb'\s*[0-9]{1,18}\s*')
 _MOST_LABEL = 1024  # Bytes.
-_MOST_INDEX = 256 << 20
+_MOST_INDEX = 64 << 20  # Bytes; some millions of shards.
 _SMALLEST = 512  # Bytes of a sample in a tar: its header.
 _SECONDS = 60  # of silence before a connection is given up
 
@@ -214,7 +214,12 @@ class _Slice:
     def __call__(self) -> bytes:
         with open_regular(self.file) as stream:
             stream.seek(self.offset)
-            data = stream.read(self.size)
+            try:
+                data = stream.read(self.size)
+            except MemoryError as error:
+                raise OSError(
+                    f'too little memory for its {self.size} bytes'
+                ) from error
         if len(data) < self.size:
             raise OSError('the shard ends within this member')
         return data

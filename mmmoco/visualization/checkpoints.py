@@ -1,5 +1,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import matplotlib
 
@@ -8,14 +9,14 @@ import matplotlib.pyplot as plt
 
 
 def plot_checkpoints(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     series: Mapping[str, Sequence[tuple[float, float]]],
     unit: str = 'epoch',
 ) -> None:
     """Draw figures over the checkpoints of a run to a PNG.
 
     Args:
-        path: File to write.
+        path: File to write, or one that is open.
         series: Name of the figure → (number, percent) pairs.
         unit: What the numbers count.
     """

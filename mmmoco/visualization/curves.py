@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import matplotlib
 
@@ -10,7 +11,7 @@ from .scalars import Points
 
 
 def plot_curves(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     loss: Points,
     knn: Points,
     references: Mapping[str, float] | None = None,
@@ -19,7 +20,7 @@ def plot_curves(
     """Draw the loss, and beside it the k-NN accuracy, to a PNG.
 
     Args:
-        path: File to write.
+        path: File to write, or one that is open.
         loss: (iteration, loss) pairs.
         knn: (epoch, top-1 in percent) pairs.
         references: Accuracies to compare with, drawn as level lines.

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import matplotlib
 
@@ -13,7 +14,7 @@ GREEN, RED = '#2a9d3a', '#c0392b'
 
 
 def draw_neighbours(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     queries: NDArray[np.uint8],
     labels: Sequence[int],
     neighbours: NDArray[np.uint8],
@@ -23,7 +24,7 @@ def draw_neighbours(
     """Draw queries with their nearest neighbours to a PNG.
 
     Args:
-        path: File to write.
+        path: File to write, or one that is open.
         queries: Q×H×W×C images, C is 1 or 3.
         labels: Q class indices.
         neighbours: Q×K×H×W×C images, nearest first.

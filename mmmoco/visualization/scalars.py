@@ -1,11 +1,14 @@
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 Points = Sequence[tuple[float, float]]
 Series = dict[str, list[tuple[float, float]]]
+
+#: Of a file with one JSON object a line; larger ones are refused.
+MOST_BYTES, MOST_LINES = 64 << 20, 1_000_000
 
 
 def read_scalars(path: str | Path) -> Series:
@@ -20,22 +23,43 @@ def read_scalars(path: str | Path) -> Series:
         what it did again counts, what it did before goes.
 
     Raises:
-        ValueError: If a line is no JSON object, naming it.
+        ValueError: If a line is no JSON object, naming it, or the file is
+            too large.
     """
-    series: Series = {}
-    for number, record in enumerate(read_json_lines(path), 1):
+    parts: list[Series] = [{}]
+    cuts, losses = list[float](), list[float]()
+    for number, record in enumerate(_records(path), 1):
         step = record.get('step', number)
         if not is_number(step) or not math.isfinite(step):
             raise ValueError(f'{str(path)!r}: step={step!r} is no number')
-        losses = series.get('loss')
-        if 'loss' in record and losses and losses[-1][0] >= step:
-            series = {
-                name: [point for point in points if point[0] < step]
-                for name, points in series.items()
-            }
+        if 'loss' in record and losses and losses[-1] >= step:
+            while losses and losses[-1] >= step:
+                losses.pop()
+            cuts.append(step)
+            parts.append({})
+        if is_number(record.get('loss')):
+            losses.append(float(step))
         for name, value in record.items():
             if name != 'step' and is_number(value):
-                series.setdefault(name, []).append((float(step), float(value)))
+                point = float(step), float(value)
+                parts[-1].setdefault(name, []).append(point)
+    return _joined(parts, cuts)
+
+
+def _joined(parts: Sequence[Series], cuts: Sequence[float]) -> Series:
+    """Join parts; after each but the last, a cut drops what is not before it.
+
+    From the last to the first, so that every point is looked at once.
+    """
+    limits = [math.inf] * len(parts)
+    for number in range(len(cuts) - 1, -1, -1):
+        limits[number] = min(cuts[number], limits[number + 1])
+    series: Series = {}
+    for part, limit in zip(parts, limits, strict=True):
+        for name, points in part.items():
+            kept = [point for point in points if point[0] < limit]
+            if kept:
+                series.setdefault(name, []).extend(kept)
     return series
 
 
@@ -48,11 +72,22 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
         path: The file.
 
     Raises:
-        ValueError: If a line is no JSON object, naming it.
+        ValueError: If a line is no JSON object, naming it, or the file is
+            too large.
     """
-    text = Path(path).read_text(encoding='utf-8', errors='replace')
-    lines = text.splitlines()
-    records = []
+    return list(_records(path))
+
+
+def _records(path: str | Path) -> Iterator[dict[str, Any]]:
+    with open(path, 'rb') as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES or content.count(b'\n') > MOST_LINES:
+        raise ValueError(
+            f'{str(path)!r} has more than {MOST_BYTES >> 20} MiB or '
+            f'{MOST_LINES:,} lines: leave some out, or log less often.'
+        )
+    text = content.decode('utf-8', 'replace')
+    lines = text.split('\n')
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -66,8 +101,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
             raise ValueError(
                 f'{str(path)!r}, line {number}: {error}'
             ) from None
-        records.append(record)
-    return records
+        yield record
 
 
 def is_number(value: object) -> bool:
@@ -87,16 +121,21 @@ def merge_scalars(parts: Sequence[Series]) -> Series:
     Args:
         parts: In the order of time.
     """
-    merged: Series = {}
+    segments: dict[str, list[Points]] = {}
+    first = math.inf
     for part in parts:
-        starts = [
-            series['loss'][0][0] if series.get('loss') else math.inf
-            for series in (merged, part)
-        ]
-        if starts[1] <= starts[0] and math.isfinite(starts[1]):
-            merged = {}
+        start = part['loss'][0][0] if part.get('loss') else math.inf
+        if start <= first and math.isfinite(start):
+            segments, first = {}, start
         for name, points in part.items():
-            earlier = merged.get(name, [])
-            kept = [p for p in earlier if p[0] < points[0][0]]
-            merged[name] = kept + points
+            if points:
+                segments.setdefault(name, []).append(points)
+    merged: Series = {}
+    for name, found in segments.items():
+        limit, kept = math.inf, list[Points]()
+        # From the last to the first, so that every point is looked at once.
+        for some in reversed(found):
+            kept.append([point for point in some if point[0] < limit])
+            limit = min(limit, some[0][0])
+        merged[name] = [point for some in reversed(kept) for point in some]
     return merged

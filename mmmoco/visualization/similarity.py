@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import matplotlib
 
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 Curve = Mapping[float, tuple[float, float]]
 
 
-def plot_thresholds(path: str | Path, curves: Mapping[str, Curve]) -> None:
+def plot_thresholds(
+    path: str | Path | IO[bytes], curves: Mapping[str, Curve]
+) -> None:
     """Draw mIoU over the threshold.
 
     Args:
-        path: File to write.
+        path: File to write, or one that is open.
         curves: Name → threshold → mIoU over objects and classes, percent.
     """
     figure, axis = plt.subplots(figsize=(6, 4), layout='constrained')
@@ -35,13 +38,13 @@ def plot_thresholds(path: str | Path, curves: Mapping[str, Curve]) -> None:
 
 
 def plot_similarities(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     histograms: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
 ) -> None:
     """Draw the distributions inside objects and between them.
 
     Args:
-        path: File to write.
+        path: File to write, or one that is open.
         histograms: Name → counts inside and between, over [−1, 1].
     """
     found = np.sum([np.add(*pair) for pair in histograms.values()], axis=0)
@@ -78,7 +81,7 @@ def plot_similarities(
 
 
 def draw_segmentations(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     rows: Sequence[
         tuple[
             NDArray[np.uint8],
@@ -95,7 +98,7 @@ def draw_segmentations(
     runs where a map crosses T.
 
     Args:
-        path: File to write.
+        path: File to write, or one that is open.
         rows: Image H×W×3, prompt (y, x), map H×W and true mask H×W.
         threshold: T.
     """
@@ -130,7 +133,7 @@ def draw_segmentations(
 
 
 def draw_reconstructions(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     clean: NDArray[np.uint8],
     corrupted: NDArray[np.uint8],
     restored: NDArray[np.uint8],
@@ -138,7 +141,7 @@ def draw_reconstructions(
     """Draw clean, corrupted and reconstructed images side by side.
 
     Args:
-        path: File to write.
+        path: File to write, or one that is open.
         clean: N×H×W×C, C is 1 or 3.
         corrupted: Likewise.
         restored: Likewise.

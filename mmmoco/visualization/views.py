@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import matplotlib
 
@@ -29,7 +29,7 @@ class ViewPicture(NamedTuple):
 
 
 def draw_views(
-    path: str | Path,
+    path: str | Path | IO[bytes],
     rows: Sequence[Sequence[ViewPicture]],
     bands: Sequence[int] = (0, 1, 2),
 ) -> None:
@@ -40,7 +40,7 @@ def draw_views(
     bands, the views of a row alike.
 
     Args:
-        path: File to write.
+        path: File to write, or one that is open.
         rows: Pictures of each sample.
         bands: Which three are red, green and blue, if there are more.
     """

@@ -30,6 +30,9 @@ FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF')
 #: claim to hold gigabytes.
 MAX_PIXELS = 100_000_000
 
+#: Pixels of a tile, however small the image is.
+MAX_TILE = 2048 * 2048
+
 #: A JPEG may send every pixel again and again; encoders send it 10 times.
 MAX_SCANS = 100
 
@@ -107,6 +110,9 @@ def identify(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except UnidentifiedImageError:
         raise OSError('it is no JPEG, PNG, BMP, WebP or TIFF') from None
     check_size(*image.size, max_pixels)
+    if image.format == 'TIFF':
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        check_tile((tags.get(322, 0), tags.get(323, 0)), image.size)
     if data.startswith(JPEG):
         check_scans(data)
     return image
@@ -121,6 +127,22 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     if width * height > max_pixels:
         raise OSError(
             f'{width}×{height} pixels are more than max_pixels={max_pixels}'
+        )
+
+
+def check_tile(tile: tuple[Any, Any], image: tuple[int, int]) -> None:
+    """Refuse tiles of a TIFF that are far larger than the whole image.
+
+    Raises:
+        OSError: If they are: memory is taken for each as a whole.
+    """
+    if not all(type(side) is int for side in tile):
+        raise OSError('the size of its tiles is no number')
+    area, whole = tile[0] * tile[1], image[0] * image[1]
+    if area > max(MAX_TILE, 2 * whole):
+        raise OSError(
+            f'tiles of {tile[0]}×{tile[1]} pixels are too large for an image '
+            f'of {image[0]}×{image[1]}'
         )
 
 

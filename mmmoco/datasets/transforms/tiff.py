@@ -9,12 +9,25 @@ from numpy.typing import NDArray
 
 from mmmoco.datasets.files import MAX_BYTES
 
-from .loading import check_size
+from .loading import check_size, check_tile
 
 #: What a TIFF begins with: two orders of bytes, two sizes of numbers.
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 _WITHOUT_VALUE = 42113  # GDAL's tag, whose text is a number.
+
+#: What is unpacked into memory of the size that a page says. An image within
+#: a strip (JPEG, JPEG 2000, WebP) has a size of its own, whatever that is.
+_PACKED = {
+    1: 'none',
+    5: 'LZW',
+    8: 'deflate',
+    32773: 'PackBits',
+    32946: 'deflate',
+    34925: 'LZMA',
+    50000: 'zstd',
+    34926: 'zstd',
+}
 
 _MOST_PAGES = 1000
 _MOST_ENTRIES = 20_000
@@ -58,6 +71,8 @@ def read_tiff(
         if first.dtype is None or not first.shape:
             raise OSError('its first page holds no image')
         check_size(*sides_of(first.shape))
+        for page in pages:
+            _check_packing(page)
         size = len(pages) * first.dtype.itemsize
         for side in first.shape:
             size *= side
@@ -81,6 +96,25 @@ def read_tiff(
     rest = [i for i, axis in enumerate(axes) if axis not in 'YX']
     axis = rest[0] if image.ndim == 3 and len(rest) == 1 else None
     return image, axis, nothing
+
+
+def _check_packing(page: Any) -> None:
+    """Refuse a page that could unpack to more than its image.
+
+    Raises:
+        OSError: If it can.
+    """
+    if page.compression not in _PACKED:
+        known = ', '.join(sorted(set(_PACKED.values())))
+        raise OSError(
+            f'its compression {int(page.compression)} is none of {known}: '
+            'convert it (gdal_translate -co COMPRESS=DEFLATE)'
+        )
+    if page.is_tiled:
+        check_tile(
+            (page.tilewidth, page.tilelength * page.tiledepth),
+            (page.imagewidth, page.imagelength * page.imagedepth),
+        )
 
 
 def sides_of(shape: tuple[int, ...]) -> tuple[int, int]:

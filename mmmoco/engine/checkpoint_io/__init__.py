@@ -41,6 +41,7 @@ from .told import config_in, read_meta
 from .writing import (
     append_text,
     remove_leftovers,
+    replace,
     write,
     write_bytes,
     write_text,
@@ -63,6 +64,7 @@ __all__ = [
     'read_meta',
     'read_weights',
     'remove_leftovers',
+    'replace',
     'require_resumable',
     'state_dict_of',
     'uninstall',

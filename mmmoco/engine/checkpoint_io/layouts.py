@@ -26,6 +26,9 @@ _TAR_AT, _TAR = 257, b'ustar'
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _CHUNK = 1 << 20
+#: Bytes of all tensors for each byte of the file, and for small ones: tied
+#: weights have several names.
+_MOST_SHARED, _SHARED_ANYWAY = 16, 64 << 20
 _LOCAL_HEADER = struct.Struct('<4s22xHH')
 _ENCRYPTED = 1
 _BIG_ENDIAN = (
@@ -35,6 +38,11 @@ _BIG_ENDIAN = (
 
 class UnknownLayoutError(ValueError):
     """The file begins like no checkpoint."""
+
+
+def _most_bytes(size: int) -> int:
+    """Return how much the tensors of a file may be in all."""
+    return max(_MOST_SHARED * size, _SHARED_ANYWAY)
 
 
 class Memory:
@@ -132,7 +140,7 @@ class _Archive:
     def __init__(
         self, file: IO[bytes], size: int, wanted: MapLocation
     ) -> None:
-        self._file, self._wanted = file, wanted
+        self._file, self._size, self._wanted = file, size, wanted
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
         self._entries = {entry.filename: entry for entry in entries}
@@ -151,7 +159,7 @@ class _Archive:
             raise ValueError(_BIG_ENDIAN)
         machine = Machine(KNOWN, self._storage)
         graph = machine.run(io.BytesIO(self._bytes_of(f'{root}/data.pkl')))
-        return finish(_entry_of(graph, only))
+        return finish(_entry_of(graph, only), _most_bytes(self._size))
 
     def _bytes_of(self, name: str, missing: bytes | None = None) -> bytes:
         if name not in self._entries and missing is not None:
@@ -271,7 +279,7 @@ class _Bounded:
 def _load_pickles(
     stream: _Bounded, wanted: MapLocation, only: str | None
 ) -> Any:
-    first = finish(Machine(KNOWN).run(stream))
+    first = finish(Machine(KNOWN).run(stream), _most_bytes(stream.size))
     if type(first) is not int or first != _MAGIC:
         # As Detectron2 exchanges weights
         return first
@@ -297,7 +305,7 @@ class _Storages:
             raise ValueError('it does not hold the storages that it names')
         for key in keys:
             self._find(self._storages[key], self._memories[key])
-        return finish(_entry_of(graph, only))
+        return finish(_entry_of(graph, only), _most_bytes(self._stream.size))
 
     def _storage(self, name: Any) -> Storage:
         _, dtype, key, location, numel = identify(name, wanted=6)

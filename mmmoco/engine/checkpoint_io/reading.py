@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,8 @@ from .layouts import MapLocation
 
 PathLike = str | os.PathLike[str]
 
+#: How torch says that the memory of the machine is used up.
+_NO_MEMORY = re.compile("can't allocate memory|not enough memory")
 _MEND = 'Copy or download it again, or use an older checkpoint.'
 
 
@@ -102,9 +105,11 @@ def _load(
         raise _refusal(name, error.asked) from None
     except layouts.UnknownLayoutError:
         raise CheckpointError(f'{name} is no checkpoint. {_MEND}') from None
-    except (MemoryError, torch.cuda.OutOfMemoryError):
-        raise
+    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+        raise _too_large(name, error) from error
     except Exception as error:
+        if _NO_MEMORY.search(str(error)):
+            raise _too_large(name, error) from error
         # A damaged stream fails in any way: KeyError, EOFError, struct.error
         reason = _in_short(str(error).strip().split('\n')[0])
         raise CheckpointError(
@@ -112,6 +117,15 @@ def _load(
             f'({type(error).__name__}: {reason}). {_MEND}'
         ) from error
     return _disarm(loaded, name)
+
+
+def _too_large(name: str, error: BaseException) -> CheckpointError:
+    reason = _in_short(str(error).strip().split('\n')[0])
+    return CheckpointError(
+        f'{name} cannot be read, since there is too little memory'
+        f'{reason and f" ({reason})"}: end other programs, or read it on a '
+        'larger machine.'
+    )
 
 
 def _seekable(source: IO[bytes]) -> IO[bytes]:
@@ -180,6 +194,8 @@ def _read_safetensors(
             names = file.keys() if only in (None, 'state_dict') else ()
             tensors = {name: file.get_tensor(name) for name in names}
             meta = dict(file.metadata() or {})
+    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+        raise _too_large(str(path), error) from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(
             f'{path} cannot be read as safetensors ({error}). {_MEND}'
