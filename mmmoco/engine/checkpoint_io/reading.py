@@ -106,10 +106,10 @@ def _load(
     except layouts.UnknownLayoutError:
         raise CheckpointError(f'{name} is no checkpoint. {_MEND}') from None
     except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-        raise _too_large(name, error) from error
+        raise _too_large(name) from error
     except Exception as error:
         if _NO_MEMORY.search(str(error)):
-            raise _too_large(name, error) from error
+            raise _too_large(name) from error
         # A damaged stream fails in any way: KeyError, EOFError, struct.error
         reason = _in_short(str(error).strip().split('\n')[0])
         raise CheckpointError(
@@ -119,12 +119,10 @@ def _load(
     return _disarm(loaded, name)
 
 
-def _too_large(name: str, error: BaseException) -> CheckpointError:
-    reason = _in_short(str(error).strip().split('\n')[0])
+def _too_large(name: str) -> CheckpointError:
     return CheckpointError(
-        f'{name} cannot be read, since there is too little memory'
-        f'{reason and f" ({reason})"}: end other programs, or read it on a '
-        'larger machine.'
+        f'{name} cannot be read, since there is too little memory: end other '
+        'programs, or read it on a larger machine.'
     )
 
 
@@ -195,7 +193,7 @@ def _read_safetensors(
             tensors = {name: file.get_tensor(name) for name in names}
             meta = dict(file.metadata() or {})
     except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-        raise _too_large(str(path), error) from error
+        raise _too_large(str(path)) from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(
             f'{path} cannot be read as safetensors ({error}). {_MEND}'
