@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
@@ -23,6 +24,11 @@ SMALL = {
     'knn.bank.dataset.num_scenes': 40,
     'knn.query.dataset.num_scenes': 20,
 }
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+        pytest.skip('no GPU')
 
 
 @pytest.fixture(autouse=True)

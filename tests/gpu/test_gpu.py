@@ -31,10 +31,7 @@ from tests.models import test_distillation as distillation
 
 CUDA = pytest.param(
     'cuda',
-    marks=[
-        pytest.mark.gpu,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU'),
-    ],
+    marks=pytest.mark.gpu,
 )
 ANYWHERE = pytest.mark.parametrize('device', ['cpu', CUDA])
 SLOWLY_ANYWHERE = pytest.mark.parametrize(
