@@ -296,6 +296,7 @@ def test_dist_train_starts_one_process_per_gpu(echo_environment, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         'OMP=1',
+        '-P',
         '-m',
         'torch.distributed.run',
         '--nnodes=1',
