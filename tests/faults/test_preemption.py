@@ -74,7 +74,7 @@ def test_workers_that_persist_do_not_hold_the_end(loop, tmp_path):
         )
     try:
         deadline = time.monotonic() + 240
-        while 'Saving checkpoint' not in (tmp_path / 'log').read_text():
+        while '(train)' not in (tmp_path / 'log').read_text():
             assert time.monotonic() < deadline and run.poll() is None
             time.sleep(0.1)
         os.killpg(run.pid, signal.SIGTERM)
