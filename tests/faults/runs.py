@@ -375,16 +375,24 @@ SIDE_FILES = re.compile(
 
 def forbid_side_files(number):
     """Let every attempt to write one fail with an errno."""
-    real = io.open
+    real, low = io.open, os.open
+
+    def refuse(file, writes):
+        if not writes or isinstance(file, int):
+            return
+        if SIDE_FILES.fullmatch(os.path.basename(os.fsdecode(file))):
+            raise OSError(number, os.strerror(number), str(file))
 
     def guarded(file, mode='r', *args, **kwargs):
-        writes = mode[0] in 'wa' and not isinstance(file, int)
-        name = os.path.basename(os.fsdecode(file)) if writes else ''
-        if SIDE_FILES.fullmatch(name):
-            raise OSError(number, os.strerror(number), str(file))
+        refuse(file, mode[0] in 'wa')
         return real(file, mode, *args, **kwargs)
 
+    def guarded_low(file, flags, *args, **kwargs):
+        refuse(file, flags & (os.O_WRONLY | os.O_RDWR))
+        return low(file, flags, *args, **kwargs)
+
     io.open = builtins.open = guarded
+    os.open = guarded_low
 
 
 def free_port():
