@@ -19,8 +19,9 @@ from mmengine.registry import init_default_scope
 from view_learning import add_arguments, compare, config, write_lists
 
 from mmmoco.apis import cli
-from mmmoco.apis.runtime import build_runner, use_precision
-from mmmoco.engine.knn_protocol import KNNProtocol
+from mmmoco.apis.config.adapt import use_precision
+from mmmoco.apis.training.runner import build_runner
+from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
 
 LAST = 50
 PATHS = ('plain', 'fast', 'bfloat16')

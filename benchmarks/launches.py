@@ -220,7 +220,7 @@ def iterations(number: int = 12, skip: int = 4) -> list[dict[str, int]]:
     from mmengine.hooks import Hook
 
     from mmmoco.apis import load_config
-    from mmmoco.apis.runtime import build_runner
+    from mmmoco.apis.training.runner import build_runner
 
     per_iteration: list[dict[str, int]] = []
     found = Count()

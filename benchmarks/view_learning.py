@@ -21,9 +21,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmmoco.apis import load_config
-from mmmoco.apis.device_views import move_views
-from mmmoco.apis.runtime import build_runner
-from mmmoco.engine.knn_protocol import KNNProtocol
+from mmmoco.apis.config.device_views import move_views
+from mmmoco.apis.training.runner import build_runner
+from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
 
 JITTER = dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 CROP = dict(size=32, scale=(0.2, 1.0))

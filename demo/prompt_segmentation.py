@@ -1,6 +1,6 @@
 """Segment by one click: ``python demo/prompt_segmentation.py --help``."""
 
-from mmmoco.apis.prompt_segmentation import main
+from mmmoco.apis.page.prompt_segmentation import main
 
 if __name__ == '__main__':
     main()

@@ -19,13 +19,13 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmmoco.apis import cli, get_model
-from mmmoco.apis.config import config_root
-from mmmoco.apis.knn import raw_pixel_features
-from mmmoco.apis.runtime import build_runner
-from mmmoco.apis.train import parser as train_parser
-from mmmoco.apis.train import prepare
+from mmmoco.apis.config.files import config_root
+from mmmoco.apis.probing.knn import raw_pixel_features
+from mmmoco.apis.training.runner import build_runner
+from mmmoco.apis.training.train import parser as train_parser
+from mmmoco.apis.training.train import prepare
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.features import Features, extract_features
+from mmmoco.engine.evaluation.features import Features, extract_features
 from mmmoco.evaluation import knn_accuracy
 from mmmoco.evaluation.knn import KNNResult
 from mmmoco.visualization import draw_neighbours, plot_curves, read_scalars

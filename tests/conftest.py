@@ -64,7 +64,7 @@ def small_config(tmp_path):
 @pytest.fixture
 def runner_of():
     """Return a function that builds a runner with a name of its own."""
-    from mmmoco.apis.runtime import build_runner
+    from mmmoco.apis.training.runner import build_runner
 
     counter = iter(range(1000))
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import mmmoco
 from mmmoco.apis import load_config
-from mmmoco.apis.config import config_root, resolve_config
+from mmmoco.apis.config.files import config_root, resolve_config
 from mmmoco.apis.model import build_without_memory
 
 from .comparison import Comparison, check
@@ -633,7 +633,7 @@ def test_config_trains_cut_down(name, images):
     from torch.utils.data import default_collate
 
     import mmmoco.engine  # noqa: F401
-    from mmmoco.apis.runtime import use_precision
+    from mmmoco.apis.config.adapt import use_precision
     from mmmoco.registry import DATASETS, MODELS
 
     cfg = load_config(name)
@@ -681,12 +681,12 @@ def test_sync_bn_turns_into_layers_that_take_what_they_get(name, images):
     """Under gloo; BN takes only maps, BN1d only vectors."""
     from mmengine.registry import init_default_scope
 
-    from mmmoco.apis.runtime import _replace_sync_bn
+    from mmmoco.apis.config.adapt import replace_sync_bn
     from mmmoco.registry import MODELS
 
     cfg = load_config(name)
     cut(cfg, images)
-    assert _replace_sync_bn(cfg._cfg_dict) == ('_1xb' not in name)
+    assert replace_sync_bn(cfg._cfg_dict) == ('_1xb' not in name)
     init_default_scope('mmmoco')
     model = MODELS.build(cfg.model)
     kinds = {type(m).__name__ for m in model.modules()}

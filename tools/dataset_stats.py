@@ -1,6 +1,6 @@
 """Statistics of images: ``python tools/dataset_stats.py --help``."""
 
-from mmmoco.apis.dataset_stats import main
+from mmmoco.apis.data.dataset_stats import main
 
 if __name__ == '__main__':
     main()

@@ -1,6 +1,6 @@
 """Evaluate many checkpoints: see ``--help``."""
 
-from mmmoco.apis.evaluate_checkpoints import main
+from mmmoco.apis.probing.evaluate_checkpoints import main
 
 if __name__ == '__main__':
     main()

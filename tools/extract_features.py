@@ -1,6 +1,6 @@
 """Write features of images to a file: see ``--help``."""
 
-from mmmoco.apis.extract_features import main
+from mmmoco.apis.probing.extract_features import main
 
 if __name__ == '__main__':
     main()

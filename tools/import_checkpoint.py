@@ -1,6 +1,6 @@
 """Take in a checkpoint: ``python tools/import_checkpoint.py --help``."""
 
-from mmmoco.apis.import_checkpoint import main
+from mmmoco.apis.exchange.import_checkpoint import main
 
 if __name__ == '__main__':
     main()

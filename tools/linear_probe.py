@@ -1,6 +1,6 @@
 """Linear probe of a checkpoint: ``python tools/linear_probe.py --help``."""
 
-from mmmoco.apis.linear_probe import main
+from mmmoco.apis.probing.linear_probe import main
 
 if __name__ == '__main__':
     main()

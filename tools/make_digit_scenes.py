@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmengine.utils import track_iter_progress
 
-from mmmoco.datasets.digit_export import check_target, export_scenes
+from mmmoco.apis.data.digit_export import check_target, export_scenes
 from mmmoco.datasets.digit_scenes import DigitScenes
 
 

@@ -1,6 +1,6 @@
 """List a part of the labelled images: see ``--help``."""
 
-from mmmoco.apis.label_subset import main
+from mmmoco.apis.data.label_subset import main
 
 if __name__ == '__main__':
     main()

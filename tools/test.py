@@ -1,6 +1,6 @@
 """Test a checkpoint: ``python tools/test.py --help``."""
 
-from mmmoco.apis.test import main
+from mmmoco.apis.probing.test import main
 
 if __name__ == '__main__':
     main()

@@ -1,6 +1,6 @@
 """Train a config: ``python tools/train.py --help``."""
 
-from mmmoco.apis.train import main
+from mmmoco.apis.training.train import main
 
 if __name__ == '__main__':
     main()

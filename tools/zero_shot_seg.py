@@ -1,6 +1,6 @@
 """Zero-shot segmentation: ``python tools/zero_shot_seg.py --help``."""
 
-from mmmoco.apis.zero_shot_seg import main
+from mmmoco.apis.dense.zero_shot_seg import main
 
 if __name__ == '__main__':
     main()

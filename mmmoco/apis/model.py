@@ -12,7 +12,7 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.pretrained import initialize
 from mmmoco.registry import MODELS
 
-from .config import load_config
+from .config.files import load_config
 
 
 class _RealLinspace(TorchFunctionMode):

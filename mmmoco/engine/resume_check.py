@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from mmmoco.engine.schedule import Schedule
 
+from .bare_model import bare_model
 from .checkpoint_io import CheckpointError, load_into, require_resumable
 from .reshard import describe_processes
-from .unwrap import bare_model
 
 #: mmengine's end of a schedule without one; no run has more iterations.
 MOST = 10**9

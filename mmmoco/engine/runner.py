@@ -13,7 +13,6 @@ from mmmoco.engine import checkpoint_io, class_names
 from mmmoco.engine.checkpoint_io.fitting import MEND, WHOLE
 from mmmoco.engine.disk import survive, survive_in, survive_logging
 from mmmoco.engine.endings import building, note_training
-from mmmoco.engine.eyes import compare_start
 from mmmoco.engine.pretrained import verified
 from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
 from mmmoco.engine.resume_check import (
@@ -21,11 +20,12 @@ from mmmoco.engine.resume_check import (
     check_state,
     fit_state,
 )
-from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import OPTIMIZERS, RUNNERS
 
+from .bare_model import bare_model
+from .batch_checks import check_loader
 from .changes import changes, describe_run, settings_of
-from .hooks.guard_hook import check_loader
+from .evaluation.eyes import compare_start
 from .hooks.preemption_hook import PreemptionHook
 from .hooks.verify_pretrained_hook import VerifyPretrainedHook
 from .schedule import Schedule

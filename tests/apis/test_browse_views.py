@@ -3,7 +3,11 @@ import pytest
 from PIL import Image
 
 from mmmoco.apis import load_config
-from mmmoco.apis.browse_views import main, picture_rows, read_samples
+from mmmoco.apis.preflight.browse_views import (
+    main,
+    picture_rows,
+    read_samples,
+)
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmmoco.apis import cli, runtime
+from mmmoco.apis import cli
+from mmmoco.apis.training import runner as runtime
 from mmmoco.datasets.bad_files import UnreadableDataError
 from mmmoco.engine.checkpoint_io import CheckpointError
 from mmmoco.engine.collapse import CollapseError

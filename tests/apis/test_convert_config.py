@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmmoco.apis.config import load_config
-from mmmoco.apis.convert_config import convert_config, main
+from mmmoco.apis.config.files import load_config
+from mmmoco.apis.exchange.convert_config import convert_config, main
 from mmmoco.apis.model import build_without_memory
 from mmmoco.convert.openmmlab_config import convert_config as convert
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mmmoco.apis import davis, get_model
+from mmmoco.apis import get_model
+from mmmoco.apis.dense import davis
 
 from ..comparison import Comparison, check
 

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mmmoco.apis import list_configs, load_config
-from mmmoco.apis.device_views import COUNTERPARTS, move_views
+from mmmoco.apis.config.device_views import COUNTERPARTS, move_views
 from mmmoco.datasets.transforms import build_pipeline
 from mmmoco.registry import BATCH_AUGMENTS
 

@@ -10,19 +10,21 @@ import torch
 from PIL import Image
 
 import mmmoco
-from mmmoco.apis import (
+from mmmoco.apis import load_config
+from mmmoco.apis.data import label_subset
+from mmmoco.apis.data.label_subset import split_by_class
+from mmmoco.apis.probing import (
     evaluate_checkpoints,
-    evaluation,
     extract_features,
     knn,
-    label_subset,
     linear_probe,
-    load_config,
     svm,
 )
-from mmmoco.apis.label_subset import split_by_class
+from mmmoco.apis.probing import (
+    protocol as evaluation,
+)
 from mmmoco.datasets import ImageFolderDataset
-from mmmoco.engine.leaks import ImageIdentity
+from mmmoco.engine.evaluation.leaks import ImageIdentity
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from mmengine.registry import DefaultScope
 from sklearn.datasets import load_sample_image
 
 from mmmoco.apis import load_config
-from mmmoco.apis.export_backbone import export_backbone, main
-from mmmoco.apis.import_checkpoint import import_checkpoint
+from mmmoco.apis.exchange.export_backbone import export_backbone, main
+from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
 from mmmoco.convert import TARGETS
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS
@@ -316,7 +316,7 @@ def test_any_backbone_whose_config_is_in_the_checkpoint(
     tmp_path, small_config
 ):
     """The net of the demo, from a real run, into its class elsewhere."""
-    from mmmoco.apis.train import build_runner
+    from mmmoco.apis.training.train import build_runner
 
     cfg = small_config()
     cfg.work_dir = str(tmp_path / 'run')

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 import mmmoco
-from mmmoco.apis.import_checkpoint import import_checkpoint, main
+from mmmoco.apis.exchange.import_checkpoint import import_checkpoint, main
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmmoco.apis import train
-from mmmoco.apis.initialization import initialize
+from mmmoco.apis.config.initialization import initialize
+from mmmoco.apis.training import train
 from mmmoco.engine.checkpoint_io import CheckpointError
 
 PRETRAINED = dict(type='Pretrained', checkpoint='', prefix='backbone.')

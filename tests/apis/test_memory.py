@@ -8,10 +8,15 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmmoco.apis import load_config, memory, memory_estimate
-from mmmoco.apis.live_bytes import LiveBytes, materialise, storage_bytes
-from mmmoco.apis.measured_memory import measure
-from mmmoco.apis.memory_estimate import estimate_memory
+from mmmoco.apis import load_config
+from mmmoco.apis.preflight import memory, memory_estimate
+from mmmoco.apis.preflight.live_bytes import (
+    LiveBytes,
+    materialise,
+    storage_bytes,
+)
+from mmmoco.apis.preflight.measured_memory import measure
+from mmmoco.apis.preflight.memory_estimate import estimate_memory
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,13 @@ import random
 import pytest
 
 from mmmoco.apis import cli, load_config
-from mmmoco.apis.option_values import check_option, check_values, places
-from mmmoco.apis.runtime import build_runner
-from mmmoco.engine.knn_protocol import KNNProtocol
+from mmmoco.apis.config.option_values import (
+    check_option,
+    check_values,
+    places,
+)
+from mmmoco.apis.training.runner import build_runner
+from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
 
 VALUES = (None, '', 'x', -1, 0, float('nan'), 1e30, [], {})
 #: Left out: what names files and loggers, and the k-NN that is not run.

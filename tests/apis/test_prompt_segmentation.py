@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from mmmoco.apis import get_model, load_config
-from mmmoco.apis import prompt_segmentation as prompting
 from mmmoco.apis.cli import UsageError
+from mmmoco.apis.page import prompt_segmentation as prompting
 from mmmoco.engine.checkpoint_io import CheckpointError
 from mmmoco.evaluation.zero_shot import similarity_maps
 

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 import mmmoco
-from mmmoco.apis import knn, load_config, train
-from mmmoco.apis.runtime import fit_workers, use_precision
+from mmmoco.apis import load_config
+from mmmoco.apis.config.adapt import fit_workers, use_precision
+from mmmoco.apis.probing import knn
+from mmmoco.apis.training import train
 from mmmoco.engine import checkpoint_io
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +117,7 @@ def test_train_resume_knn_and_test(tmp_path, capsys):
     assert [s['step'] for s in losses] == [1, 2, 3, 4, 5]
     assert losses[-1]['lr'] < losses[0]['lr']  # compressed to five
 
-    from mmmoco.apis import test
+    from mmmoco.apis.probing import test
 
     for main in (knn.main, test.main):
         argv = ['demo/mocov2_digits', checkpoint, *options]

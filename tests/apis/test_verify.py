@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmoco.apis import load_config, verify
-from mmmoco.apis.verify import verify_config
-from mmmoco.engine.hooks.guard_hook import check_samples
+from mmmoco.apis import load_config
+from mmmoco.apis.preflight import verify
+from mmmoco.apis.preflight.verify import verify_config
+from mmmoco.engine.batch_checks import check_samples
 
 pytestmark = pytest.mark.slow
 

@@ -6,23 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmmoco.apis import (
-    get_model,
-    load_config,
-    object_data,
-    similarity,
-    zero_shot_seg,
-)
-from mmmoco.apis import visualize_similarity as visualize
+from mmmoco.apis import get_model, load_config
 from mmmoco.apis.cli import UsageError
-from mmmoco.apis.dense_features import (
-    ModelFeatures,
-    load_model,
-    normalised,
-)
-from mmmoco.apis.import_checkpoint import import_checkpoint
+from mmmoco.apis.dense import object_data, similarity, zero_shot_seg
+from mmmoco.apis.dense import visualize_similarity as visualize
+from mmmoco.apis.dense.features import ModelFeatures, load_model, normalised
+from mmmoco.apis.dense.object_masks import SceneObjects
+from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
 from mmmoco.datasets.digit_scenes import DigitScenes
-from mmmoco.datasets.object_masks import SceneObjects
 
 pytestmark = pytest.mark.slow
 

@@ -298,7 +298,7 @@ def test_notes_of_several_processes_are_joined(tmp_path):
 
 def test_evaluation_leaves_bad_files_out(tmp_path):
     """A replacement never counts twice in a bank or as a query."""
-    from mmmoco.engine.features import extract_features
+    from mmmoco.engine.evaluation.features import extract_features
 
     for i in range(12):
         path = tmp_path / f'{"ab"[i % 2]}/{i:02}.png'

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmoco.datasets.channel_statistics import ChannelStatistics
+from mmmoco.apis.data.channel_statistics import ChannelStatistics
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
@@ -40,7 +40,7 @@ def test_a_large_offset_costs_no_precision():
 
 
 def test_the_tool(tmp_path, capsys):
-    from mmmoco.apis.dataset_stats import main
+    from mmmoco.apis.data.dataset_stats import main
 
     for i in range(4):
         level = (10 * i, 100, 255)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mmmoco.apis import load_config, test
+from mmmoco.apis import load_config
+from mmmoco.apis.probing import test
 from mmmoco.datasets.class_folders import skip_hidden
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from mmmoco.datasets import DigitScenes
-from mmmoco.datasets.digit_export import (
+from mmmoco.apis.data.digit_export import (
     BACKGROUND,
     export_scenes,
     label_image,
     run_lengths,
 )
+from mmmoco.datasets import DigitScenes
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_digit_scenes.py'
 NUMBERS = {'train': 6, 'val': 4}

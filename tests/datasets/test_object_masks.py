@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmoco.datasets.digit_export import export_scenes
-from mmmoco.datasets.digit_scenes import DigitScenes
-from mmmoco.datasets.object_masks import (
+from mmmoco.apis.data.digit_export import export_scenes
+from mmmoco.apis.dense.object_masks import (
     CocoObjects,
     LabelObjects,
     PanopticObjects,
     SceneObjects,
 )
+from mmmoco.datasets.digit_scenes import DigitScenes
 
 
 @pytest.fixture(scope='module')

@@ -15,17 +15,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
+from mmmoco.apis.data import shard_writer
+from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import (
     AddressedSampler,
     ImageFolderDataset,
     SampleAddress,
     TarShards,
     UnreadableDataError,
-    shard_writer,
 )
 from mmmoco.datasets.shard_stream import shuffled
-from mmmoco.datasets.shard_writer import write_shards
-from mmmoco.engine.hooks.guard_hook import check_loader
+from mmmoco.engine.batch_checks import check_loader
 
 PACK = [dict(type='LoadRGB'), dict(type='PackImage')]
 CROP = dict(type='FastRandomResizedCrop', size=8)
@@ -155,7 +155,7 @@ def test_unreadable_files_are_left_out_and_reported(tmp_path):
 
 
 def test_the_tool(images, tmp_path, capsys):
-    from mmmoco.apis.shards import main
+    from mmmoco.apis.data.shards import main
 
     main([str(images), str(tmp_path), '--samples-per-shard', '40'])
     assert '100 images in 3 shards' in capsys.readouterr().out

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmoco.apis.image_range import settle_for_training, settle_from
+from mmmoco.apis.config.image_range import settle_for_training, settle_from
+from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import ImageFolderDataset, SampleAddress, TarShards
-from mmmoco.datasets.shard_writer import write_shards
 from mmmoco.datasets.transforms import LoadBands, LoadRGB
 
 LOAD = [dict(type='LoadRGB')]
@@ -241,7 +241,7 @@ def test_a_run_keeps_its_range(tmp_path, small_config):
     """Measured once: a resumed run and its evaluation use the same."""
     import torch
 
-    from mmmoco.apis.runtime import build_runner
+    from mmmoco.apis.training.runner import build_runner
 
     folder = tmp_path / 'x'
     arrays = [of_shape((16, 16), 0, 2000, i) for i in range(32)]
@@ -357,7 +357,7 @@ def test_channels_that_are_no_bands_are_named(tmp_path):
     ],
 )
 def test_no_data_and_nan_count_nowhere(tmp_path, dtype, tagged, capsys):
-    from mmmoco.apis.dataset_stats import main
+    from mmmoco.apis.data.dataset_stats import main
 
     tifffile = pytest.importorskip('tifffile')
     nothing = {'uint8': 255, 'uint16': 0, 'int16': -9999, 'float32': -1e30}
@@ -396,7 +396,7 @@ def test_no_data_and_nan_count_nowhere(tmp_path, dtype, tagged, capsys):
 
 
 def test_a_whole_channel_may_be_missing():
-    from mmmoco.datasets.channel_statistics import ChannelStatistics
+    from mmmoco.apis.data.channel_statistics import ChannelStatistics
 
     statistics = ChannelStatistics()
     image = np.ones((4, 4, 2), np.float32)

@@ -7,8 +7,8 @@ import torch.distributed as torch_dist
 from torch.utils.data import DataLoader
 
 from mmmoco.datasets import AddressedDataset, AddressedSampler
-from mmmoco.engine.features import extract_features
-from mmmoco.engine.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation.features import extract_features
+from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
 from mmmoco.functional import nearest_in_shards
 
 M, N, C = 101, 23, 8

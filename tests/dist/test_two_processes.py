@@ -38,9 +38,9 @@ import sys
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmmoco.apis.train import parser, prepare
-from mmmoco.apis.runtime import build_runner, init_processes
-from mmmoco.engine.unwrap import bare_model
+from mmmoco.apis.training.train import parser, prepare
+from mmmoco.apis.config.adapt import build_runner, init_processes
+from mmmoco.engine.bare_model import bare_model
 
 out, *argv = sys.argv[1:]
 args = parser().parse_args(argv)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmmoco.datasets.digit_export import export_scenes
+from mmmoco.apis.data.digit_export import export_scenes
 from mmmoco.datasets.digit_scenes import DigitScenes
 
 TRAIN, VAL = 4, 2

@@ -12,11 +12,13 @@ import torchvision
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 
-from mmmoco.apis import config, list_configs, load_config, train
-from mmmoco.apis.config import resolve_config
-from mmmoco.apis.initialization import initialize
-from mmmoco.apis.runtime import build_runner
-from mmmoco.datasets.digit_export import export_scenes
+from mmmoco.apis import list_configs, load_config
+from mmmoco.apis.config import files as config
+from mmmoco.apis.config.files import resolve_config
+from mmmoco.apis.config.initialization import initialize
+from mmmoco.apis.data.digit_export import export_scenes
+from mmmoco.apis.training import train
+from mmmoco.apis.training.runner import build_runner
 from mmmoco.datasets.digit_scenes import DigitScenes
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS

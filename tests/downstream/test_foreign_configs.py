@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmmoco.apis import test, train
+from mmmoco.apis.probing import test
+from mmmoco.apis.training import train
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.downstream, pytest.mark.slow]

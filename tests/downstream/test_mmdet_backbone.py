@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmmoco.apis import train
+from mmmoco.apis.training import train
 from mmmoco.engine import checkpoint_io
 
 pytestmark = [pytest.mark.downstream, pytest.mark.slow]

@@ -5,14 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmmoco.apis import (
-    get_model,
-    list_configs,
-    load_config,
-    train,
-    transfer,
-)
-from mmmoco.apis.runtime import build_runner
+from mmmoco.apis import get_model, list_configs, load_config
+from mmmoco.apis.training import train, transfer
+from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine import checkpoint_io
 from mmmoco.visualization import read_json_lines
 

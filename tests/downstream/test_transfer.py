@@ -11,9 +11,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmmoco.apis import load_config, report, transfer
-from mmmoco.apis.config import config_root
-from mmmoco.apis.export_backbone import method_of
+from mmmoco.apis import load_config, report
+from mmmoco.apis.config.files import config_root
+from mmmoco.apis.exchange.export_backbone import method_of
+from mmmoco.apis.training import transfer
 from mmmoco.engine import checkpoint_io
 from mmmoco.visualization import read_json_lines
 

@@ -6,7 +6,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmmoco.datasets import AddressedSampler, ImageFolderDataset
-from mmmoco.engine.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
 
 PIPELINE = [dict(type='LoadRGB'), dict(type='PackImage')]
 

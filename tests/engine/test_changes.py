@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.changes import (
     changes,
     describe_data,
     describe_run,
     hash_of_names,
 )
-from mmmoco.engine.unwrap import bare_model
 
 
 def log_of(runner):

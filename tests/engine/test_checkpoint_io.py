@@ -26,7 +26,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmmoco.apis.weight_files import encode
+from mmmoco.apis.exchange.weight_files import encode
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import (
     CheckpointError,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmmoco.engine.class_names import Matching, match, match_names
-from mmmoco.engine.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
 from mmmoco.evaluation import (
     ProbeSettings,
     classification_metrics,

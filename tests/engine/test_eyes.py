@@ -8,8 +8,8 @@ import torch
 
 import mmmoco
 from mmmoco.apis import list_configs, load_config
-from mmmoco.apis.evaluation import same_eyes
-from mmmoco.engine.eyes import (
+from mmmoco.apis.probing.protocol import same_eyes
+from mmmoco.engine.evaluation.eyes import (
     Eyes,
     compare,
     compare_start,

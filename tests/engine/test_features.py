@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmmoco.engine import features
-from mmmoco.engine.features import extract, extract_share
+from mmmoco.engine.evaluation import features
+from mmmoco.engine.evaluation.features import extract, extract_share
 
 from .colour_folders import Pixels, draw_class, loader, protocol
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.unwrap import bare_model
+from mmmoco.engine.bare_model import bare_model
 
 
 def epochs_of(runner):

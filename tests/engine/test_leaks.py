@@ -6,7 +6,12 @@ import shutil
 import pytest
 import torch
 
-from mmmoco.engine.leaks import EQUAL, ImageIdentity, find_leaks, leave_out
+from mmmoco.engine.evaluation.leaks import (
+    EQUAL,
+    ImageIdentity,
+    find_leaks,
+    leave_out,
+)
 from mmmoco.functional import Neighbours, nearest, vote
 
 from .colour_folders import Pixels, draw_class, loader, protocol
@@ -53,7 +58,7 @@ def test_only_candidates_are_read(folder, monkeypatch):
     shutil.copy(folder / 'bank/1x/3.png', folder / 'query/1x/copy.png')
     splits = protocol(loader(folder / 'bank'), loader(folder / 'query'))
     read = []
-    from mmmoco.engine import leaks
+    from mmmoco.engine.evaluation import leaks
 
     original = leaks.file_hash
     monkeypatch.setattr(

@@ -6,9 +6,9 @@ import torch
 from mmengine.hooks import Hook
 from PIL import Image
 
+from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import ImageFolderDataset
-from mmmoco.datasets.shard_writer import write_shards
-from mmmoco.engine.unwrap import bare_model
+from mmmoco.engine.bare_model import bare_model
 
 CROP = dict(type='FastRandomResizedCrop', size=16)
 

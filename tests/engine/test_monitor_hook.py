@@ -7,11 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmmoco.apis import load_config, train
+from mmmoco.apis import load_config
+from mmmoco.apis.training import train
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.collapse import CollapseError
 from mmmoco.engine.key_probe import KeyProbe
-from mmmoco.engine.unwrap import bare_model
 
 pytestmark = pytest.mark.slow
 

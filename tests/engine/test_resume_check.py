@@ -15,15 +15,15 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from mmmoco.apis import load_config
-from mmmoco.apis.runtime import build_runner
+from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io import CheckpointError
 from mmmoco.engine.resume_check import (
     check_optimizers,
     check_state,
     fit_state,
 )
-from mmmoco.engine.unwrap import bare_model
 from tests.conftest import SMALL
 
 DELETED = object()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmmoco.apis import train
-from mmmoco.apis.runtime import limit_iterations
+from mmmoco.apis.config.adapt import limit_iterations
+from mmmoco.apis.training import train
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine import work_dir as module
 from mmmoco.engine.work_dir import WorkDirError, claimed

@@ -29,13 +29,14 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
 import mmmoco.models  # noqa: F401  Here once, instead of in every child.
-from mmmoco.apis import cli, train
-from mmmoco.apis.runtime import build_runner, init_processes
+from mmmoco.apis import cli
+from mmmoco.apis.training import train
+from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.datasets.addressed import AddressedDataset
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io import writing
 from mmmoco.engine.preemption import MARKER
-from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import DATASETS, HOOKS
 from mmmoco.visualization.scalars import merge_scalars, read_scalars
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import ImageFolderDataset, TarShards
 from mmmoco.datasets.addressed import SampleAddress
-from mmmoco.datasets.shard_writer import write_shards
 from mmmoco.datasets.transforms import LoadRGB, open_image
 
 #: PIL's words, or ours.
@@ -115,8 +115,9 @@ def test_large_arrays_of_bands_are_refused(tmp_path):
 
 
 def test_tools_that_read_images_refuse_it(bombed, tmp_path, capsys):
-    from mmmoco.apis import dataset_stats, davis
-    from mmmoco.datasets.object_masks import _indices
+    from mmmoco.apis.data import dataset_stats
+    from mmmoco.apis.dense import davis
+    from mmmoco.apis.dense.object_masks import _indices
 
     images = tmp_path / 'images'
     images.mkdir()

@@ -16,7 +16,7 @@ import torch
 from mmengine.hooks import Hook
 from runs import SMALL, Faults
 
-from mmmoco.apis import train
+from mmmoco.apis.training import train
 from mmmoco.engine import checkpoint_io, preemption
 from mmmoco.engine.hooks import preemption_hook
 

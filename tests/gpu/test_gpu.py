@@ -19,9 +19,9 @@ from mmengine.hooks import Hook
 from PIL import Image
 
 from mmmoco.apis import load_config
-from mmmoco.apis.runtime import build_runner
-from mmmoco.apis.train import parser, prepare
-from mmmoco.engine.unwrap import bare_model
+from mmmoco.apis.training.runner import build_runner
+from mmmoco.apis.training.train import parser, prepare
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.functional import Candidates, info_nce, nearest
 from mmmoco.models.norms import SplitBN
 from mmmoco.registry import MODELS
@@ -430,8 +430,8 @@ def test_launches_of_a_split_batch(device):
 @ON_A_GPU
 @pytest.mark.slow
 def test_the_estimate_of_memory_is_near(device):
-    from mmmoco.apis.measured_memory import measure
-    from mmmoco.apis.memory_estimate import estimate_memory
+    from mmmoco.apis.preflight.measured_memory import measure
+    from mmmoco.apis.preflight.memory_estimate import estimate_memory
 
     cfg = load_config('mocov2_r50_8xb32')
     cfg.optim_wrapper.type = 'mmmoco.ContrastOptimWrapper'

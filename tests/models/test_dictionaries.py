@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.unwrap import bare_model
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.functional import info_nce
 from mmmoco.models.dictionaries import InBatch, MemoryBank, Queue
 

@@ -8,6 +8,7 @@ import time
 import pytest
 from PIL import Image
 
+from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import ImageFolderDataset, SampleAddress, SeasonalPlaces
 from mmmoco.datasets.bad_files import BadFileLog
 from mmmoco.datasets.files import (
@@ -16,7 +17,6 @@ from mmmoco.datasets.files import (
     open_regular,
     read_file,
 )
-from mmmoco.datasets.shard_writer import write_shards
 from mmmoco.datasets.transforms import LoadBands, LoadRGB
 from mmmoco.messages import printable, shortened
 

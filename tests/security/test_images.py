@@ -161,7 +161,7 @@ OPENERS = {
     'Image.open': {'datasets/transforms/loading.py'},
     'cv2.imdecode': {'datasets/transforms/loading.py'},
     'tifffile.TiffFile': {'datasets/transforms/tiff.py'},
-    'tarfile.open': {'datasets/cifar.py', 'datasets/shard_writer.py'},
+    'tarfile.open': {'datasets/cifar.py', 'apis/data/shard_writer.py'},
     'np.load': {'datasets/digit_scenes.py', 'apis/report.py'},
     'cv2.imread': set(),
     'cv2.imreadmulti': set(),
@@ -171,7 +171,7 @@ OPENERS = {
     'read_image': set(),
     'decode_image': set(),
     'np.fromfile': set(),
-    'np.memmap': {'engine/features.py'},
+    'np.memmap': {'engine/evaluation/features.py'},
     'np.genfromtxt': set(),
 }
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mmmoco.apis.davis import write_results
+from mmmoco.apis.dense.davis import write_results
+from mmmoco.apis.dense.zero_shot_seg import write_curve
 from mmmoco.apis.report import read_run, summarise
-from mmmoco.apis.zero_shot_seg import write_curve
 from mmmoco.convert import read_config_text
 from mmmoco.datasets import image_lists, tar_shards
 from mmmoco.datasets.files import read_file

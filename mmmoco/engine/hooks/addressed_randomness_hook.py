@@ -4,7 +4,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmmoco.engine.unwrap import bare_model
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.functional import seed_global_generators
 from mmmoco.registry import HOOKS
 

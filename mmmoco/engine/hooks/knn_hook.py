@@ -5,16 +5,16 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
-from mmmoco.engine.eyes import (
+from mmmoco.engine.bare_model import bare_model
+from mmmoco.engine.evaluation.eyes import (
     compare,
     eyes_of,
     eyes_of_training,
     preprocessor_of,
 )
-from mmmoco.engine.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.norm_statistics import statistics_of
 from mmmoco.engine.results import append_result
-from mmmoco.engine.statistics import statistics_of
-from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import HOOKS
 
 NAMES = {'top1': 'top-1', 'top5': 'top-5'}

@@ -6,12 +6,12 @@ from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.collapse import CollapseError, CollapseWatch, Health
 from mmmoco.engine.disk import survive
 from mmmoco.engine.endings import save_at_end
 from mmmoco.engine.environment import write_environment
 from mmmoco.engine.key_probe import KeyProbe, time_in_queue
-from mmmoco.engine.unwrap import bare_model
 from mmmoco.functional import effective_rank, feature_spread
 from mmmoco.registry import HOOKS
 

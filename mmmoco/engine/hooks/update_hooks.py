@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmmoco.engine.unwrap import bare_model
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.registry import HOOKS
 
 

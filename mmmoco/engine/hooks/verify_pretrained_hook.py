@@ -8,9 +8,9 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io.fitting import named
 from mmmoco.engine.pretrained import pretrained_modules, source_of
-from mmmoco.engine.unwrap import bare_model
 from mmmoco.registry import HOOKS
 
 

@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from mmmoco.engine.statistics import statistics_of
+from mmmoco.engine.norm_statistics import statistics_of
 from mmmoco.registry import OPTIM_WRAPPERS
 
 DTYPES = {

@@ -19,7 +19,7 @@ from mmmoco.registry import MODELS
 
 from ..encoders import KeyEncoder
 from .batch_norm_guard import choose_shuffle
-from .outputs import last_output, only_view
+from .encoder_outputs import last_output, only_view
 
 UPDATE_KEY_ENCODER = 'KeyEncoderUpdateHook'
 UPDATE_DICTIONARY = 'DictionaryUpdateHook'

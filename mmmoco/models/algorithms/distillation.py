@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmmoco.functional import check_distance, feature_distance
 from mmmoco.registry import MODELS
 
-from .outputs import Tokens, split_tokens
+from .encoder_outputs import Tokens, split_tokens
 
 
 @MODELS.register_module()

@@ -11,7 +11,7 @@ from mmmoco.registry import MODELS
 
 from .base import MomentumContrast
 from .batch_norm_guard import expect_joint_batch_norm
-from .outputs import Tokens, look_up_log, split_tokens
+from .encoder_outputs import Tokens, look_up_log, split_tokens
 
 LOSSES = ('rec', 'pat', 'cls')
 

@@ -7,7 +7,7 @@ from mmmoco.functional import ShufflePlan
 from mmmoco.registry import MODELS
 
 from .base import MomentumContrast
-from .outputs import look_up_log
+from .encoder_outputs import look_up_log
 
 
 @MODELS.register_module(name=['MoCoV1', 'MoCoV2'])

@@ -10,7 +10,7 @@ from mmmoco.registry import MODELS
 
 from .base import MomentumContrast
 from .batch_norm_guard import expect_joint_batch_norm
-from .outputs import last_output, look_up_log
+from .encoder_outputs import last_output, look_up_log
 
 
 @MODELS.register_module()

@@ -1,0 +1,203 @@
+"""Every change of a config before a runner exists.
+
+Mixed precision on a CPU, short runs, data workers, foreign configs.
+"""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from mmmoco.engine.schedule import end_of
+from mmmoco.registry import DATASETS, bare_type
+
+
+def replace_sync_bn(node: Any, replacement: str = 'BN') -> bool:
+    """Turn every SyncBN of a config into BN; tell whether there was one.
+
+    SyncBN takes N×C as well as N×C×H×W, BN does not: in the heads, which see
+    vectors, BN1d takes its place.
+    """
+    found = False
+    if isinstance(node, dict):
+        kind = bare_type(node)
+        if kind == 'SyncBN':
+            node['type'] = replacement
+            found = True
+        elif kind in ('NonLinearNeck', 'LinearNeck'):
+            replacement = 'BN1d'
+        elif 'type' in node:
+            replacement = 'BN'
+        for value in node.values():
+            found = replace_sync_bn(value, replacement) or found
+    elif isinstance(node, list | tuple):
+        for value in node:
+            found = replace_sync_bn(value, replacement) or found
+    return found
+
+
+def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
+    """Apply ``--amp`` and ``--fast``, and what a CPU needs.
+
+    Args:
+        cfg: Config to change.
+        amp: bfloat16 mixed precision.
+        fast: The channels_last memory format, `KernelSettingsHook`, and
+            ``amp`` where the hardware has units for it.
+    """
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is None:
+        return
+    on_cpu = not torch.cuda.is_available()
+    slow_bf16 = not has_bfloat16_units()
+    here = 'CPU' if on_cpu else 'GPU'
+    kind = bare_type(wrapper)
+    needs_gpu = kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
+    if fast and slow_bf16 and not amp:
+        print_log(
+            f'--fast: this {here} has no bfloat16 units; the precision stays.',
+            logger='current',
+        )
+    if amp or (fast and not slow_bf16) or (on_cpu and needs_gpu):
+        wrapper.type = 'mmmoco.ContrastOptimWrapper'
+        wrapper.dtype = 'bfloat16'
+        wrapper.pop('loss_scale', None)
+    if amp and slow_bf16:
+        print_log(
+            f'This {here} has no bfloat16 units: mixed precision will be '
+            'slower than float32 here.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    elif on_cpu and needs_gpu:
+        print_log(
+            'The config asks for float16, which needs a GPU: using bfloat16.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    if fast and 'dictionary' in cfg.model:
+        cfg.model.channels_last = True
+    if fast:
+        cfg.setdefault('custom_hooks', []).append(
+            ConfigDict(type='mmmoco.KernelSettingsHook')
+        )
+
+
+def has_bfloat16_units() -> bool:
+    """Whether the hardware computes in bfloat16, and does not emulate it."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def limit_iterations(cfg: Config, max_iters: int) -> None:
+    """Make a run of ``max_iters`` iterations, whatever loop it had.
+
+    Loop, logging, saving and validation switch together; the schedules are
+    fitted to the new length, unless the config keeps them.
+
+    Args:
+        cfg: Config to change.
+        max_iters: Number of iterations.
+
+    Raises:
+        ValueError: If it is not positive.
+    """
+    if max_iters < 1:
+        raise ValueError(f'--max-iters {max_iters}: must be at least 1.')
+    loop = cfg.get('train_cfg') or ConfigDict()
+    length = loop.get('max_epochs') or loop.get('max_iters')
+    cfg.train_cfg = ConfigDict(
+        type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters
+    )
+    cfg.setdefault('log_processor', ConfigDict()).by_epoch = False
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    checkpoint = hooks.setdefault(
+        'checkpoint', ConfigDict(type='mmmoco.ContrastCheckpointHook')
+    )
+    checkpoint.by_epoch = False
+    checkpoint.interval = max_iters
+    logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
+    logger.interval = max(1, min(logger.get('interval', 10), max_iters // 5))
+    for hook in cfg.get('custom_hooks') or []:
+        if bare_type(hook) == 'KNNHook':
+            hook.interval = max_iters
+    sampler = cfg.train_dataloader.get('sampler') or ConfigDict()
+    if bare_type(sampler) == 'AddressedSampler':
+        sampler.infinite = True
+    for schedule in _as_list(cfg.get('param_scheduler')):
+        alike = schedule.get('by_epoch', True) == ('max_epochs' in loop)
+        if length and alike and end_of(schedule) is None:
+            schedule.end = length
+    if cfg.get('schedule') is None:
+        cfg.schedule = 'fit'
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def out_dir_of(cfg: Config) -> str | None:
+    """Return where a config wants its checkpoints, if elsewhere."""
+    saver = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    place: str | None = saver.get('out_dir')
+    return place
+
+
+def complete_foreign(cfg: Config) -> None:
+    """Save as our own runs do; add what mmpretrain's train script adds."""
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if checkpoint and checkpoint.get('type') == 'CheckpointHook':
+        checkpoint.type = 'mmmoco.ContrastCheckpointHook'
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(name):
+            cfg[name].setdefault('collate_fn', dict(type='default_collate'))
+
+
+def fit_workers(cfg: Config) -> None:
+    """Start no more data workers than there are cores for this process.
+
+    ``num_workers='auto'``, which the configs of data sets say, means as many
+    as there are cores, up to 32; for a stream of shards, whose order depends
+    on their number, up to 8. ``num_workers=0`` works also in configs that
+    keep workers alive.
+
+    Args:
+        cfg: Config to change.
+    """
+    processes = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    cores = max(1, len(os.sched_getaffinity(0)) // processes)
+    knn = cfg.get('knn') or ConfigDict()
+    loaders = [cfg.get(f'{x}_dataloader') for x in ('train', 'val', 'test')]
+    most = chosen = 0
+    for loader in [*loaders, knn.get('bank'), knn.get('query')]:
+        if not loader:
+            continue
+        wanted = loader.get('num_workers', 0)
+        if wanted == 'auto':
+            kind = DATASETS.get((loader.get('dataset') or {}).get('type', ''))
+            wanted = min(cores, 8 if hasattr(kind, 'is_stream') else 32)
+            chosen = max(chosen, wanted)
+        most = max(most, wanted)
+        loader.num_workers = min(wanted, cores)
+        if loader.num_workers == 0:
+            loader.persistent_workers = False
+    if chosen:
+        print_log(
+            f"{chosen} data workers (num_workers='auto': this process has "
+            f'{cores} cores).',
+            logger='current',
+        )
+    if most > cores:
+        print_log(
+            f'{cores} data workers instead of {most}: this process has no '
+            'more cores.',
+            logger='current',
+        )

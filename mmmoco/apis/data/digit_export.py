@@ -1,0 +1,292 @@
+"""Write digit scenes to disk, in the layouts that other libraries read.
+
+One folder serves four of them, with the same scenes::
+
+    {train,val}/<class>/*.jpg                        ImageNet folders
+    annotations/instances_{train,val}.json           COCO, of those images
+    VOC2007/{JPEGImages,Annotations,ImageSets/Main}  VOC: trainval and test
+    leftImg8bit, gtFine/{train,val}/digits/*.png     Cityscapes
+    digit_scenes.json                                how it was made
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mmmoco.datasets.digit_painter import CLASSES, DRAWING_VERSION, SceneDigit
+from mmmoco.datasets.digit_scenes import DigitScenes
+
+#: Value of the canvas in label images; the digits are 0 to 9.
+BACKGROUND = len(CLASSES)
+
+_RECORD = 'digit_scenes.json'
+_VOC_SPLITS = {'train': 'trainval', 'val': 'test'}
+_JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
+
+Progress = Callable[[Sequence[int]], Iterable[int]]
+
+
+def export_scenes(
+    out: str | os.PathLike[str],
+    scenes: Mapping[str, DigitScenes],
+    image_format: str = 'jpg',
+    force: bool = False,
+    progress: Progress = iter,
+) -> None:
+    """Write scenes as a folder that appears only when it is complete.
+
+    ``image_format`` is that of the ImageNet folders, and so of COCO; VOC
+    always has JPEG and Cityscapes PNG. Equal files are hard links where the
+    file system has them.
+
+    Args:
+        out: Folder to be made.
+        scenes: Data sets by split, ``'train'`` and ``'val'``.
+        image_format: ``'jpg'`` or ``'png'``.
+        force: Replace ``out`` if this function made it.
+        progress: Wraps the indices of a split while they are gone through.
+
+    Raises:
+        ValueError: If the format is unknown.
+        FileExistsError: If ``out`` is there already and not to be replaced.
+    """
+    if image_format not in ('jpg', 'png'):
+        raise ValueError(f"image_format={image_format!r}: use 'jpg' or 'png'.")
+    folder = Path(out).expanduser().resolve()
+    check_target(folder, force)
+    part = folder.with_name(f'.{folder.name}.{os.getpid()}.part')
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        for split, dataset in scenes.items():
+            _write_split(part, split, dataset, image_format, progress)
+        record = {
+            'drawing_version': DRAWING_VERSION,
+            'image_format': image_format,
+            'classes': CLASSES,
+            'splits': {
+                split: dataclasses.asdict(dataset.painter)
+                | {'num_scenes': len(dataset)}
+                for split, dataset in scenes.items()
+            },
+        }
+        _write_json(part / _RECORD, record)
+        _replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_target(folder: Path, force: bool) -> None:
+    """Refuse to write where something else would be lost.
+
+    Args:
+        folder: Folder to be made.
+        force: Allow a folder that :func:`export_scenes` made.
+
+    Raises:
+        FileExistsError: If the folder must stay.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if not os.path.lexists(folder):
+        return
+    if not (folder / _RECORD).is_file():
+        raise FileExistsError(
+            f'{str(folder)!r} exists and was not made by this tool, so it is '
+            'never replaced; choose another folder.'
+        )
+    if not force:
+        raise FileExistsError(
+            f'{str(folder)!r} is not empty; choose another folder, or '
+            '--force to replace its scenes.'
+        )
+
+
+def run_lengths(mask: npt.NDArray[np.bool_]) -> dict[str, list[int]]:
+    """Return a mask as COCO's run-length encoding, not compressed."""
+    pixels = mask.ravel(order='F')
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    counts = np.diff([0, *changes, pixels.size]).tolist()
+    # The first run is of zeros, if need be an empty one.
+    return {
+        'size': list(mask.shape),
+        'counts': [0, *counts] if pixels[0] else counts,
+    }
+
+
+def label_image(
+    digits: Sequence[SceneDigit], shape: tuple[int, ...]
+) -> npt.NDArray[np.uint8]:
+    """Return the class of every pixel, 0 to 9, else ``BACKGROUND``."""
+    labels = np.full(shape, BACKGROUND, np.uint8)
+    for digit in digits:
+        labels[digit.mask] = digit.label
+    return labels
+
+
+def _write_split(
+    folder: Path,
+    split: str,
+    dataset: DigitScenes,
+    image_format: str,
+    progress: Progress,
+) -> None:
+    voc = folder / 'VOC2007'
+    city = f'{split}/digits'
+    for name in [
+        *(f'{split}/{name}' for name in CLASSES),
+        'annotations',
+        'VOC2007/JPEGImages',
+        'VOC2007/Annotations',
+        'VOC2007/ImageSets/Main',
+        f'leftImg8bit/{city}',
+        f'gtFine/{city}',
+    ]:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    coco = _CocoWriter()
+    names = []
+    for index in progress(range(len(dataset))):
+        grey = dataset.images[index].numpy()
+        digits = dataset.annotations(index)
+        name = f'{split}_{index:06d}'
+        names.append(name)
+        file_name = f'{CLASSES[digits[0].label]}/{name}.{image_format}'
+        image = folder / split / file_name
+        pixels = np.repeat(grey[..., None], 3, axis=2)
+        _write_image(image, pixels)
+        coco.add(file_name, grey.shape, digits)
+        _link_or_write(voc / f'JPEGImages/{name}.jpg', image, pixels)
+        _write_voc(voc / f'Annotations/{name}.xml', grey.shape, digits)
+        stem = f'{city}/digits_{index:06d}_000000'
+        _link_or_write(
+            folder / f'leftImg8bit/{stem}_leftImg8bit.png', image, pixels
+        )
+        _write_image(
+            folder / f'gtFine/{stem}_gtFine_labelTrainIds.png',
+            label_image(digits, grey.shape),
+        )
+    _write_json(folder / f'annotations/instances_{split}.json', coco.content)
+    listing = voc / f'ImageSets/Main/{_VOC_SPLITS[split]}.txt'
+    listing.write_text('\n'.join([*names, '']), encoding='utf-8')
+
+
+class _CocoWriter:
+    """Collects the instances of one split."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, Any] = {
+            'info': {'description': 'Scenes of handwritten digits'},
+            'licenses': [],
+            # COCO counts categories from 1.
+            'categories': [
+                {'id': label + 1, 'name': name, 'supercategory': 'digit'}
+                for label, name in enumerate(CLASSES)
+            ],
+            'images': [],
+            'annotations': [],
+        }
+
+    def add(
+        self,
+        file_name: str,
+        shape: tuple[int, ...],
+        digits: Sequence[SceneDigit],
+    ) -> None:
+        """Add an image and its digits."""
+        images = self.content['images']
+        instances = self.content['annotations']
+        image_id = len(images) + 1
+        images.append(
+            {
+                'id': image_id,
+                'file_name': file_name,
+                'height': shape[0],
+                'width': shape[1],
+            }
+        )
+        for digit in digits:
+            instances.append(
+                {
+                    'id': len(instances) + 1,
+                    'image_id': image_id,
+                    'category_id': digit.label + 1,
+                    'bbox': digit.bbox,
+                    'area': digit.area,
+                    'iscrowd': 0,
+                    'segmentation': run_lengths(digit.mask),
+                }
+            )
+
+
+def _write_voc(
+    file: Path, shape: tuple[int, ...], digits: Sequence[SceneDigit]
+) -> None:
+    """Write an annotation of VOC; its pixels count from 1."""
+    root = ElementTree.Element('annotation')
+
+    def add(parent: ElementTree.Element, values: dict[str, object]) -> None:
+        for tag, text in values.items():
+            ElementTree.SubElement(parent, tag).text = str(text)
+
+    add(root, {'folder': 'VOC2007', 'filename': f'{file.stem}.jpg'})
+    size = ElementTree.SubElement(root, 'size')
+    add(size, {'width': shape[1], 'height': shape[0], 'depth': 3})
+    add(root, {'segmented': 0})
+    for digit in digits:
+        item = ElementTree.SubElement(root, 'object')
+        add(
+            item,
+            {
+                'name': CLASSES[digit.label],
+                'pose': 'Unspecified',
+                'truncated': 0,
+                'difficult': 0,
+            },
+        )
+        x, y, width, height = digit.bbox
+        box = ElementTree.SubElement(item, 'bndbox')
+        add(box, {'xmin': x + 1, 'ymin': y + 1})
+        add(box, {'xmax': x + width, 'ymax': y + height})
+    ElementTree.indent(root)
+    ElementTree.ElementTree(root).write(file, encoding='utf-8')
+
+
+def _write_json(file: Path, content: object) -> None:
+    file.write_text(json.dumps(content), encoding='utf-8')
+
+
+def _write_image(file: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    # Encoded here, since imwrite only returns False for a full disk.
+    options = _JPEG_QUALITY if file.suffix == '.jpg' else []
+    file.write_bytes(cv2.imencode(file.suffix, pixels, options)[1].tobytes())
+
+
+def _link_or_write(
+    file: Path, same: Path, pixels: npt.NDArray[np.uint8]
+) -> None:
+    """Make ``file`` a hard link to ``same``, or write the pixels."""
+    if file.suffix == same.suffix:
+        try:
+            os.link(same, file)
+        except OSError:  # the file system has no hard links
+            shutil.copyfile(same, file)
+    else:
+        _write_image(file, pixels)
+
+
+def _replace(part: Path, folder: Path) -> None:
+    """Put the finished folder in place of what was there."""
+    old = part.with_suffix('.old')
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

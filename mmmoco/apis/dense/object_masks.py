@@ -1,0 +1,338 @@
+"""Images with the masks of their objects, from the usual annotations.
+
+COCO instances, COCO panoptic, VOC, Cityscapes, and the embedded scenes; each
+a sequence of :class:`MaskedImage`.
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmmoco.datasets.digit_scenes import DigitScenes
+from mmmoco.datasets.files import Listing, files_below
+from mmmoco.datasets.transforms.loading import open_image
+
+Masks = NDArray[np.bool_]
+
+
+class MaskedImage(NamedTuple):
+    """An image and its objects.
+
+    Attributes:
+        image: H×W×3, uint8, RGB.
+        masks: Q×H×W; Q may be 0.
+        classes: Q class indices of the data set.
+    """
+
+    image: NDArray[np.uint8]
+    masks: Masks
+    classes: list[int]
+
+
+class ObjectMasks(Sequence[MaskedImage]):
+    """Base of the data sets below: objects by image, small ones left out.
+
+    Args:
+        min_area: Objects with fewer pixels are left out.
+    """
+
+    def __init__(self, min_area: int = 1) -> None:
+        self.min_area = max(1, min_area)
+
+    @abstractmethod
+    def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
+        """Return image, masks and classes of one image."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one image with its objects."""
+        image, masks, classes = self.read(range(len(self))[index])
+        pixels = np.asarray(image, dtype=np.uint8)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[..., None], 3, axis=2)
+        kept = [
+            (mask, label)
+            for mask, label in zip(masks, classes, strict=True)
+            if np.count_nonzero(mask) >= self.min_area
+        ]
+        stacked = np.zeros((len(kept), *pixels.shape[:2]), np.bool_)
+        for i, (mask, _) in enumerate(kept):
+            if mask.shape != pixels.shape[:2]:
+                raise ValueError(
+                    f'Image {index}: its mask is {mask.shape}, the image '
+                    f'{pixels.shape[:2]}; image and annotation do not belong '
+                    'together.'
+                )
+            stacked[i] = mask
+        return MaskedImage(pixels, stacked, [label for _, label in kept])
+
+
+class SceneObjects(ObjectMasks):
+    """The digits of embedded scenes.
+
+    Args:
+        scenes: The scenes.
+        min_area: Digits with fewer visible pixels are left out.
+    """
+
+    def __init__(self, scenes: DigitScenes, min_area: int = 1) -> None:
+        super().__init__(min_area)
+        self.scenes = scenes
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return len(self.scenes)
+
+    def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
+        """Return a scene."""
+        digits = self.scenes.annotations(index)
+        image = self.scenes.images[index].numpy()
+        return image, [d.mask for d in digits], [d.label for d in digits]
+
+
+class CocoObjects(ObjectMasks):
+    """Instances of any COCO JSON; crowds are left out.
+
+    Args:
+        annotations: The JSON.
+        images: Folder of its ``file_name`` entries.
+        min_area: Instances with fewer pixels are left out.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ImportError: If pycocotools is not installed.
+    """
+
+    def __init__(
+        self, annotations: str | Path, images: str | Path, min_area: int = 1
+    ) -> None:
+        super().__init__(min_area)
+        path = _file(annotations)
+        try:
+            from pycocotools.coco import COCO
+        except ImportError:
+            raise ImportError(
+                'COCO annotations need pycocotools: pip install "mmmoco[det]".'
+            ) from None
+        content = json.loads(path.read_text(encoding='utf-8'))
+        if not {'images', 'annotations', 'categories'} <= content.keys():
+            raise ValueError(f'{str(path)!r} is no COCO instance file.')
+        self.coco = COCO()
+        self.coco.dataset = content
+        self.coco.createIndex()
+        self.folder = Path(images)
+        self.names = sorted(self.coco.imgs)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
+        """Return an image with its instances."""
+        name = self.names[index]
+        found = self.coco.loadAnns(
+            self.coco.getAnnIds(imgIds=name, iscrowd=False)
+        )
+        masks = [self.coco.annToMask(a).astype(bool) for a in found]
+        image = _rgb(self.folder / self.coco.imgs[name]['file_name'])
+        return image, masks, [int(a['category_id']) for a in found]
+
+
+class PanopticObjects(ObjectMasks):
+    """Segments of a COCO panoptic JSON and its PNGs; crowds are left out.
+
+    Args:
+        annotations: The JSON; the PNGs lie in the folder of its name.
+        images: Folder of its images.
+        stuff: Keep segments of stuff, too.
+        min_area: Segments with fewer pixels are left out.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        stuff: bool = False,
+        min_area: int = 1,
+    ) -> None:
+        super().__init__(min_area)
+        path = _file(annotations)
+        content = json.loads(path.read_text(encoding='utf-8'))
+        if not content.get('annotations') or (
+            'segments_info' not in content['annotations'][0]
+        ):
+            raise ValueError(f'{str(path)!r} is no COCO panoptic file.')
+        things = {c['id'] for c in content['categories'] if c['isthing']}
+        files = {i['id']: i['file_name'] for i in content['images']}
+        self.folder, self.maps = Path(images), path.with_suffix('')
+        entries = sorted(content['annotations'], key=lambda a: a['image_id'])
+        self.entries = [
+            (
+                files[a['image_id']],
+                a['file_name'],
+                [
+                    s
+                    for s in a['segments_info']
+                    if not s['iscrowd']
+                    and (stuff or s['category_id'] in things)
+                ],
+            )
+            for a in entries
+        ]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.entries)
+
+    def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
+        """Return an image with its segments."""
+        image, png, segments = self.entries[index]
+        colours = np.asarray(_rgb(self.maps / png), dtype=np.int64)
+        ids = colours @ np.array([1, 256, 256**2])
+        return (
+            _rgb(self.folder / image),
+            [ids == s['id'] for s in segments],
+            [int(s['category_id']) for s in segments],
+        )
+
+
+class LabelObjects(ObjectMasks):
+    """Objects from label images: VOC, Cityscapes, or any like them.
+
+    Args:
+        pairs: Image, label image of classes, label image of instances. With
+            the last one every instance is an object, its class the most
+            frequent label in it; without it (None) every connected region
+            of one class.
+        ignore: Labels that are no objects.
+        min_area: Objects with fewer pixels are left out.
+
+    Raises:
+        FileNotFoundError: If there is no image.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Path, Path, Path | None]],
+        ignore: Sequence[int] = (255,),
+        min_area: int = 1,
+    ) -> None:
+        super().__init__(min_area)
+        if not pairs:
+            raise FileNotFoundError(
+                'No image with a label image was found: check the folders.'
+            )
+        self.pairs, self.ignore = list(pairs), list(ignore)
+
+    @classmethod
+    def voc(
+        cls, root: str | Path, split: str = 'val', min_area: int = 1
+    ) -> 'LabelObjects':
+        """Read ``SegmentationClass`` and ``SegmentationObject`` of VOC.
+
+        Args:
+            root: Folder ``VOC2012`` (or ``VOC2007``).
+            split: Name in ``ImageSets/Segmentation``.
+            min_area: Objects with fewer pixels are left out.
+        """
+        root = Path(root)
+        listing = _file(root / f'ImageSets/Segmentation/{split}.txt')
+        pairs = []
+        for name in listing.read_text().split():
+            instances = root / f'SegmentationObject/{name}.png'
+            pairs.append(
+                (
+                    root / f'JPEGImages/{name}.jpg',
+                    root / f'SegmentationClass/{name}.png',
+                    instances if instances.is_file() else None,
+                )
+            )
+        return cls(pairs, ignore=(0, 255), min_area=min_area)
+
+    @classmethod
+    def cityscapes(
+        cls,
+        root: str | Path,
+        split: str = 'val',
+        ignore: Sequence[int] = (255,),
+        min_area: int = 1,
+    ) -> 'LabelObjects':
+        """Read ``leftImg8bit`` and ``gtFine/*_labelTrainIds.png``.
+
+        Connected regions of one class are the objects.
+
+        Args:
+            root: Folder that holds both.
+            split: Its part.
+            ignore: Labels that are no objects.
+            min_area: Regions with fewer pixels are left out.
+        """
+        root = Path(root)
+        pairs: list[tuple[Path, Path, Path | None]] = []
+        folder = root / 'leftImg8bit' / split
+        listing = Listing()
+        if folder.is_dir():
+            listing = files_below(folder, ('.png',))
+            listing.report(folder)
+        for image in sorted(map(Path, listing.paths)):
+            stem = image.name.removesuffix('_leftImg8bit.png')
+            label = (
+                root
+                / 'gtFine'
+                / split
+                / image.parent.name
+                / f'{stem}_gtFine_labelTrainIds.png'
+            )
+            if label.is_file():
+                pairs.append((image, label, None))
+        return cls(pairs, ignore, min_area)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.pairs)
+
+    def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
+        """Return an image with its objects."""
+        image, label_file, instance_file = self.pairs[index]
+        labels = _indices(label_file)
+        masks, classes = [], []
+        if instance_file is not None:
+            instances = _indices(instance_file)
+            for value in np.unique(instances):
+                mask = instances == value
+                label = int(np.bincount(labels[mask]).argmax())
+                if label not in self.ignore and value not in self.ignore:
+                    masks.append(mask)
+                    classes.append(label)
+            return _rgb(image), masks, classes
+        from scipy.ndimage import label as regions_of
+
+        for value in np.unique(labels):
+            if value in self.ignore:
+                continue
+            regions, count = regions_of(labels == value)
+            masks += [regions == i for i in range(1, count + 1)]
+            classes += [int(value)] * count
+        return _rgb(image), masks, classes
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{str(path)!r} does not exist.')
+    return path
+
+
+def _rgb(path: Path) -> Image.Image:
+    with open_image(_file(path), str(path)) as image:
+        return image.convert('RGB')
+
+
+def _indices(path: Path) -> NDArray[Any]:
+    with open_image(_file(path), str(path)) as image:
+        return np.asarray(image)

@@ -1,0 +1,253 @@
+"""Zero-shot segmentation by a prompt: behind ``tools/zero_shot_seg.py``."""
+
+import argparse
+import csv
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from mmmoco.apis import cli
+from mmmoco.apis.config.files import load_config
+from mmmoco.apis.probing.protocol import same_eyes
+from mmmoco.engine import checkpoint_io
+from mmmoco.engine.results import append_result
+from mmmoco.evaluation.zero_shot import (
+    ObjectScores,
+    ZeroShotResult,
+    central_point,
+    random_points,
+    score_objects,
+    similarity_maps,
+    summarise,
+)
+from mmmoco.visualization import plot_thresholds
+
+from . import object_data
+from .features import DenseFeatures, in_batches
+from .object_masks import MaskedImage, ObjectMasks
+
+PROMPTS = ('centre', 'random')
+
+
+class Scored(NamedTuple):
+    """All objects of a data set.
+
+    Attributes:
+        scores: By object; over several prompts, their mean.
+        classes: Class of each object.
+        images: Image of each object.
+        seconds: Time per image, reading included.
+    """
+
+    scores: ObjectScores
+    classes: list[int]
+    images: list[int]
+    seconds: float
+
+
+def score_dataset(
+    features: DenseFeatures,
+    data: ObjectMasks,
+    prompt: str = 'centre',
+    prompts: int = 1,
+    upsample: str = 'bilinear',
+    batch_size: int = 16,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Scored:
+    """Segment every object from its prompts; one forward a batch of images.
+
+    Args:
+        features: Dense features of images.
+        data: Images with masks.
+        prompt: ``'centre'``: the pixel farthest from the mask's edge;
+            ``'random'``: any pixel of it.
+        prompts: Random prompts per object; their scores are averaged.
+        upsample: How maps grow to the image, ``'bilinear'`` or
+            ``'nearest'``.
+        batch_size: Images in one forward.
+        limit: Use the first images only.
+        seed: Seed of the random prompts.
+
+    Raises:
+        UsageError: If there is no object.
+    """
+    count = min(len(data), limit or len(data))
+    ious, aps = [], []
+    classes: list[int] = []
+    images: list[int] = []
+    start = time.perf_counter()
+    for batch in in_batches(count, batch_size):
+        items: list[MaskedImage] = [data[i] for i in batch]
+        (tokens,) = features([item.image for item in items])
+        for i, item, own in zip(batch, items, tokens, strict=True):
+            if not item.classes:
+                continue
+            points = [
+                point
+                for q, mask in enumerate(item.masks)
+                for point in (
+                    [central_point(mask)]
+                    if prompt == 'centre'
+                    else random_points(mask, prompts, seed, i, q)
+                )
+            ]
+            each = len(points) // len(item.masks)
+            masks = torch.from_numpy(item.masks).to(own.device)
+            scores = _score(own, points, masks, each, upsample)
+            ious.append(scores.ious)
+            aps.append(scores.ap)
+            classes += item.classes
+            images += [i] * len(item.classes)
+    if not classes:
+        raise cli.UsageError('The images hold no object: see --min-area.')
+    seconds = (time.perf_counter() - start) / count
+    scores = ObjectScores(torch.cat(ious), torch.cat(aps))
+    return Scored(scores, classes, images, seconds)
+
+
+def _score(
+    tokens: Tensor,
+    points: Sequence[tuple[int, int]],
+    masks: Tensor,
+    each: int,
+    upsample: str,
+    chunk: int = 16,
+) -> ObjectScores:
+    """Score the prompts of one image, a few at a time to bound memory."""
+    height, width = masks.shape[1:]
+    parts = []
+    for start in range(0, len(points), chunk):
+        some = points[start : start + chunk]
+        maps = similarity_maps(tokens, some, (height, width), upsample)
+        rows = torch.arange(start, start + len(some)) // each
+        parts.append(score_objects(maps, masks[rows.to(masks.device)]))
+    ious = torch.cat([p.ious for p in parts]).unflatten(0, (-1, each))
+    ap = torch.cat([p.ap for p in parts]).unflatten(0, (-1, each))
+    return ObjectScores(ious.mean(1), ap.mean(1))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/zero_shot_seg.py``."""
+    result = argparse.ArgumentParser(
+        prog='zero_shot_seg.py',
+        description='Zero-shot segmentation: the patches that are as similar '
+        'to one prompted patch as a threshold asks.',
+        epilog='Example: python tools/zero_shot_seg.py '
+        'mmc_vit-b_4xb64_400e work_dirs/mmc/epoch_400.pth --dataset coco '
+        '--annotations data/coco/annotations/instances_val2017.json '
+        '--images data/coco/val2017 --size 448',
+    )
+    object_data.add_arguments(result)
+    result.add_argument(
+        '--prompt', choices=PROMPTS, default='centre', help='default: centre'
+    )
+    result.add_argument(
+        '--prompts', type=int, default=1, metavar='K', help='for random'
+    )
+    result.add_argument(
+        '--upsample', choices=('bilinear', 'nearest'), default='bilinear'
+    )
+    result.add_argument('--seed', type=int, default=0)
+    cli.add_work_dir(result)
+    cli.add_cfg_options(result)
+    cli.add_debug(result)
+    return result
+
+
+def evaluate(args: argparse.Namespace) -> ZeroShotResult:
+    """Evaluate as the command line says; write figures and curve."""
+    logger = MMLogger.get_instance('mmmoco', log_level='INFO')
+    if args.prompts < 1 or (args.prompts > 1 and args.prompt == 'centre'):
+        raise cli.UsageError(
+            f'--prompts {args.prompts}: at least 1, and more than one only '
+            'with --prompt random.'
+        )
+    cfg = load_config(args.config, args.cfg_options)
+    data = object_data.object_data(args)
+    eyes = same_eyes(cfg, args.checkpoint)
+    torch.manual_seed(args.seed)  # of random weights
+    features = object_data.dense_features(args, cfg)
+    scored = score_dataset(
+        features,
+        data,
+        args.prompt,
+        args.prompts,
+        args.upsample,
+        args.batch_size,
+        args.limit,
+        args.seed,
+    )
+    result = summarise(
+        *scored.scores, scored.classes, scored.images, seed=args.seed
+    )
+    report(logger, result, scored)
+    folder = Path(object_data.work_dir_of(args))
+    append_result(
+        str(folder),
+        task='zero-shot segmentation',
+        protocol=object_data.protocol_of(args, cfg)
+        | {
+            'prompt': args.prompt,
+            'prompts': args.prompts,
+            'upsample': args.upsample,
+            'images': len(set(scored.images)),
+            'objects': len(scored.classes),
+        },
+        metrics=result.metrics,
+        cfg=cfg,
+        checkpoint=args.checkpoint,
+        seed=args.seed,
+        remarks={'eyes': eyes},
+    )
+    write_curve(folder, result)
+    logger.info(f'Written to {str(folder)!r}: results.jsonl, zero_shot.*')
+    return result
+
+
+def report(logger: MMLogger, result: ZeroShotResult, scored: Scored) -> None:
+    """Log the figures as a small table."""
+    m = result.metrics
+    rows = [(f'T = {t}', f'miou_t{t}') for t in ('0.1', '0.2', '0.3')] + [
+        (
+            f'T = {m["t_held_out"]:g}, chosen on the other half',
+            'miou_held_out',
+        ),
+        (f'T = {m["t_oracle"]:g}, oracle', 'miou_oracle'),
+        ('no threshold: average precision', 'ap'),
+    ]
+    lines = [
+        f'{len(scored.classes)} objects in {len(set(scored.images))} images, '
+        f'{scored.seconds:.3f} s an image',
+        f'{"mIoU, %":<36}objects  classes',
+    ]
+    lines += [
+        f'{title:<36}{m[f"{name}_objects"]:7.2f}  {m[f"{name}_classes"]:7.2f}'
+        for title, name in rows
+    ]
+    logger.info('\n'.join(lines))
+
+
+def write_curve(folder: Path, result: ZeroShotResult) -> None:
+    """Write ``zero_shot.csv`` and ``zero_shot.png``."""
+    text = io.StringIO(newline='')
+    writer = csv.writer(text)
+    writer.writerow(['threshold', 'miou_objects', 'miou_classes'])
+    writer.writerows((t, *pair) for t, pair in result.curve.items())
+    checkpoint_io.write_text(folder / 'zero_shot.csv', text.getvalue())
+    checkpoint_io.replace(
+        folder / 'zero_shot.png',
+        lambda file: plot_thresholds(file, {'objects': result.curve}),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``tools/zero_shot_seg.py``."""
+    args = parser().parse_args(argv)
+    cli.run(lambda: evaluate(args) and None, 'zero_shot_seg.py', args.debug)

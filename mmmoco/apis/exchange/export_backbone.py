@@ -1,0 +1,332 @@
+"""Hand a backbone to another library: behind ``tools/export_backbone.py``."""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from torch import Tensor
+
+import mmmoco
+from mmmoco.apis import cli
+from mmmoco.apis.config.files import load_config
+from mmmoco.apis.model import check_complete
+from mmmoco.convert import (
+    TARGETS,
+    below,
+    describe_backbone,
+    family_of,
+    read_config_text,
+    rename_backbone,
+)
+from mmmoco.engine import checkpoint_io
+from mmmoco.engine.results import config_hash
+
+from .weight_files import encode
+
+#: How the file is loaded there: by target, for a ResNet and for a ViT.
+LOADING = {
+    'mmpretrain': "init_cfg=dict(type='Pretrained', checkpoint='{path}', "
+    "prefix='backbone.')",
+    'mmseg-vit': "mmseg.VisionTransformer: init_cfg=dict(type='Pretrained', "
+    "checkpoint='{path}'), patch_bias=True, final_norm=True, qkv_bias=True",
+    'torchvision': "model.load_state_dict(torch.load('{path}')"
+    "['state_dict'], strict=False); the classifier stays as it is",
+    'timm': "timm.create_model(name, num_classes=0, checkpoint_path='{path}')",
+    'detectron2': 'MODEL.WEIGHTS {path}, MODEL.RESNETS.STRIDE_IN_1X1 False, '
+    'INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [123.675, 116.28, 103.53], '
+    'MODEL.PIXEL_STD [58.395, 57.12, 57.375]',
+    'safetensors': "safetensors.torch.load_file('{path}')",
+}
+
+
+#: What may be built from the config text of a checkpoint. A ``type`` is any
+#: name that Python can import, and a checkpoint comes from anybody: networks
+#: and layers of this list only, all others need --config.
+BUILDABLE = {
+    *('ResNet', 'ResNeXt', 'ResNet_CIFAR', 'VisionTransformer'),
+    *('MoCoV3ResNet', 'MoCoV3ViT', 'PlainConvNet'),
+    *('BN', 'BN1d', 'BN2d', 'SyncBN', 'SplitBN', 'GN', 'LN'),
+}
+
+
+class Source(NamedTuple):
+    """A backbone and what its checkpoint tells about it.
+
+    Attributes:
+        backbone: Tensors by our names, without ``backbone.``.
+        config: Config of the backbone.
+        scope: Where types without a scope are looked up.
+        meta: What goes into the exported file.
+        normalisation: ``mean`` and ``std`` of its images, where known.
+    """
+
+    backbone: dict[str, Tensor]
+    config: Mapping[str, Any]
+    scope: str
+    meta: dict[str, Any]
+    normalisation: dict[str, tuple[float, ...]] | None
+
+
+class Exported(NamedTuple):
+    """A file that was written.
+
+    Attributes:
+        path: Where, with the hash in its name.
+        tensors: Number of tensors in it.
+        loading: How it is loaded there.
+    """
+
+    path: Path
+    tensors: int
+    loading: str
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/export_backbone.py``."""
+    result = argparse.ArgumentParser(
+        prog='export_backbone.py',
+        description='Write the backbone of a checkpoint for another library. '
+        'The first eight digits of its SHA-256 are added to the name.',
+        epilog='Example: python tools/export_backbone.py '
+        'work_dirs/mocov2_r50_8xb32/epoch_200.pth weights/mocov2_r50 '
+        '--to torchvision',
+    )
+    result.add_argument('checkpoint', help='file of a pre-training run')
+    result.add_argument('out', help='name of the new file, or a folder')
+    result.add_argument('--to', required=True, choices=TARGETS, dest='target')
+    result.add_argument(
+        '--encoder',
+        choices=('query', 'key'),
+        default='query',
+        help='the trained encoder or its moving average',
+    )
+    result.add_argument(
+        '--config',
+        help='of the run; default: what the checkpoint tells about itself',
+    )
+    result.add_argument(
+        '--num-heads', type=int, help='of a ViT, where no config tells it'
+    )
+    cli.add_debug(result)
+    return result
+
+
+def export_backbone(
+    checkpoint: str,
+    out: str,
+    target: str,
+    encoder: str = 'query',
+    config: str | None = None,
+    num_heads: int | None = None,
+) -> Exported:
+    """Write the backbone of one of our checkpoints for another library.
+
+    Args:
+        checkpoint: File of a pre-training run, or an imported one.
+        out: Name of the new file, to which a hash is added, or a folder.
+        target: A key of ``TARGETS``.
+        encoder: ``'query'`` or ``'key'``.
+        config: Config of the run, if the checkpoint does not hold it.
+        num_heads: Of a ViT without a config.
+
+    Raises:
+        FileNotFoundError: If checkpoint or config do not exist.
+        CheckpointError: If the checkpoint cannot be read, or is incomplete.
+        ValueError: If the library has no such backbone.
+    """
+    # What costs nothing is checked first.
+    stem = _stem(out, checkpoint, target)
+    source = read_source(checkpoint, encoder, config, num_heads)
+    check_complete(
+        source.backbone, source.config, source.scope, source=checkpoint
+    )
+    weights = rename_backbone(source.backbone, target)
+    suffix = TARGETS[target].suffix
+    content = encode(weights, {**source.meta, 'target': target}, suffix)
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    path = stem.with_name(f'{stem.name}-{digest}{suffix}')
+    checkpoint_io.write_bytes(path, content)
+    return Exported(path, len(weights), _loading(path, target, source))
+
+
+def read_source(
+    checkpoint: str,
+    encoder: str = 'query',
+    config: str | None = None,
+    num_heads: int | None = None,
+) -> Source:
+    """Read the backbone of one encoder, with what is known about it.
+
+    Args:
+        checkpoint: File of a pre-training run.
+        encoder: ``'query'`` or ``'key'``.
+        config: Config of the run, if the checkpoint does not hold it.
+        num_heads: Of a ViT without a config.
+
+    Raises:
+        FileNotFoundError: If checkpoint or config do not exist.
+        CheckpointError: If it cannot be read, or holds no such encoder.
+    """
+    cfg = load_config(config) if config else None
+    content = checkpoint_io.read(checkpoint)
+    weights = checkpoint_io.state_dict_of(content)
+    prefix = 'backbone.' if encoder == 'query' else 'key_encoder.backbone.'
+    backbone = below(weights, prefix)
+    if not backbone:
+        tops = sorted({name.split('.')[0] for name in weights})
+        mend = (
+            'Export the query encoder.'
+            if encoder == 'key' and 'backbone' in tops
+            else 'If it comes from another library, use '
+            'tools/import_checkpoint.py first.'
+        )
+        raise checkpoint_io.CheckpointError(
+            f'{checkpoint} holds no {prefix}*, only {", ".join(tops[:10])}. '
+            f'{mend}'
+        )
+    meta = content.get('meta') or {}
+    scope = 'mmmoco'
+    if cfg is not None:
+        described = cfg.model.backbone.to_dict()
+        scope = cfg.get('default_scope', scope)
+    else:
+        cfg = _config_of(meta)
+        described = cfg.model.backbone.to_dict() if cfg else {}
+        if not described or not _is_buildable(described):
+            described = describe_backbone(backbone, num_heads)
+    told = {
+        'method': (cfg and cfg.model.get('type')) or method_of(content),
+        'epochs': meta.get('epoch'),
+        'iterations': meta.get('iter'),
+        'config_hash': config_hash(cfg) if cfg else None,
+        'source': Path(checkpoint).name,
+        'encoder': encoder,
+        'input_range': cfg.get('input_range') if cfg else None,
+        'backbone': described,
+        'mmmoco_version': mmmoco.__version__,
+    }
+    known = {k: v for k, v in told.items() if v is not None}
+    return Source(backbone, described, scope, known, _normalisation(cfg))
+
+
+def _normalisation(cfg: Config | None) -> dict[str, tuple[float, ...]] | None:
+    given: Any = cfg and (
+        cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    )
+    try:
+        return {
+            name: tuple(map(float, given[name])) for name in ('mean', 'std')
+        }
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def method_of(content: Mapping[str, Any]) -> str | None:
+    """Return the method that made a checkpoint, such as ``'MoCoV2'``.
+
+    Args:
+        content: A training checkpoint, or an exported backbone.
+
+    Returns:
+        None if nothing in it tells.
+    """
+    meta = content.get('meta') or {}
+    cfg = _config_of(meta)
+    told = meta.get('method') or (cfg and cfg.model.get('type'))
+    return told or _method_of(checkpoint_io.state_dict_of(content))
+
+
+def _config_of(meta: Mapping[str, Any]) -> Config | None:
+    """The config stored in a checkpoint; None if there is none to read."""
+    text = meta.get('cfg')
+    if not isinstance(text, str):
+        return None
+    try:
+        cfg = Config(read_config_text(text))
+    except ValueError:
+        return None
+    return cfg if 'backbone' in cfg.get('model', {}) else None
+
+
+def _is_buildable(node: Any) -> bool:
+    """Tell whether every ``type`` below is one that may be built."""
+    if isinstance(node, Mapping):
+        kind = node.get('type', 'BN')
+        if not isinstance(kind, str):
+            return False
+        scope, _, name = kind.rpartition('.')
+        if name not in BUILDABLE or scope not in ('', 'mmpretrain', 'mmmoco'):
+            return False
+        return all(map(_is_buildable, node.values()))
+    if isinstance(node, list | tuple):
+        return all(map(_is_buildable, node))
+    return True
+
+
+def _method_of(weights: Mapping[str, Tensor]) -> str | None:
+    tops = {name.split('.')[0] for name in weights}
+    for top, method in (
+        ('heads', 'MMC'),
+        ('teacher', 'Distillation'),
+        ('predictor', 'MoCoV3'),
+    ):
+        if top in tops:
+            return method
+    if 'neck.fc.weight' in weights:
+        return 'MoCoV1'
+    return 'MoCoV2' if 'neck.mlp.0.weight' in weights else None
+
+
+def _stem(out: str, checkpoint: str, target: str) -> Path:
+    path = Path(out).expanduser()
+    if path.is_dir() or out.endswith('/'):
+        return path / f'{Path(checkpoint).stem}_{target}'
+    suffix = TARGETS[target].suffix
+    if path.suffix in ('.pth', '.pkl', '.safetensors'):
+        if path.suffix != suffix:
+            raise cli.UsageError(
+                f'{out}: --to {target} writes a file ending in {suffix}.'
+            )
+        path = path.with_suffix('')
+    return path
+
+
+def _loading(path: Path, target: str, source: Source) -> str:
+    if target == 'mmdet' or (
+        target == 'mmseg' and family_of(source.backbone) != 'vit'
+    ):
+        target = 'mmpretrain'
+    elif target == 'mmseg':
+        target = 'mmseg-vit'
+    line = LOADING[target].format(path=path)
+    arch = source.config.get('arch')
+    heads = arch.get('num_heads') if isinstance(arch, Mapping) else arch
+    if family_of(source.backbone) == 'vit' and heads:
+        line += f' (heads of the attention: {heads}; no tensor tells them)'
+    return line
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export as the command line says, and say how to load the file."""
+    exported = export_backbone(
+        args.checkpoint,
+        args.out,
+        args.target,
+        args.encoder,
+        args.config,
+        args.num_heads,
+    )
+    sys.stdout.write(
+        f'{exported.tensors} tensors of the {args.encoder} encoder written '
+        f'to {exported.path}\nLoad it: {exported.loading}\n'
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``tools/export_backbone.py``."""
+    args = parser().parse_args(argv)
+    cli.run(lambda: run(args), 'export_backbone.py', args.debug)

@@ -1,0 +1,411 @@
+"""Pre-flight check of a config: the job behind ``tools/verify_config.py``."""
+
+import argparse
+import logging
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+
+from mmmoco.apis import cli
+from mmmoco.apis.cli import UsageError
+from mmmoco.apis.config.adapt import (
+    fit_workers,
+    limit_iterations,
+    use_precision,
+)
+from mmmoco.apis.config.files import load_config
+from mmmoco.apis.model import build_without_memory
+from mmmoco.apis.training.runner import build_runner
+from mmmoco.datasets.class_folders import skip_hidden
+from mmmoco.engine.batch_checks import check_samples, check_splits
+from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
+from mmmoco.registry import bare_type
+
+from . import sample_batch
+from .memory_estimate import check_config, smallest_batch
+
+OK, WARNING, ERROR = 'ok', 'warning', 'ERROR'
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the report.
+
+    Attributes:
+        name: What was looked at.
+        value: What was found.
+        verdict: ``'ok'``, ``'warning'`` or ``'ERROR'``.
+    """
+
+    name: str
+    value: str
+    verdict: str = OK
+
+
+def verify_config(
+    cfg: Config, processes: int = 1, debug: bool = False
+) -> list[Check]:
+    """Check a pre-training config, up to one real step of a tiny batch.
+
+    Args:
+        cfg: Config of the run.
+        processes: That the run is meant for.
+        debug: Let exceptions through.
+
+    Returns:
+        What was checked; later checks are left out after one that they
+        need has failed.
+
+    Raises:
+        ValueError: If it is no config of pre-training.
+    """
+    check_config(cfg)
+    use_precision(cfg, amp=False, fast=False)
+    fit_workers(cfg)
+    checks: list[Check] = []
+    try:
+        model: Any = build_without_memory(cfg)
+        checks += _model(model)
+        samples = sample_batch.open_dataset(cfg)
+        checks.append(_data(samples))
+        checks += _batch(cfg, model, samples, processes)
+        checks += _knn(cfg)
+        checks += _step(cfg, model, samples, processes)
+    except Exception as error:
+        if debug:
+            raise
+        text = ' '.join(str(error).split()) or type(error).__name__
+        done = 'the step' if len(checks) > 1 else 'building'
+        checks.append(Check(done, text, ERROR))
+    return checks
+
+
+def _attempt(name: str, check: Callable[[], str | None]) -> list[Check]:
+    """Turn what a guard raises or returns into a row."""
+    try:
+        warning = check()
+    except ValueError as error:
+        return [Check(name, str(error), ERROR)]
+    return [Check(name, warning, WARNING)] if warning else []
+
+
+def _model(model: Any) -> Iterator[Check]:
+    count = {True: 0, False: 0}
+    for parameter in model.parameters():
+        count[parameter.requires_grad] += parameter.numel()
+    yield Check(
+        'model',
+        f'{type(model).__name__}, {count[True]:,} parameters learn, '
+        f'{count[False]:,} do not',
+        OK if count[True] else ERROR,
+    )
+    if getattr(model, 'key_encoder', None) is not None:
+        first, last = model.momentum_at(0.0), model.momentum_at(1.0)
+        yield Check('m', f'{first:g} at the start, {last:g} at the end')
+    temperature = getattr(getattr(model, 'contrast', None), 'temperature', 0)
+    if temperature:
+        yield Check('temperature', f'{temperature:g}')
+
+
+def _data(samples: sample_batch.Samples) -> Check:
+    if samples.dataset is None:
+        return Check(
+            'data set',
+            f'{samples.missing} Synthetic images stand in for it below.',
+            WARNING,
+        )
+    dataset: Any = samples.dataset
+    return Check(
+        'data set', f'{type(dataset).__name__}, {len(dataset):,} images'
+    )
+
+
+def _batch(
+    cfg: Config,
+    model: Any,
+    samples: sample_batch.Samples,
+    processes: int,
+) -> Iterator[Check]:
+    """The batch of the run itself, not of the tiny step."""
+    loader = cfg.train_dataloader
+    batch = int(loader.batch_size)
+    accumulation = int(cfg.optim_wrapper.get('accumulative_counts', 1))
+    effective = batch * processes * accumulation
+    text = (
+        f'{effective} = {batch} x {processes} processes x {accumulation} '
+        'accumulation'
+    )
+    scaling = cfg.get('auto_scale_lr') or {}
+    base, verdict = scaling.get('base_batch_size'), OK
+    lr = float(cfg.optim_wrapper.optimizer.lr)
+    if scaling.get('enable') and base:
+        text += f'; lr {lr:g} for {base} becomes {lr * effective / base:g}'
+    elif base and base != effective:
+        text += f'; but lr {lr:g} is meant for {base} (--gpus, batch_size)'
+        verdict = WARNING
+    else:
+        text += f'; lr {lr:g}'
+    yield Check('effective batch', text, verdict)
+    yield from _attempt('SplitBN', lambda: check_splits(model, batch))
+    length = len(samples.dataset) if samples.dataset is not None else 0  # type: ignore[arg-type]
+    if length:
+        drop_last = bool(loader.get('drop_last', False))
+        yield from _attempt(
+            'data set and batch',
+            lambda: check_samples(
+                length, batch, processes, accumulation, drop_last
+            ),
+        )
+    dictionary = getattr(model, 'dictionary', None)
+    if dictionary is None:
+        return
+    keys = effective * model.keys_per_image
+    found = list(
+        _attempt('dictionary', lambda: dictionary.check(keys, length))
+    )
+    text = f'{type(dictionary).__name__}, {keys} keys a step'
+    if hasattr(dictionary, 'size'):
+        text += f', {dictionary.size} entries'
+    yield from found or [Check('dictionary', text)]
+
+
+def _knn(cfg: Config) -> Iterator[Check]:
+    """Whether the k-NN evaluation has its data, and labels that fit."""
+    if not cfg.get('knn'):
+        return
+    skip_hidden()
+    try:
+        with DefaultScope.overwrite_default_scope(
+            cfg.get('default_scope', 'mmmoco')
+        ):
+            protocol = KNNProtocol.build(cfg.knn, seed=0)
+    except FileNotFoundError as error:
+        yield Check('k-NN', str(error), WARNING)
+        return
+    except ValueError as error:
+        yield Check('k-NN', str(error), ERROR)
+        return
+    found = protocol.describe(max(protocol.ks))
+    yield Check(
+        'k-NN',
+        f'k={found["k"]}, {found["bank"]:,} images in the bank, '
+        f'{found["queries"]:,} queries',
+    )
+    matching = protocol.matching
+    yield Check(
+        'k-NN labels', matching.text, WARNING if matching.differ else OK
+    )
+
+
+def _step(
+    cfg: Config,
+    model: Any,
+    samples: sample_batch.Samples,
+    processes: int,
+) -> Iterator[Check]:
+    """Run one iteration in the real runner, with all hooks but k-NN."""
+    batch = max(4, smallest_batch(model))
+    probe = StepWatchHook()
+    with tempfile.TemporaryDirectory() as folder:
+        tiny = _cut(cfg, samples, batch, Path(folder))
+        runner = build_runner(tiny)
+        runner.register_hook(probe, priority='HIGHEST')
+        with _collected(runner.logger) as warnings:
+            start = time.perf_counter()
+            runner.train()
+            seconds = time.perf_counter() - start
+        loader = runner.train_dataloader
+        dtype = tiny.optim_wrapper.get('dtype', 'float32')
+    needs = ', '.join(sorted(model.needs)) or 'none'
+    yield Check('hooks', f'needed: {needs}; all there')
+    yield Check(
+        'one step',
+        f'batch {batch}, {dtype}, loss {probe.loss:.4f}, {seconds:.1f} s',
+        OK if math.isfinite(probe.loss) and probe.stepped else ERROR,
+    )
+    yield _gradients(probe, bool(cfg.get('find_unused_parameters')))
+    yield from _moves(model, probe, batch)
+    dictionary = getattr(model, 'dictionary', None)
+    known = None
+    if dictionary is not None:
+        keys = batch * model.keys_per_image
+        known = dictionary.check(keys, len(loader.dataset))
+    for text in dict.fromkeys(warnings):
+        # What is wrong on one process only is no matter on several.
+        alone = processes > 1 and 'On one process' in text
+        if text != known and not alone:
+            yield Check('logged', text, WARNING)
+
+
+def _gradients(probe: StepWatchHook, unused_allowed: bool) -> Check:
+    missing = probe.without_gradient
+    if not missing:
+        return Check('gradients', f'reach all {len(probe.trained)} tensors')
+    shown = ', '.join(missing[:5]) + (', …' if len(missing) > 5 else '')
+    return Check(
+        'gradients',
+        f'{len(missing)} of {len(probe.trained)} trainable tensors get none: '
+        f'{shown}. Several processes need find_unused_parameters=True, or '
+        'these frozen.',
+        WARNING if unused_allowed else ERROR,
+    )
+
+
+def _moves(model: Any, probe: StepWatchHook, batch: int) -> Iterator[Check]:
+    """Who moved when: phase two belongs to the hooks."""
+    for name in probe.early:
+        yield Check(name, 'changed during the step, not in its hook', ERROR)
+    if getattr(model, 'key_encoder', None) is not None:
+        text = f'updated {probe.updates} time(s), by its hook'
+        if not probe.key_moved:
+            text += '; the first step is too small to be seen in it'
+        yield Check('key encoder', text, OK if probe.updates == 1 else ERROR)
+    teacher = getattr(model, 'teacher', None)
+    if teacher is not None and teacher is not getattr(
+        model, 'key_encoder', None
+    ):
+        text = 'moved' if probe.teacher_moved else 'frozen, did not move'
+        yield Check('teacher', text, ERROR if probe.teacher_moved else OK)
+    dictionary = getattr(model, 'dictionary', None)
+    if dictionary is not None and dictionary.has_state:
+        yield Check(
+            'dictionary after it',
+            f'{probe.entries} entries written by {batch} images',
+            OK if 0 < probe.entries <= batch * model.keys_per_image else ERROR,
+        )
+
+
+def _cut(
+    cfg: Config, samples: sample_batch.Samples, batch: int, folder: Path
+) -> Config:
+    """Return the config of one iteration, writing to ``folder`` only."""
+    tiny = Config(cfg._cfg_dict.to_dict())
+    limit_iterations(tiny, 1)
+    loader = tiny.train_dataloader
+    loader.batch_size = batch
+    loader.num_workers = 0
+    for name in ('persistent_workers', 'prefetch_factor', 'pin_memory'):
+        loader.pop(name, None)
+    if samples.dataset is None:
+        images = folder / 'images'
+        loader.dataset = ConfigDict(
+            sample_batch.synthetic_dataset(cfg, batch, images)
+        )
+    tiny.optim_wrapper.pop('accumulative_counts', None)
+    if 'dtype' in tiny.optim_wrapper and not torch.cuda.is_available():
+        # Many CPUs only emulate bfloat16, and take minutes for it.
+        tiny.optim_wrapper.dtype = 'float32'
+    tiny.work_dir = str(folder / 'run')
+    tiny.experiment_name = f'verify_{time.time_ns()}'
+    tiny.log_level = 'ERROR'
+    tiny.launcher = 'none'
+    tiny.load_from, tiny.resume = None, False
+    tiny.auto_scale_lr = None
+    # Judged above with the real batch, or of no use in one iteration.
+    tiny.default_hooks.pop('guard', None)
+    tiny.default_hooks.checkpoint = None
+    tiny.custom_hooks = [
+        hook
+        for hook in tiny.get('custom_hooks') or []
+        if bare_type(hook) != 'KNNHook'
+    ]
+    return tiny
+
+
+@contextmanager
+def _collected(logger: logging.Logger) -> Iterator[list[str]]:
+    """Collect the warnings that are logged inside."""
+    found: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(' '.join(record.getMessage().split()))
+
+    handler = Collector(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+
+
+# ------------------------------------------------------------ command line
+
+
+def table(checks: Sequence[Check], width: int = 100) -> str:
+    """Return the rows, aligned; long values go on in the next line."""
+    column = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        words, rows = check.value.split(), ['']
+        for word in words:
+            if len(rows[-1]) + len(word) + 1 > width - column - 12:
+                rows.append('')
+            rows[-1] = f'{rows[-1]} {word}'.strip()
+        for i, row in enumerate(rows):
+            verdict, name = (check.verdict, check.name) if not i else ('', '')
+            lines.append(f'{verdict:7}  {name:{column}}  {row}'.rstrip())
+    return '\n'.join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of ``tools/verify_config.py``."""
+    result = argparse.ArgumentParser(
+        prog='verify_config.py',
+        description='Check a pre-training config before GPU-days go into it: '
+        'builds everything, runs one tiny step, and tells what it saw. Exit '
+        'code 2 if something is wrong.',
+        epilog='Example: python tools/verify_config.py mocov2_r50_8xb32 '
+        '--gpus 8 --cfg-options '
+        'train_dataloader.dataset.data_root=/data/imagenet',
+    )
+    result.add_argument('config', help='path, name, or package::path')
+    result.add_argument(
+        '--gpus',
+        type=int,
+        default=1,
+        metavar='N',
+        help='processes that the run is meant for (1)',
+    )
+    cli.add_cfg_options(result)
+    cli.add_debug(result)
+    return result
+
+
+def report(args: argparse.Namespace) -> None:
+    """Check, print the table, and fail if a check failed.
+
+    Raises:
+        UsageError: If one did.
+    """
+    if args.gpus < 1:
+        raise UsageError(f'--gpus {args.gpus}: must be at least 1.')
+    MMLogger.get_instance('verify_config', log_level='ERROR')
+    cfg = load_config(args.config, args.cfg_options)
+    checks = verify_config(cfg, args.gpus, args.debug)
+    sys.stdout.write(f'{args.config}\n\n{table(checks)}\n')
+    sys.stdout.flush()
+    failed = [check.name for check in checks if check.verdict == ERROR]
+    if failed:
+        raise UsageError(
+            f'{len(failed)} of {len(checks)} checks failed: '
+            f'{", ".join(failed)}.'
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``tools/verify_config.py``."""
+    args = parser().parse_args(argv)
+    cli.run(lambda: report(args), 'verify_config.py', args.debug)
