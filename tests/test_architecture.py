@@ -1,57 +1,22 @@
 """Who may import whom; read from the source, nothing is imported."""
 
-import ast
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / 'mmmoco'
-
-#: Folder (longest prefix wins) -> what of mmmoco it may import.
-BASE = {
-    f'mmmoco.{name}'
-    for name in ('version', 'registry', 'plain_pickle', 'messages')
-}
-FUNCTIONAL = BASE | {'mmmoco.functional'}
-PARTS = (
-    'backbones',
-    'necks',
-    'heads',
-    'losses',
-    'norms',
-    'dictionaries',
-    'encoders',
-    'preprocessors',
+from tests.import_graph import (
+    KNOWN,
+    LAYERS,
+    ROOT,
+    allowed_rooms,
+    arrows,
+    cycle,
+    imports_of,
+    module_of,
+    room_of,
+    sources,
+    within,
 )
-LAYERS = {
-    'mmmoco.version': set(),
-    'mmmoco.registry': set(),
-    'mmmoco.plain_pickle': set(),
-    'mmmoco.messages': set(),
-    'mmmoco.functional': FUNCTIONAL,
-    **{
-        f'mmmoco.models.{part}': FUNCTIONAL | {f'mmmoco.models.{part}'}
-        for part in PARTS
-    },
-    'mmmoco.datasets': FUNCTIONAL | {'mmmoco.datasets'},
-    'mmmoco.models.algorithms': FUNCTIONAL
-    | {'mmmoco.models.algorithms', 'mmmoco.models.encoders'},
-    'mmmoco.evaluation': FUNCTIONAL | {'mmmoco.evaluation'},
-    'mmmoco.visualization': FUNCTIONAL | {'mmmoco.visualization'},
-    'mmmoco.convert': FUNCTIONAL | {'mmmoco.convert'},
-    'mmmoco.engine': FUNCTIONAL
-    | {
-        'mmmoco.engine',
-        'mmmoco.evaluation',
-        'mmmoco.visualization',
-        'mmmoco.convert',
-    },
-    'mmmoco.apis': {'mmmoco'},
-    # The package file only forwards to the API, when asked.
-    'mmmoco.models': {'mmmoco.models'},
-    'mmmoco': {'mmmoco.version', 'mmmoco.apis'},
-}
+
+PACKAGE = ROOT / 'mmmoco'
 OPTIONAL = (
     'mmdet',
     'mmseg',
@@ -66,82 +31,73 @@ OPTIONAL = (
 BANNED = {'utils', 'misc', 'helpers', 'common'}
 
 
-def sources(folder):
-    return sorted(p for p in folder.rglob('*.py') if '.mim' not in p.parts)
+@pytest.fixture(scope='module')
+def pairs():
+    return arrows()
 
 
-def module_of(path):
-    parts = path.relative_to(ROOT).with_suffix('').parts
-    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+def test_every_module_stands_in_a_room():
+    homeless = {m for p in sources(PACKAGE) if not room_of(m := module_of(p))}
+    assert not homeless, 'name their room in tests/import_graph.py'
 
 
-def imports_of(path):
-    """Yield (full module name, whether at the top of the file)."""
-    tree = ast.parse(path.read_text(encoding='utf-8'))
-    package = module_of(path).split('.')
-    if path.name != '__init__.py':
-        package = package[:-1]
-    top = set(map(id, tree.body))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                yield name.name, id(node) in top
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1]
-            prefix = base if node.level else []
-            module = '.'.join([*prefix, *filter(None, [node.module])])
-            for name in node.names:
-                full = f'{module}.{name.name}'
-                yield (full if is_module(full) else module), id(node) in top
+def test_imports_follow_the_layers(pairs):
+    """An arrow that holds now leaves ``KNOWN``."""
+    assert {pair for pair, holds in pairs.items() if not holds} == KNOWN
 
 
-def is_module(name):
-    path = ROOT.joinpath(*name.split('.'))
-    return path.is_dir() or path.with_suffix('.py').is_file()
+def test_no_modules_import_each_other_in_a_ring(pairs):
+    assert not cycle(pairs)
+    back = next((b, a) for a, b in pairs if b.startswith('mmmoco.functional.'))
+    assert len(cycle({**pairs, back: True})) > 2
 
 
-def within(module, names):
-    return any(module == n or module.startswith(f'{n}.') for n in names)
+def test_a_layer_imports_lower_ones_only():
+    seen = set()
+    for _, rooms, _ in LAYERS:
+        for room in rooms:
+            assert allowed_rooms(room) <= seen | {room}
+        seen.update(rooms)
 
 
-def layer_of(module):
-    return max((k for k in LAYERS if within(module, [k])), key=len)
+@pytest.fixture(scope='module')
+def imports():
+    """(module, what it imports, whether at the top) of all of mmmoco."""
+    return [
+        (module_of(path), *found)
+        for path in sources(PACKAGE)
+        for found in imports_of(path)
+    ]
 
 
-@pytest.mark.parametrize('path', sources(PACKAGE), ids=module_of)
-def test_imports_follow_the_layers(path):
-    module = module_of(path)
-    allowed = LAYERS[layer_of(module)]
-    if module == 'mmmoco':
-        allowed = {'mmmoco.version', 'mmmoco.apis'}
-    for imported, _ in imports_of(path):
-        if not within(imported, ['mmmoco']) or imported == 'mmmoco':
-            # `import mmmoco` by itself brings the version only.
-            continue
-        assert within(imported, allowed), (
-            f'{module} must not import {imported}'
-        )
+def test_optional_libraries_are_imported_where_they_are_used(imports):
+    assert len(imports) > 1000
+    found = [(m, i) for m, i, top in imports if top and within(i, OPTIONAL)]
+    assert not found
 
 
-@pytest.mark.parametrize('path', sources(PACKAGE), ids=module_of)
-def test_optional_libraries_are_imported_where_they_are_used(path):
-    for imported, at_top in imports_of(path):
-        assert not (at_top and within(imported, OPTIONAL)), imported
-
-
-@pytest.mark.parametrize('path', sources(PACKAGE), ids=module_of)
-def test_nothing_imports_tools_or_tests(path):
+def test_nothing_imports_tools_or_tests(imports):
     outside = ('tools', 'demo', 'benchmarks', 'tests', 'configs')
-    for imported, _ in imports_of(path):
-        assert not within(imported, outside), imported
+    assert not [(m, i) for m, i, _ in imports if within(i, outside)]
 
 
 def test_the_rules_catch_an_upward_import(tmp_path):
     """The checker itself must be able to fail."""
-    assert not within('mmmoco.apis', LAYERS['mmmoco.functional'])
-    assert layer_of('mmmoco.models.losses.info_nce') == 'mmmoco.models.losses'
-    found = dict(imports_of(PACKAGE / 'models' / 'dictionaries' / 'queue.py'))
-    assert 'mmmoco.models.dictionaries.base' in found
+    package = tmp_path / 'mmmoco'
+    for name in ('functional', 'datasets', 'apis/config', 'apis/data'):
+        (package / name).mkdir(parents=True)
+        (package / name / '__init__.py').touch()
+    for name in ('', 'apis/'):
+        (package / f'{name}__init__.py').touch()
+    (package / 'apis' / 'config' / 'files.py').write_text(
+        'from ...datasets import x\n'
+        'def f():\n    from ..data import y\n    from mmmoco import z\n'
+    )
+    assert arrows(tmp_path) == {
+        ('mmmoco.apis.config.files', 'mmmoco.datasets'): True,
+        ('mmmoco.apis.config.files', 'mmmoco.apis.data'): False,
+        ('mmmoco.apis.config.files', 'mmmoco'): False,
+    }
 
 
 def test_no_folder_for_everything():
