@@ -15,14 +15,6 @@ model = dict(
     )
 )
 # Entries answer, not a second view.
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type='LoadRGB'),
-            dict(
-                type='Views',
-                views=dict(view_q=[_base_.crop, *_base_.view_q]),
-            ),
-        ]
-    )
-)
+views = dict(view_q=_base_.views.view_q)
+pipeline = [dict(type='LoadRGB'), dict(type='Views', views=views)]
+train_dataloader = dict(dataset=dict(pipeline=pipeline))

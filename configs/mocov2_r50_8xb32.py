@@ -10,18 +10,5 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.2, 1.0))
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(type='LoadRGB'),
-            dict(
-                type='Views',
-                views=dict(
-                    view_q=[crop, *_base_.view_q],
-                    view_k=[crop, *_base_.view_k],
-                ),
-            ),
-        ]
-    )
-)
+pipeline = [dict(type='LoadRGB'), dict(type='Views', views=_base_.views)]
+train_dataloader = dict(dataset=dict(pipeline=pipeline))

@@ -10,19 +10,7 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.2, 1.0))
+pipeline = [dict(type='LoadRGB'), dict(type='Views', views=_base_.views)]
 train_dataloader = dict(
-    dataset=dict(
-        data_root='data/satellite',
-        pipeline=[
-            dict(type='LoadRGB'),
-            dict(
-                type='Views',
-                views=dict(
-                    view_q=[crop, *_base_.view_q],
-                    view_k=[crop, *_base_.view_k],
-                ),
-            ),
-        ],
-    )
+    dataset=dict(data_root='data/satellite', pipeline=pipeline)
 )

@@ -8,13 +8,6 @@ model = dict(m=0.996)
 optim_wrapper = dict(optimizer=dict(lr=0.3, weight_decay=1.5e-6))
 param_scheduler = [
     _base_.warmup,
-    dict(
-        type='CosineAnnealingLR',
-        T_max=990,
-        begin=10,
-        end=1000,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+    dict(_base_.cosine, T_max=990, end=1000),
 ]
 train_cfg = dict(max_epochs=1000)

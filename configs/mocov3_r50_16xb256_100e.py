@@ -10,19 +10,5 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.2, 1.0))
-train_dataloader = dict(
-    batch_size=256,
-    dataset=dict(
-        pipeline=[
-            dict(type='LoadRGB'),
-            dict(
-                type='Views',
-                views=dict(
-                    view_1=[crop, *_base_.view_1],
-                    view_2=[crop, *_base_.view_2],
-                ),
-            ),
-        ]
-    ),
-)
+pipeline = [dict(type='LoadRGB'), dict(type='Views', views=_base_.views)]
+train_dataloader = dict(batch_size=256, dataset=dict(pipeline=pipeline))

@@ -7,13 +7,6 @@ _base_ = 'mocov3_r50_16xb256_100e.py'
 optim_wrapper = dict(optimizer=dict(lr=0.3))
 param_scheduler = [
     _base_.warmup,
-    dict(
-        type='CosineAnnealingLR',
-        T_max=290,
-        begin=10,
-        end=300,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
+    dict(_base_.cosine, T_max=290, end=300),
 ]
 train_cfg = dict(max_epochs=300)

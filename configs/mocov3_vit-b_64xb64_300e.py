@@ -10,23 +10,7 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-crop = dict(
-    type='FastRandomResizedCrop',
-    size=224,
-    scale=(0.08, 1.0),
-)
-train_dataloader = dict(
-    batch_size=64,
-    dataset=dict(
-        pipeline=[
-            dict(type='LoadRGB'),
-            dict(
-                type='Views',
-                views=dict(
-                    view_1=[crop, *_base_.view_1],
-                    view_2=[crop, *_base_.view_2],
-                ),
-            ),
-        ]
-    ),
-)
+crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.08, 1.0))
+views = dict(view_1=[crop, *_base_.view_1], view_2=[crop, *_base_.view_2])
+pipeline = [dict(type='LoadRGB'), dict(type='Views', views=views)]
+train_dataloader = dict(batch_size=64, dataset=dict(pipeline=pipeline))

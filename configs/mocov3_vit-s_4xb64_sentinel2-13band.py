@@ -16,19 +16,12 @@ model = dict(
     data_preprocessor=dict(mean=_base_.byte_mean, std=_base_.byte_std),
 )
 crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.08, 1.0))
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            dict(
-                type='SeasonalViews',
-                load=_base_.load,
-                views=dict(
-                    view_1=[crop, *_base_.view_1],
-                    view_2=[crop, *_base_.view_2],
-                ),
-                distinct=False,  # drawn with repetition, as published
-            )
-        ]
-    )
+views = dict(view_1=[crop, *_base_.view_1], view_2=[crop, *_base_.view_2])
+seasons = dict(
+    type='SeasonalViews',
+    load=_base_.load,
+    views=views,
+    distinct=False,  # drawn with repetition, as published
 )
+train_dataloader = dict(dataset=dict(pipeline=[seasons]))
 optim_wrapper = dict(optimizer=dict(lr=1.5e-4, weight_decay=0.1))

@@ -15,22 +15,16 @@ train_dataloader = dict(
     sampler=dict(type='AddressedSampler', shuffle=True),
     dataset=dict(split='train', **scenes),
 )
+loader = dict(
+    batch_size=512,
+    num_workers=0,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='AddressedSampler', shuffle=False),
+)
 knn = dict(
     k=20,
     temperature=0.07,
     features='backbone',
-    bank=dict(
-        batch_size=512,
-        num_workers=0,
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='AddressedSampler', shuffle=False),
-        dataset=dict(split='train', **scenes),
-    ),
-    query=dict(
-        batch_size=512,
-        num_workers=0,
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='AddressedSampler', shuffle=False),
-        dataset=dict(split='val', **scenes),
-    ),
+    bank=dict(dataset=dict(split='train', **scenes), **loader),
+    query=dict(dataset=dict(split='val', **scenes), **loader),
 )

@@ -1,19 +1,10 @@
 # Any folder of images: data_root/train if there is one (ImageNet), else
 # data_root itself, at any depth. A leaf config adds the views.
+_base_ = 'loaders.py'
+images = dict(type='ImageFolderDataset', data_root='data/imagenet')
 train_dataloader = dict(
     batch_size=32,
-    num_workers='auto',  # the cores of the process
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='AddressedSampler', shuffle=True),
-    dataset=dict(
-        type='ImageFolderDataset',
-        data_root='data/imagenet',
-        data_prefix='train',
-        prefix_optional=True,
-    ),
+    dataset=dict(data_prefix='train', prefix_optional=True, **images),
 )
 
 # Evaluation: ImageNet's layout, resize 256, centre crop 224.
@@ -24,34 +15,12 @@ eval_pipeline = [
     dict(type='mmpretrain.torchvision/CenterCrop', size=224),
     dict(type='PackImage'),
 ]
+loader = dict(batch_size=64, **_base_.loader)
+labelled = dict(with_labels=True, pipeline=eval_pipeline, **images)
 knn = dict(
     k=20,
     temperature=0.07,
     features='backbone',
-    bank=dict(
-        batch_size=64,
-        num_workers='auto',
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='AddressedSampler', shuffle=False),
-        dataset=dict(
-            type='ImageFolderDataset',
-            data_root='data/imagenet',
-            data_prefix='train',
-            with_labels=True,
-            pipeline=eval_pipeline,
-        ),
-    ),
-    query=dict(
-        batch_size=64,
-        num_workers='auto',
-        collate_fn=dict(type='default_collate'),
-        sampler=dict(type='AddressedSampler', shuffle=False),
-        dataset=dict(
-            type='ImageFolderDataset',
-            data_root='data/imagenet',
-            data_prefix='val',
-            with_labels=True,
-            pipeline=eval_pipeline,
-        ),
-    ),
+    bank=dict(dataset=dict(data_prefix='train', **labelled), **loader),
+    query=dict(dataset=dict(data_prefix='val', **labelled), **loader),
 )

@@ -1,6 +1,7 @@
 # SSL4EO-S12, Sentinel-2 L1C: data/ssl4eo-s12/s2c/<place>/<date>/<band>.tif.
 # Raw values become bytes by mean ± 2 standard deviations, as published. A leaf
 # config adds the views, and the number of bands to the model.
+_base_ = 'loaders.py'
 bands = (
     'B1', 'B2', 'B3', 'B4', 'B5', 'B6', 'B7', 'B8', 'B8A', 'B9', 'B10',
     'B11', 'B12',
@@ -25,12 +26,6 @@ load = [
 byte_mean, byte_std = [127.5] * len(bands), [63.75] * len(bands)
 train_dataloader = dict(
     batch_size=64,
-    num_workers='auto',  # the cores of the process
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='AddressedSampler', shuffle=True),
     dataset=dict(
         type='SeasonalPlaces',
         data_root='data/ssl4eo-s12',

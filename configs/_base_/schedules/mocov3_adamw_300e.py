@@ -8,21 +8,11 @@ optim_wrapper = dict(
         type='AdamW', lr=1.5e-4, betas=(0.9, 0.999), weight_decay=0.1
     ),
 )
+per_iteration = dict(by_epoch=True, convert_to_iter_based=True)
 param_scheduler = [
+    dict(type='WarmupLR', begin=0, end=40, **per_iteration),
     dict(
-        type='WarmupLR',
-        begin=0,
-        end=40,
-        by_epoch=True,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        T_max=260,
-        begin=40,
-        end=300,
-        by_epoch=True,
-        convert_to_iter_based=True,
+        type='CosineAnnealingLR', T_max=260, begin=40, end=300, **per_iteration
     ),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300)

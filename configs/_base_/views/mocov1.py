@@ -1,5 +1,6 @@
 # The views of MoCo v1: after the crop, the same for both views. The colours
 # are always jittered, after the greyscale, and hue is as strong as the rest.
+crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.2, 1.0))
 view_q = [
     dict(type='FastGrayscale', prob=0.2),
     dict(
@@ -12,3 +13,4 @@ view_q = [
     dict(type='FastFlip', horizontal=0.5),
 ]
 view_k = view_q
+views = dict(view_q=[crop, *view_q], view_k=[crop, *view_k])

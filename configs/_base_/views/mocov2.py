@@ -1,4 +1,5 @@
 # The views of MoCo v2 ("aug+"): after the crop, the same for both views.
+crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.2, 1.0))
 view_q = [
     dict(
         type='FastColorJitter',
@@ -13,3 +14,4 @@ view_q = [
     dict(type='FastFlip', horizontal=0.5),
 ]
 view_k = view_q
+views = dict(view_q=[crop, *view_q], view_k=[crop, *view_k])

@@ -1,5 +1,6 @@
 # The views of MoCo v3, after the crop: the first is always blurred, the
 # second rarely, and sometimes solarised.
+crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.2, 1.0))
 colours = [
     dict(
         type='FastColorJitter',
@@ -23,3 +24,4 @@ view_2 = [
     dict(type='FastSolarize', threshold=128, prob=0.2),
     flip,
 ]
+views = dict(view_1=[crop, *view_1], view_2=[crop, *view_2])

@@ -1,5 +1,6 @@
 # The views of MoCo v2 for images from above, after the crop: no direction is
 # up, and the sensor adds its noise last.
+crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.2, 1.0))
 view_q = [
     dict(type='DiscreteRotation'),
     dict(type='FastFlip', horizontal=0.5, vertical=0.5),
@@ -16,3 +17,4 @@ view_q = [
     dict(type='GaussianNoise', std=5.0, prob=0.5),
 ]
 view_k = view_q
+views = dict(view_q=[crop, *view_q], view_k=[crop, *view_k])
