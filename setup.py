@@ -20,6 +20,7 @@ OPENMMLAB = [
     'onedl-mmpretrain>=1.3.6',
 ]
 REQUIRES = [
+    'jinja2',
     'matplotlib',
     'numpy>=2',
     'packaging',
@@ -171,7 +172,9 @@ setup(
     ],
     keywords='self-supervised learning, contrastive learning, MoCo, OpenMMLab',
     packages=find_packages(include=['mmmoco', 'mmmoco.*']),
-    package_data={'mmmoco': ['py.typed']},
+    package_data={
+        'mmmoco': ['py.typed', 'visualization/*.html', 'visualization/*.css']
+    },
     python_requires='>=3.11',
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -156,12 +156,14 @@ def test_a_wheel_carries_the_package_with_configs_and_tools(tmp_path):
         if Path(name).name not in CHECKOUT_ONLY
     }
     assert mim == expected | {'model-index.yml'}
-    modules = {name for name in names if name.endswith('.py')}
+    kinds = ('.py', '.html', '.css')  # Pages are made from templates.
     assert {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / 'mmmoco').rglob('*.py')
-        if '.mim' not in path.parts
-    } == {name for name in modules if '/.mim/' not in name}
+        for path in (ROOT / 'mmmoco').rglob('*')
+        if '.mim' not in path.parts and path.suffix in kinds
+    } == {
+        name for name in names if name.endswith(kinds) and '/.mim/' not in name
+    }
     assert any(name.endswith('licenses/LICENSE') for name in names)
 
 
