@@ -4,13 +4,17 @@ from typing import Any
 
 from .version import __version__
 
-__all__ = ['__version__', 'get_model', 'list_configs']
+__all__ = ['__version__', 'get_model', 'list_configs', 'load_config']
 
 
 def __getattr__(name: str) -> Any:
-    # The API pulls in mmpretrain (seconds); the registries need not.
-    if name in ('get_model', 'list_configs'):
+    # What takes seconds to import: mmengine, mmpretrain and torch.
+    if name in __all__:
         from . import apis
 
         return getattr(apis, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,12 +1,23 @@
-"""What the tools call and users import."""
+"""What the tools call and users import.
 
-import os
+A room for each kind of work. Its ``jobs.py`` holds the functions behind the
+tools; they import what they need when they are called.
+"""
 
-# OpenCV reads it when it is imported: foreign pipelines that decode with it
-# then refuse image bombs, as LoadRGB does.
-os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(100_000_000))
+from importlib import import_module
+from typing import Any
 
-from .config.files import list_configs, load_config, package_bases
-from .model import get_model
+_ROOMS = {
+    'get_model': 'model',
+    'list_configs': 'config.files',
+    'load_config': 'config.files',
+    'package_bases': 'config.files',
+}
+__all__ = list(_ROOMS)
 
-__all__ = ['get_model', 'list_configs', 'load_config', 'package_bases']
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        module = import_module(f'{__name__}.{_ROOMS[name]}')
+        return getattr(module, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

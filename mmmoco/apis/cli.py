@@ -1,65 +1,265 @@
-"""What command-line tools share: options, checks, and how they fail."""
+"""The command line of a job, made of the job's signature and docstring.
 
+A *job* is a function with plain arguments. Those before the ``*`` are the
+positionals of its tool, the others its options; their help stands in the
+docstring. Nothing heavy is imported here, so that ``--help`` comes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
 import errno
+import inspect
 import logging
 import os
+import re
 import shutil
 import sys
 import time
 import traceback
-from argparse import ArgumentError, ArgumentParser
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
-
-import torch
-from mmengine.config import DictAction
-from mmengine.logging import print_log
-from torch.distributed.elastic.multiprocessing.errors import record
-
-from mmmoco.datasets.bad_files import UnreadableDataError
-from mmmoco.engine.checkpoint_io import CheckpointError
-from mmmoco.engine.endings import (
-    ExpectedEnd,
-    accepted_arguments,
-    is_foreign,
-    was_training,
-    where_building,
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NoReturn,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
 )
+
+#: Settings of a config by dotted key, as from ``--cfg-options``.
+Settings = Mapping[str, Any]
+
+#: How the processes of a distributed run are started.
+Launcher = Literal['none', 'pytorch', 'slurm', 'mpi']
+
 
 #: What bad input raises while a tool prepares its work (files that are
 #: missing, unreadable or damaged are OSErrors).
 USER_ERRORS = (OSError, KeyError, ValueError, ImportError)
 
-#: What may end any work.
-EXPECTED_ENDS = (ExpectedEnd, CheckpointError, UnreadableDataError)
+
+_SECTION = re.compile(
+    r'^(Args|Returns|Raises|Note|Examples?):\n', re.MULTILINE
+)
 
 
 class UsageError(ValueError):
     """Bad input, with a message that says how to mend it."""
 
 
-class CfgOptions(DictAction):
-    """mmengine's, which ends with a trace where a ``=`` is missing."""
+def main(
+    job: Callable[..., Any],
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
+    options_of: Callable[..., Any] | None = None,
+    usage: str | None = None,
+) -> None:
+    """Run a job as a command line says, and print its result.
+
+    A result is printed if its class says how it is written (``__str__``). One
+    with a ``problem`` ends the tool with that text and code 2.
+
+    Args:
+        job: Function to run.
+        argv: Instead of the arguments of this process.
+        prog: Name of the tool in messages; default: its file's.
+        options_of: Function whose options the job takes as ``**kwargs``.
+        usage: Instead of the line that argparse makes.
+    """
+    prog = prog or os.path.basename(sys.argv[0])
+    parser = parser_of(job, prog, options_of, usage)
+    given = vars(parser.parse_args(argv))
+    debug = given.pop('debug')
+    if 'local_rank' in given:
+        # Launchers of old say it by an option, those of today by this.
+        os.environ.setdefault('LOCAL_RANK', str(given.pop('local_rank')))
+    # OpenCV reads it when it is imported: foreign pipelines that decode with
+    # it then refuse image bombs, as LoadRGB does.
+    os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(100_000_000))
+
+    def tool() -> None:
+        positionals = [given.pop(name) for name in _positionals(job)]
+        result = job(*positionals, **given)
+        written = inspect.getattr_static(type(result), '__str__')
+        if written is not object.__str__:
+            sys.stdout.write(f'{result}\n')
+            sys.stdout.flush()
+        problem = getattr(result, 'problem', None)
+        if problem:
+            raise UsageError(problem)
+
+    run(tool, prog, debug)
+
+
+def parser_of(
+    job: Callable[..., Any],
+    prog: str,
+    options_of: Callable[..., Any] | None = None,
+    usage: str | None = None,
+) -> argparse.ArgumentParser:
+    """Return the command line that a job's signature and docstring make."""
+    summary, _, example = _docstring(job)
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        usage=usage,
+        description=summary,
+        epilog=f'Example: {example}' if example else None,
+    )
+    for function in filter(None, (job, options_of)):
+        _, helps, _ = _docstring(function)
+        annotations = {
+            name: parameter.annotation
+            for name, parameter in _parameters(function).items()
+        }
+        hints = get_type_hints(
+            types.SimpleNamespace(__annotations__=annotations),
+            getattr(function, '__globals__', {}),
+            include_extras=True,
+        )
+        named = () if function is job else _positionals(function)
+        for name, parameter in _parameters(function).items():
+            if name not in named:
+                _add(parser, parameter, hints[name], helps.get(name))
+    if 'launcher' in _parameters(options_of or job):
+        parser.add_argument(
+            '--local_rank',
+            '--local-rank',
+            type=int,
+            default=0,
+            help=argparse.SUPPRESS,
+        )
+    add_debug(parser)
+    return parser
+
+
+def _parameters(job: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(job).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+
+def _positionals(job: Callable[..., Any]) -> list[str]:
+    return [
+        name
+        for name, parameter in _parameters(job).items()
+        if parameter.kind is not parameter.KEYWORD_ONLY
+    ]
+
+
+def _add(
+    parser: argparse.ArgumentParser,
+    parameter: inspect.Parameter,
+    hint: Any,
+    text: str | None,
+) -> None:
+    """Add what a parameter is on the command line."""
+    default = parameter.default
+    needed = default is parameter.empty
+    settings = _settings_of(hint, default)
+    if text and not (needed or isinstance(default, bool | None)):
+        several = isinstance(default, list | tuple)
+        shown = ' '.join(map(str, default)) if several else str(default)
+        text = f'{text} ({shown})' if shown else text
+    settings['help'] = text and text.replace('%', '%%')
+    if not needed:
+        settings.setdefault('default', default)
+    if parameter.kind is not parameter.KEYWORD_ONLY:
+        if not needed:
+            settings.setdefault('nargs', '?')
+        parser.add_argument(parameter.name, **settings)
+        return
+    flag = parameter.name.rstrip('_').replace('_', '-')
+    if settings.get('action') == 'store_false':
+        flag = f'no-{flag}'
+    parser.add_argument(
+        f'--{flag}', dest=parameter.name, required=needed, **settings
+    )
+
+
+def _settings_of(hint: Any, default: Any) -> dict[str, Any]:
+    """Return what argparse is told about a type."""
+    if get_origin(hint) is Annotated:
+        # Says what no type does: the metavar, say.
+        plain, told = get_args(hint)
+        return _settings_of(plain, default) | told
+    kinds = [hint]
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not types.NoneType]
+    kind, arguments = kinds[0], get_args(kinds[0])
+    origin = get_origin(kind)
+    if bool in kinds:
+        if len(kinds) > 1:  # Bare, or with a value.
+            return dict(nargs='?', const=True)
+        return dict(action='store_false' if default else 'store_true')
+    if origin is Literal:
+        return dict(type=type(arguments[0]), choices=arguments)
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        one = _settings_of(arguments[0], default)
+        return one | dict(nargs=len(arguments))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return dict(nargs='+', action=CfgOptions, metavar='KEY=VALUE')
+    if isinstance(origin, type) and issubclass(origin, Collection):
+        return _settings_of(arguments[0], default) | dict(nargs='+')
+    metavars = {int: 'N', float: 'X'}
+    return dict(type=kind) | (
+        dict(metavar=metavars[kind]) if kind in metavars else {}
+    )
+
+
+def _docstring(job: Callable[..., Any]) -> tuple[str, dict[str, str], str]:
+    """Return summary, help by parameter and example of Google's style."""
+    text = (inspect.getdoc(job) or '').replace('``', '')
+    summary, *sections = re.split(_SECTION, text)
+    found = dict(zip(sections[::2], sections[1::2], strict=True))
+    entries = re.findall(
+        r'^ {4}\**(\w+): (.*\n(?: {5,}.*\n|\n(?= {5}))*)',
+        found.get('Args', '') + '\n',
+        flags=re.MULTILINE,
+    )
+    helps = {
+        name: ' '.join(said.split()).removesuffix('.')
+        for name, said in entries
+    }
+    example = found.get('Example', found.get('Examples', ''))
+    return summary.strip(), helps, ' '.join(example.split())
+
+
+class CfgOptions(argparse.Action):
+    """mmengine's ``DictAction``, imported only where it is used.
+
+    By itself that ends with a trace where a ``=`` is missing.
+    """
 
     def __call__(
-        self, parser: Any, namespace: Any, values: Any, *rest: Any
+        self, parser: Any, namespace: Any, values: Any, option: Any = None
     ) -> None:
         """Take the options, if each has its value."""
         for text in values:
             if '=' not in text:
-                raise ArgumentError(self, f'{text!r} is not KEY=VALUE')
-        super().__call__(parser, namespace, values, *rest)
+                raise argparse.ArgumentError(
+                    self, f'{text!r} is not KEY=VALUE'
+                )
+        from mmengine.config import DictAction
+
+        theirs = DictAction(self.option_strings, self.dest, nargs='+')
+        theirs(parser, namespace, values, option)
 
 
-def add_cfg_options(parser: ArgumentParser) -> None:
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE'
     )
 
 
-def add_work_dir(parser: ArgumentParser) -> None:
+def add_work_dir(parser: argparse.ArgumentParser) -> None:
     """Add the ``--work-dir`` of evaluations."""
     parser.add_argument(
         '--work-dir', help="where results.jsonl is (the checkpoint's folder)"
@@ -72,7 +272,7 @@ def require_file(checkpoint: str) -> None:
         raise FileNotFoundError(f'Checkpoint {checkpoint!r} does not exist.')
 
 
-def add_debug(parser: ArgumentParser) -> None:
+def add_debug(parser: argparse.ArgumentParser) -> None:
     """Add ``--debug``."""
     parser.add_argument(
         '--debug',
@@ -99,6 +299,8 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
         except KeyboardInterrupt:
             _end(f'{name}: interrupted\n', 130)
         except Exception as error:
+            from mmengine.logging import print_log
+
             text = None if debug else _explain(error)
             print_log(
                 traceback.format_exc(),
@@ -113,14 +315,29 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
                 2,
             )
 
-    (record(explained) if 'RANK' in os.environ else explained)()
+    if 'RANK' in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        explained = record(explained)
+    explained()
 
 
 def _explain(error: Exception) -> str | None:
     """Return what the user is told in one line; None for a fault of ours."""
+    from mmmoco.datasets.bad_files import UnreadableDataError
+    from mmmoco.engine.checkpoint_io import CheckpointError
+    from mmmoco.engine.endings import (
+        ExpectedEnd,
+        accepted_arguments,
+        is_foreign,
+        was_training,
+        where_building,
+    )
+
+    expected = (ExpectedEnd, CheckpointError, UnreadableDataError)
     text = str(error) or repr(error)
     shortage = _shortage(text, error)
-    if shortage or isinstance(error, EXPECTED_ENDS):
+    if shortage or isinstance(error, expected):
         return shortage or text
     if was_training(error):
         return None
@@ -158,6 +375,8 @@ def _shortage(text: str, error: Exception) -> str | None:
             'more room (docker run --shm-size=8g), or set '
             'train_dataloader.num_workers=0.'
         )
+    import torch
+
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or (
         "can't allocate memory" in text or os.strerror(errno.ENOMEM) in text
     ):

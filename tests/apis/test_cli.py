@@ -2,7 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Annotated, Literal
 
 import pytest
 import torch
@@ -15,6 +21,8 @@ from mmmoco.engine.collapse import CollapseError
 from mmmoco.engine.endings import note_training
 from mmmoco.engine.hooks.bad_files_hook import TooManyBadFilesError
 from mmmoco.engine.hooks.non_finite_hook import NonFiniteError
+
+ROOT = Path(__file__).parents[2]
 
 
 def end_of(error, training=False):
@@ -189,10 +197,211 @@ def test_the_value_errors_of_others_get_their_place(small_config, capsys):
 
 
 def test_an_option_without_value_is_named(capsys):
-    parser = cli.ArgumentParser()
+    parser = ArgumentParser()
     cli.add_cfg_options(parser)
     good = parser.parse_args(['--cfg-options', 'a.b=1', 'c=x=y'])
     assert good.cfg_options == {'a.b': 1, 'c': 'x=y'}
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'a=1', 'nonsense'])
     assert "'nonsense' is not KEY=VALUE" in capsys.readouterr().err
+
+
+def paint(
+    source: str,
+    out: 'str | None' = None,
+    *,
+    to: "Literal['jpg', 'png']",
+    k: 'Sequence[int]' = (20, 200),
+    bands: 'tuple[int, int, int]' = (0, 1, 2),
+    keep: 'str | bool' = False,
+    rate: 'float | None' = None,
+    shuffle: 'bool' = True,
+    wet: 'bool' = False,
+    tau: "Annotated[Sequence[float], {'nargs': '*', 'metavar': 'T'}]" = (),
+    cfg_options: 'cli.Settings | None' = None,
+    launcher: 'cli.Launcher' = 'none',
+) -> 'Unknown':  # noqa: F821
+    """Paint a picture, to 100 %.
+
+    It takes a while.
+
+    Args:
+        source: File to read. A long text goes
+            on in the next line.
+        out: File to write.
+        to: Its format.
+        k: Sizes.
+        bands: Which bands are red, green and blue.
+        keep: Keep the sketch, or ``FILE``.
+        rate: Of the strokes.
+        shuffle: Any order.
+        wet: Do not wait.
+        tau: Times.
+        cfg_options: Settings.
+        launcher: Of the painters.
+
+    Returns:
+        Nothing that matters.
+
+    Example:
+        paint.py a.png b.png --to png
+        --k 3
+    """
+    given = dict(locals())
+    return SimpleNamespace(**given, problem=None)
+
+
+def parsed(*argv):
+    return vars(cli.parser_of(paint, 'paint.py').parse_args(argv))
+
+
+def test_a_command_line_is_that_of_the_function():
+    given = parsed('a', '--to', 'png')
+    assert given == {
+        'source': 'a',
+        'out': None,
+        'to': 'png',
+        'k': (20, 200),
+        'bands': (0, 1, 2),
+        'keep': False,
+        'rate': None,
+        'shuffle': True,
+        'wet': False,
+        'tau': (),
+        'cfg_options': None,
+        'launcher': 'none',
+        'local_rank': 0,
+        'debug': False,
+    }
+    words = (
+        'a b --to jpg --k 3 4 --bands 3 2 1 --keep --rate 1.5 --no-shuffle '
+        '--wet --tau --cfg-options x.y=1 z=(1,2) --launcher slurm '
+        '--local-rank 2 --debug'
+    )
+    given = parsed(*words.split())
+    assert given['out'] == 'b' and given['k'] == [3, 4]
+    assert given['bands'] == [3, 2, 1] and given['keep'] is True
+    assert given['rate'] == 1.5 and given['tau'] == [] and given['debug']
+    assert not given['shuffle'] and given['wet']
+    assert given['cfg_options'] == {'x.y': 1, 'z': (1, 2)}
+    assert parsed('a', '--to', 'png', '--keep', 'f')['keep'] == 'f'
+
+
+@pytest.mark.parametrize(
+    ('argv', 'words'),
+    [
+        (['a'], '--to'),
+        (['a', '--to', 'gif'], "'gif' (choose from"),
+        (['a', '--to', 'png', '--k', '3', 'x'], "--k: invalid int value: 'x'"),
+        (['a', '--to', 'png', '--k'], '--k: expected at least one argument'),
+        (['a', '--to', 'png', '--bands', '1', '2'], '--bands: expected 3'),
+        (['a', '--to', 'png', '--kk', '3'], 'unrecognized arguments: --kk 3'),
+        ([], 'required: source'),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(argv, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed(*argv)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2
+    assert line.startswith('paint.py: error: ') and words in line
+
+
+def test_help_comes_from_the_docstring():
+    text = ' '.join(cli.parser_of(paint, 'paint.py').format_help().split())
+    for words in (
+        'Paint a picture, to 100 %. It takes a while.',
+        'source File to read. A long text goes on in the next line ',
+        '--to {jpg,png} Its format ',
+        '--k N [N ...] Sizes (20 200)',
+        '--keep [KEEP] Keep the sketch, or FILE',
+        '--no-shuffle Any order',
+        '--tau [T ...] Times --cfg',
+        'Example: paint.py a.png b.png --to png --k 3',
+    ):
+        assert words in text
+    assert 'local_rank' not in text and 'matters' not in text
+
+
+def test_a_result_is_printed_and_its_problem_ends_the_tool(capsys):
+    class Result:
+        problem = None
+
+        def __str__(self):
+            return 'three pictures'
+
+    def job(count: int):
+        """Say it."""
+        result = Result()
+        result.problem = 'there are too many' if count > 3 else None
+        return result
+
+    cli.main(job, ['3'], 'job.py')
+    assert capsys.readouterr().out == 'three pictures\n'
+    with pytest.raises(SystemExit) as stop:
+        cli.main(job, ['4'], 'job.py')
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and said.out == 'three pictures\n'
+    assert said.err.startswith('job.py: error: there are too many\n')
+    # Plain figures were logged already.
+    cli.main(lambda: {'acc': 1.0}, [], 'job.py')
+    assert capsys.readouterr().out == ''
+
+
+def test_options_of_another_job_go_there(capsys):
+    def transfer(checkpoint: str, *, check: bool = False, **training: object):
+        """Fine-tune.
+
+        Args:
+            checkpoint: File.
+        """
+        raise ValueError(f'{checkpoint} {check} {training}')
+
+    with pytest.raises(SystemExit):
+        cli.main(
+            transfer,
+            ['a', '--to', 'png', '--k', '7'],
+            't.py',
+            options_of=paint,
+        )
+    line = capsys.readouterr().err.splitlines()[0]
+    assert "a False {'to': 'png', 'k': [7], 'bands'" in line
+
+
+#: Tools that are not made of a job yet.
+HEAVY = {
+    path.name
+    for path in (ROOT / 'tools').glob('*.py')
+    if 'cli.main(' not in path.read_text()
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'tool', sorted(path.name for path in (ROOT / 'tools').glob('*.py'))
+)
+def test_help_imports_nothing_heavy(tool):
+    """Not time, which depends on the machine, but what takes it."""
+    if tool in HEAVY:
+        pytest.xfail('its module is imported whole')
+    code = (
+        'import runpy, sys, time\n'
+        f'sys.argv = [{tool!r}, "--help"]\n'
+        'try:\n'
+        f'    runpy.run_path({str(ROOT / "tools" / tool)!r}, '
+        'run_name="__main__")\n'
+        'except SystemExit as stop:\n'
+        '    assert not stop.code\n'
+        'heavy = "torch numpy mmengine mmcv mmpretrain cv2 PIL".split()\n'
+        'print("found", [m for m in heavy if m in sys.modules])\n'
+        'print(f"{time.process_time():.2f} s of CPU")\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    sys.stdout.write(f'{tool}: {done.stdout.splitlines()[-1:]}\n')
+    assert done.returncode == 0, done.stderr
+    assert 'found []' in done.stdout and 'usage: ' in done.stdout
