@@ -7,7 +7,7 @@ registries that mmpretrain defines exist here too: with only some of them,
 building under ``default_scope='mmmoco'`` falls back to the root and fails.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine import registry as root
@@ -67,3 +67,13 @@ def bare_type(config: Mapping[str, Any]) -> str:
     kind = config.get('type')
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
     return name.rpartition('.')[2]
+
+
+def dicts_in(node: Any) -> Iterator[Any]:
+    """Yield every dict of a config, from the outermost in."""
+    if isinstance(node, Mapping):
+        yield node
+        node = tuple(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from dicts_in(value)

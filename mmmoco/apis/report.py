@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mmmoco.convert import read_config_text
 from mmmoco.engine import checkpoint_io
+from mmmoco.json_lines import read_json_lines
 from mmmoco.messages import printable
 from mmmoco.version import __version__
 from mmmoco.visualization import (
@@ -27,7 +28,6 @@ from mmmoco.visualization import (
     Series,
     embed,
     merge_scalars,
-    read_json_lines,
     read_scalars,
     render_report,
 )

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -12,6 +13,7 @@ from mmengine.dist import master_only
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.disk import survive
+from mmmoco.json_lines import read_json_lines
 
 
 @master_only
@@ -70,31 +72,23 @@ def read_results(work_dir: str) -> list[dict[str, Any]]:
         ValueError: If a line is no result, naming it.
     """
     path = os.path.join(work_dir, 'results.jsonl')
-    if not os.path.isfile(path):
-        return []
-    results = []
-    with open(path, 'rb') as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                results.append(_result(line))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(
-                    f'{path!r}, line {number}: {error}. Remove that line.'
-                ) from None
-    return results
+    return read_json_lines(path, _check) if os.path.isfile(path) else []
 
 
-def _result(line: bytes) -> dict[str, Any]:
-    found = json.loads(line.decode())
+def _check(record: dict[str, Any]) -> None:
     kinds = dict(task=str, protocol=dict, metrics=dict, config_hash=str)
     for name, kind in kinds.items():
-        if not isinstance(found, dict) or not isinstance(
-            found.get(name), kind
-        ):
+        if not isinstance(record.get(name), kind):
             raise ValueError(f'no result: {name!r} is not a {kind.__name__}')
-    return found
+
+
+def figures_text(metrics: Mapping[str, float]) -> str:
+    """Return figures in percent as a line of a log has them."""
+    words = {'top1': 'top-1', 'top5': 'top-5'}
+    return ', '.join(
+        f'{words.get(name, name)} {value:.2f} %'
+        for name, value in metrics.items()
+    )
 
 
 def file_hash(path: str) -> str:

@@ -4,7 +4,7 @@ from .curves import plot_curves
 from .embedding import embed
 from .neighbours import draw_neighbours
 from .report import FeatureMap, Picture, RunRecord, render_report
-from .scalars import Series, merge_scalars, read_json_lines, read_scalars
+from .scalars import Series, merge_scalars, read_scalars
 from .similarity import (
     draw_reconstructions,
     draw_segmentations,
@@ -33,7 +33,6 @@ __all__ = [
     'plot_curves',
     'plot_similarities',
     'plot_thresholds',
-    'read_json_lines',
     'read_scalars',
     'render_report',
     'scatter_chart',

@@ -1,14 +1,11 @@
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from mmmoco.json_lines import read_json_lines
 
 Points = Sequence[tuple[float, float]]
 Series = dict[str, list[tuple[float, float]]]
-
-#: Of a file with one JSON object a line; larger ones are refused.
-MOST_BYTES, MOST_LINES = 64 << 20, 1_000_000
 
 
 def read_scalars(path: str | Path) -> Series:
@@ -28,7 +25,7 @@ def read_scalars(path: str | Path) -> Series:
     """
     parts: list[Series] = [{}]
     cuts, losses = list[float](), list[float]()
-    for number, record in enumerate(_records(path), 1):
+    for number, record in enumerate(read_json_lines(path), 1):
         step = record.get('step', number)
         if not is_number(step) or not math.isfinite(step):
             raise ValueError(f'{str(path)!r}: step={step!r} is no number')
@@ -61,47 +58,6 @@ def _joined(parts: Sequence[Series], cuts: Sequence[float]) -> Series:
             if kept:
                 series.setdefault(name, []).extend(kept)
     return series
-
-
-def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """Read a file with one JSON object a line.
-
-    A last line that is cut off, as a killed run leaves it, does not count.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If a line is no JSON object, naming it, or the file is
-            too large.
-    """
-    return list(_records(path))
-
-
-def _records(path: str | Path) -> Iterator[dict[str, Any]]:
-    with open(path, 'rb') as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES or content.count(b'\n') > MOST_LINES:
-        raise ValueError(
-            f'{str(path)!r} has more than {MOST_BYTES >> 20} MiB or '
-            f'{MOST_LINES:,} lines: leave some out, or log less often.'
-        )
-    text = content.decode('utf-8', 'replace')
-    lines = text.split('\n')
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError('no JSON object')
-        except (ValueError, RecursionError) as error:
-            if number == len(lines) and not text.endswith('\n'):
-                break
-            raise ValueError(
-                f'{str(path)!r}, line {number}: {error}'
-            ) from None
-        yield record
 
 
 def is_number(value: object) -> bool:

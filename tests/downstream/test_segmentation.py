@@ -9,7 +9,7 @@ from mmmoco.apis import get_model, list_configs, load_config
 from mmmoco.apis.training import train, transfer
 from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine import checkpoint_io
-from mmmoco.visualization import read_json_lines
+from mmmoco.json_lines import read_json_lines
 
 from . import segmentation_data as data
 

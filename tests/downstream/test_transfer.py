@@ -16,7 +16,7 @@ from mmmoco.apis.config.files import config_root
 from mmmoco.apis.exchange.export_backbone import method_of
 from mmmoco.apis.training import transfer
 from mmmoco.engine import checkpoint_io
-from mmmoco.visualization import read_json_lines
+from mmmoco.json_lines import read_json_lines
 
 from . import segmentation_data as data
 

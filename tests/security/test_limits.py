@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmmoco import json_lines
 from mmmoco.apis.dense.davis import write_results
 from mmmoco.apis.dense.zero_shot_seg import write_curve
 from mmmoco.apis.report import read_run, summarise
@@ -21,7 +22,7 @@ from mmmoco.datasets.transforms.bands import LoadBands
 from mmmoco.datasets.transforms.loading import decode_rgb
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import layouts
-from mmmoco.visualization import merge_scalars, read_scalars, scalars
+from mmmoco.visualization import merge_scalars, read_scalars
 
 
 def _lines(path, records):
@@ -102,7 +103,7 @@ def test_long_texts_of_a_work_dir_are_refused(tmp_path, monkeypatch):
     (tmp_path / 'x.py').write_text(text)
     with pytest.raises(ValueError, match=r'x\.py.* MiB'):
         read_run(tmp_path, 'a')
-    monkeypatch.setattr(scalars, 'MOST_LINES', 8)
+    monkeypatch.setattr(json_lines, 'MOST_LINES', 8)
     with pytest.raises(ValueError, match=r'scalars\.json.*8 lines'):
         read_scalars(path)
 

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmmoco.apis.report import _map_features, _read_environment, summarise
-from mmmoco.visualization import read_json_lines, read_scalars
+from mmmoco.json_lines import read_json_lines
+from mmmoco.visualization import read_scalars
 
 repeatable = settings(
     max_examples=150,

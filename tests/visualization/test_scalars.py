@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from mmmoco.visualization import merge_scalars, read_json_lines, read_scalars
+from mmmoco.json_lines import read_json_lines
+from mmmoco.visualization import merge_scalars, read_scalars
 
 
 def written(path, text):

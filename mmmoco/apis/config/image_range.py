@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 from mmmoco.datasets.transforms.loading import checked_range
 from mmmoco.datasets.value_range import measure_range
 from mmmoco.engine import checkpoint_io
-from mmmoco.registry import DATASETS, bare_type
+from mmmoco.registry import DATASETS, bare_type, dicts_in
 
 from .adapt import out_dir_of
 
@@ -105,14 +105,7 @@ def _given(cfg: Config) -> list[Range]:
 
 def _loads(node: Any) -> Iterator[dict[str, Any]]:
     """Yield what loads images in a config."""
-    if isinstance(node, dict):
-        if bare_type(node) == 'LoadRGB':
-            yield node
-        for value in node.values():
-            yield from _loads(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _loads(value)
+    return (part for part in dicts_in(node) if bare_type(part) == 'LoadRGB')
 
 
 def _stored(checkpoint: str) -> list[Range]:

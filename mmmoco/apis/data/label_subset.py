@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from mmengine.logging import print_log
 
 from mmmoco.datasets import ImageFolderDataset
 from mmmoco.engine.checkpoint_io import write_text
 from mmmoco.functional import generator
 
 from mmmoco.apis import cli
-from mmmoco.apis.probing.protocol import tool_logger
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,9 +78,10 @@ def make(args: argparse.Namespace) -> None:
             for i in part
         ]
         write_text(file, ''.join(lines))
-        tool_logger().info(
+        print_log(
             f'{file}: {len(part)} of {len(labels)} images, '
-            f'{len(dataset.classes)} classes'
+            f'{len(dataset.classes)} classes',
+            logger='current',
         )
 
 

@@ -37,7 +37,6 @@ from .protocol import (
     load_evaluated,
     log_figures,
     open_protocol,
-    tool_logger,
 )
 
 Row = dict[str, Any]
@@ -102,7 +101,7 @@ def find_checkpoints(
         print_log(
             f'{len(left)} checkpoint(s) with the other unit are left out '
             f'({names}): epochs and iterations do not share a curve.',
-            logger=tool_logger(),
+            logger='current',
             level=logging.WARNING,
         )
     missing = set(epochs or ()) - found.keys()
@@ -202,7 +201,7 @@ def run(
             row['error'] = ' '.join(str(error).split())
             print_log(
                 f'{path.name} is skipped: {row["error"]}',
-                logger=tool_logger(),
+                logger='current',
                 level=logging.WARNING,
             )
             continue
@@ -257,7 +256,7 @@ def write(stem: Path, rows: Sequence[Row]) -> None:
         print_log(
             f'Best: {best["checkpoint"]}, {name} {best[name]:.2f} %. Table '
             f'and curve: {stem}.csv, .json, .png',
-            logger=tool_logger(),
+            logger='current',
         )
 
 

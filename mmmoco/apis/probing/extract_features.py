@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.writing import replace
 from mmmoco.registry import MODELS
 
-from .protocol import same_eyes, tool_logger
+from .protocol import same_eyes
 
 STAGES = ('gap', 'cls', 'mean_patch', 'neck')
 ENDINGS = ('.npz', '.safetensors')
@@ -215,16 +217,19 @@ def extract(args: argparse.Namespace) -> None:
     if left_out:
         lost = sorted(set(range(len(loader.dataset))) - {*arrays['ids']})
         named = [str(known[i]) if known else f'sample {i}' for i in lost[:3]]
-        tool_logger().warning(
+        print_log(
             f'{left_out} of {len(loader.dataset)} images could not be read '
             f'and have no row: {", ".join(named)}'
-            + (', …' if left_out > len(named) else '.')
+            + (', …' if left_out > len(named) else '.'),
+            logger='current',
+            level=logging.WARNING,
         )
     write(out, arrays, paths)
-    tool_logger().info(
+    print_log(
         f'{out}: {arrays["features"].shape[0]} features of '
         f'{arrays["features"].shape[1]} numbers ({args.stage}), '
-        f'{"with" if "labels" in arrays else "without"} labels.'
+        f'{"with" if "labels" in arrays else "without"} labels.',
+        logger='current',
     )
 
 

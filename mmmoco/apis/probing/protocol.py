@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 
 from mmmoco.apis import cli
@@ -23,6 +23,7 @@ from mmmoco.engine.evaluation.eyes import (
     preprocessor_of,
 )
 from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.results import figures_text
 
 
 def add_arguments(
@@ -65,7 +66,6 @@ def open_protocol(
         KeyError: If the config has no ``knn``.
         ValueError: If the protocol is incomplete or does not fit.
     """
-    tool_logger()  # What the protocol has to say is shown from here on.
     if 'knn' not in cfg:
         raise KeyError(
             'The config has no knn=dict(bank=…, query=…): see '
@@ -129,26 +129,14 @@ def same_eyes(
             print_log(
                 f'{checkpoint!r} does not tell how its images were '
                 "normalised; the config's mean and std are taken.",
-                tool_logger(),
+                logger='current',
             )
     lines = compare(told, seen)
     for line in lines:
-        print_log(line, tool_logger(), logging.WARNING)
+        print_log(line, logger='current', level=logging.WARNING)
     return lines
 
 
 def log_figures(title: str, metrics: dict[str, float]) -> None:
     """Log figures in percent in one line."""
-    words = {'top1': 'top-1', 'top5': 'top-5'}
-    figures = ', '.join(
-        f'{words.get(name, name)} {value:.2f} %'
-        for name, value in metrics.items()
-    )
-    print_log(f'{title}: {figures}', tool_logger())
-
-
-def tool_logger() -> MMLogger:
-    """Return the logger of the tools, which shows what they found."""
-    if MMLogger.check_instance_created('mmmoco'):
-        return MMLogger.get_instance('mmmoco')
-    return MMLogger.get_instance('mmmoco', log_level='INFO')
+    print_log(f'{title}: {figures_text(metrics)}', logger='current')

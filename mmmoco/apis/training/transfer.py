@@ -20,10 +20,10 @@ from mmengine.logging import print_log
 from mmmoco.apis import cli
 from mmmoco.apis.config.files import config_root
 from mmmoco.apis.exchange.export_backbone import method_of
-from mmmoco.apis.probing.protocol import log_figures
 from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.results import append_result, file_hash
+from mmmoco.engine.results import append_result, figures_text, file_hash
+from mmmoco.registry import dicts_in
 
 from . import train
 
@@ -197,7 +197,10 @@ def transfer(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         published=task.published_for(start),
         seed=runner.seed,
     )
-    log_figures(f'{task.name} from {args.checkpoint}', metrics)
+    print_log(
+        f'{task.name} from {args.checkpoint}: {figures_text(metrics)}',
+        logger='current',
+    )
 
 
 def in_percent(metrics: Mapping[str, Any], scope: str) -> dict[str, float]:
@@ -261,7 +264,7 @@ def check_data(cfg: Config, task: str) -> None:
         parts = prefix.values() if isinstance(prefix, dict) else [prefix]
         for part in (dataset.get('ann_file') or '', *parts):
             paths.append(Path(dataset.data_root, part or ''))
-    for node in _dicts([cfg.get(part) for part in EVALUATORS]):
+    for node in dicts_in([cfg.get(part) for part in EVALUATORS]):
         if node.get('ann_file'):
             paths.append(Path(node['ann_file']))
     for path in paths:
@@ -273,18 +276,9 @@ def check_data(cfg: Config, task: str) -> None:
 
 
 def _datasets(cfg: Config, loaders: Sequence[str]) -> Iterator[Any]:
-    for node in _dicts([cfg.get(loader) for loader in loaders]):
+    for node in dicts_in([cfg.get(loader) for loader in loaders]):
         if node.get('data_root'):
             yield node
-
-
-def _dicts(node: Any) -> Iterator[Any]:
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for value in node:
-            yield from _dicts(value)
 
 
 def _work_dir(args: argparse.Namespace) -> str:

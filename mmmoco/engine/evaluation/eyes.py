@@ -5,11 +5,11 @@ is not compared.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmmoco.engine import checkpoint_io
-from mmmoco.registry import bare_type
+from mmmoco.registry import bare_type, dicts_in
 
 #: Mean and std that differ by less, as a part of the std, are equal: 0.228
 #: and 0.229 are both in use for red.
@@ -65,7 +65,10 @@ def eyes_of(
         pipeline: Transforms of a data set.
     """
     given = preprocessor or {}
-    steps = list(_flat(pipeline or ()))
+    steps = [
+        (bare_type(step).rpartition('/')[2], step)
+        for step in dicts_in(pipeline or ())
+    ]
     known: dict[str, Any] = {
         name: _numbers(given.get(name)) for name in ('mean', 'std')
     }
@@ -212,7 +215,11 @@ def compare_start(cfg: Mapping[str, Any]) -> list[str]:
     Args:
         cfg: Config of a training with ``Pretrained`` parts or ``load_from``.
     """
-    given = [init.get('checkpoint') for init in _pretrained(cfg.get('model'))]
+    given = [
+        part.get('checkpoint')
+        for part in dicts_in(cfg.get('model'))
+        if part.get('type') == 'Pretrained'
+    ]
     lines: list[str] = []
     own = _without_sizes(eyes_of_training(cfg))
     for path in dict.fromkeys([*given, cfg.get('load_from')]):
@@ -225,33 +232,8 @@ def compare_start(cfg: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _pretrained(node: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every ``Pretrained`` below."""
-    if isinstance(node, Mapping):
-        if node.get('type') == 'Pretrained':
-            yield node
-        for value in node.values():
-            yield from _pretrained(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _pretrained(value)
-
-
 def _without_sizes(eyes: Eyes) -> Eyes:
     return eyes._replace(resize=None, crop=None, interpolation=None)
-
-
-def _flat(steps: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield every dict with a ``type`` below, with its plain name."""
-    if isinstance(steps, Mapping):
-        kind = bare_type(steps).rpartition('/')[2]
-        if kind:
-            yield kind, steps
-        for value in steps.values():
-            yield from _flat(value)
-    elif isinstance(steps, list | tuple):
-        for value in steps:
-            yield from _flat(value)
 
 
 def _side(step: Mapping[str, Any]) -> tuple[int, ...] | None:
