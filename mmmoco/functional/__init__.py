@@ -4,7 +4,7 @@ from .extended_box import PASSES, blur_radius, blur_taps, extended_box
 from .feature_distance import check_distance, feature_distance
 from .feature_spread import effective_rank, feature_spread
 from .gather import gather, gather_with_grad
-from .info_nce import Candidates, Stats, info_nce
+from .info_nce import Candidates, Stats, info_nce, plain_info_nce
 from .knn import Neighbours, nearest, nearest_in_shards, vote, weighted_knn
 from .masked import masked_l1, patch_distance, patch_fraction, patch_info_nce
 from .momentum import check_momentum, ema_, momentum_at
@@ -45,6 +45,7 @@ __all__ = [
     'patch_distance',
     'patch_fraction',
     'patch_info_nce',
+    'plain_info_nce',
     'seed_global_generators',
     'send',
     'shuffle',

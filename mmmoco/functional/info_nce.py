@@ -1,24 +1,12 @@
-"""InfoNCE, the dictionary look-up as a classification (MoCo v1, eq. 1).
+"""InfoNCE, the dictionary look-up as a classification (MoCo v1, eq. 1)."""
 
-The N×(K+1) similarities are never held together. The keys are read in chunks,
-once: the softmax and the mean of the keys under it, which is the gradient of
-the queries, are summed up on the way, relative to the largest similarity so
-far (online normalisation, `Milakov and Gimelshein
-<https://arxiv.org/abs/1805.02867>`_).
-"""
-
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-# Similarities of so many pairs are held at a time. On a CPU they stay in the
-# cache between the product and the sums, and are worth waking the threads for;
-# on a GPU a few large kernels are launched instead of many small ones.
-PAIRS_AT_A_TIME = {'cpu': 2**20, 'cuda': 2**24}
+from .chunked_look_up import LookUp
 
 
 @dataclass(frozen=True)
@@ -47,6 +35,13 @@ class Candidates:
                 'both and not neither.'
             )
 
+    @property
+    def positive_keys(self) -> Tensor:
+        """The positive key of each query, N×C, wherever it stands."""
+        if self.positives is not None:
+            return self.positives
+        return self.keys[:, self.positive_index].T
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -63,11 +58,41 @@ class Stats:
     top1: Tensor
 
 
+def plain_info_nce(
+    q: Tensor, candidates: Candidates, temperature: float
+) -> tuple[Tensor, Stats]:
+    """Score a look-up as the paper writes it; the reference of the tests.
+
+    Args:
+        q: N×C queries, L2-normalised.
+        candidates: The keys of the look-up.
+        temperature: τ, divides the similarities.
+
+    Returns:
+        The mean loss over the N queries, and the statistics of the look-up.
+    """
+    positive = (q * candidates.positive_keys).sum(1)  # N
+    negative = q @ candidates.keys  # N×K
+    if candidates.mask is not None:
+        negative = negative.masked_fill(candidates.mask, -torch.inf)
+    if candidates.positive_index is not None:
+        own = candidates.positive_index[:, None]
+        negative = negative.scatter(1, own, -torch.inf)
+    logits = torch.cat([positive[:, None], negative], 1) / temperature
+    first = torch.zeros(len(q), dtype=torch.long, device=q.device)
+    return F.cross_entropy(logits, first), Stats(
+        positive_similarity=positive.detach().mean(),
+        negative_similarity=negative[~negative.isneginf()].detach().mean(),
+        top1=(negative.amax(1) < positive).float().mean(),
+    )
+
+
 def info_nce(
     q: Tensor, candidates: Candidates, temperature: float
 ) -> tuple[Tensor, Stats]:
     """Score a look-up: cross-entropy of the positive among all candidates.
 
+    As :func:`plain_info_nce`, but never holds the N×K similarities together.
     Under bfloat16 autocast the factors of the two large products (queries
     with keys, weights with keys) and what the first returns, the similarities
     to the keys, are rounded to bfloat16; everything else, and all of it
@@ -86,178 +111,26 @@ def info_nce(
     Raises:
         ValueError: If the feature widths differ.
     """
-    keys, index = candidates.keys, candidates.positive_index
+    keys = candidates.keys
     if q.shape[1] != keys.shape[0]:
         raise ValueError(
             f'The queries have {q.shape[1]} features, the dictionary '
             f"{keys.shape[0]}: set the dictionary's feat_dim to "
             'the output width of the neck.'
         )
-    positives = candidates.positives
-    if positives is None:
-        assert index is not None
-        positives = keys[:, index].T
     device = q.device.type
     in_bfloat16 = (
         torch.is_autocast_enabled(device)
         and torch.get_autocast_dtype(device) == torch.bfloat16
     )
     with torch.autocast(device, enabled=False):
-        loss, *stats = _LookUp.apply(
+        loss, *stats = LookUp.apply(
             q.float(),
-            positives.float(),
+            candidates.positive_keys.float(),
             keys,
-            index,
+            candidates.positive_index,
             candidates.mask,
             temperature,
             torch.bfloat16 if in_bfloat16 else torch.float32,
         )
     return loss, Stats(*stats)
-
-
-class _LookUp(torch.autograd.Function):
-    """The loss, with the gradient of the queries made on the way."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        positives: Tensor,
-        keys: Tensor,
-        index: Tensor | None,
-        mask: Tensor | None,
-        temperature: float,
-        factors: torch.dtype,
-    ) -> tuple[Tensor, ...]:
-        positive = (q * positives).sum(1)  # N
-        largest = positive
-        total = torch.ones_like(positive)  # Σ exp((s − largest) / τ)
-        mean_key = positives.clone()  # the same sum over the keys, N×C
-        rival = torch.full_like(positive, float('-inf'))
-        negative, count = positive.new_zeros(()), positive.new_zeros(())
-        products, sum_of_queries = _Products(q, keys, factors), q.sum(0)
-        for first, part in _chunks(keys, len(q), factors):
-            similarity = products.similarity(part)  # N×chunk
-            hidden = _hidden(index, mask, first, part.shape[1])
-            if hidden is None:
-                sum_of_keys = part.sum(1, dtype=torch.float32)
-                negative += sum_of_queries @ sum_of_keys
-                count += similarity.numel()
-            else:
-                negative += similarity.masked_fill(hidden, 0.0).sum()
-                count += hidden.numel() - hidden.sum()
-                similarity.masked_fill_(hidden, float('-inf'))
-            rival = torch.maximum(rival, similarity.amax(1))
-            new = torch.maximum(largest, rival)
-            weight = similarity.sub_(new[:, None]).div_(temperature).exp_()
-            shrink = ((largest - new) / temperature).exp_()
-            total.mul_(shrink).add_(weight.sum(1))
-            products.add_keys(mean_key.mul_(shrink[:, None]), weight, part)
-            largest = new
-        log_total = largest / temperature + total.log()
-        loss = (log_total - positive / temperature).mean()
-        # Softmax of the positive minus one, and of every key: d loss / d s.
-        surplus = (positive / temperature - log_total).exp_().sub_(1.0)
-        slope = mean_key.div_(total[:, None]).sub_(positives)
-        ctx.temperature, ctx.factors = temperature, factors
-        ctx.save_for_backward(q, slope, surplus, keys, log_total, index, mask)
-        found = (rival < _as_rival(q, positives, factors)).float().mean()
-        stats = positive.mean(), negative / count.clamp(min=1), found
-        ctx.mark_non_differentiable(*stats)
-        return loss, *stats
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
-        q, slope, surplus, keys, log_total, index, mask = ctx.saved_tensors
-        scale = grad / (ctx.temperature * len(q))
-        for_positives = for_keys = None
-        if ctx.needs_input_grad[1]:
-            for_positives = scale * surplus[:, None] * q
-        if ctx.needs_input_grad[2]:
-            for_keys = torch.empty_like(keys)
-            rounded = q.to(ctx.factors)
-            for first, part in _chunks(keys, len(q), ctx.factors):
-                end = first + part.shape[1]
-                exponent = (rounded @ part).float().div_(ctx.temperature)
-                weight = exponent.sub_(log_total[:, None]).exp_()
-                hidden = _hidden(index, mask, first, part.shape[1])
-                if hidden is not None:
-                    weight.masked_fill_(hidden, 0.0)
-                product = rounded.T @ weight.to(ctx.factors)
-                for_keys[:, first:end] = scale * product
-        return scale * slope, for_positives, for_keys, *[None] * 4
-
-
-def _as_rival(q: Tensor, positives: Tensor, factors: torch.dtype) -> Tensor:
-    """Return the positives' similarities, as a key's would be rounded.
-
-    A tie, as in a collapsed network, must not count as found: less what two
-    sums of the same products may differ by, before the last rounding.
-    """
-    tf32 = q.is_cuda and torch.backends.cuda.matmul.allow_tf32
-    slack = 2**-10 if tf32 and factors == torch.float32 else 2**-19
-    product = q.to(factors).float() * positives.to(factors).float()
-    return (product.sum(1) - slack).to(factors).float()
-
-
-class _Products:
-    """The two products of a chunk, in memory that serves all chunks.
-
-    Otherwise glibc would return it to the system, and map and clear it again
-    for the next chunk.
-    """
-
-    def __init__(self, q: Tensor, keys: Tensor, factors: torch.dtype) -> None:
-        size = len(q) * min(keys.shape[1], _keys_at_a_time(keys, len(q)))
-        self.q = q.to(factors)
-        self.pairs = self.rounded = q.new_empty(size)
-        if factors != torch.float32:
-            self.rounded = q.new_empty(size, dtype=factors)
-
-    def similarity(self, part: Tensor) -> Tensor:
-        """Return N×chunk, float32, valid until the next call."""
-        result = self._start_of(self.rounded, part)
-        torch.mm(self.q, part, out=result)
-        if self.rounded is self.pairs:
-            return result
-        return self._start_of(self.pairs, part).copy_(result)
-
-    def add_keys(self, total: Tensor, weight: Tensor, part: Tensor) -> None:
-        """Add the keys times their N×chunk weights to N×C."""
-        if self.rounded is self.pairs:
-            total.addmm_(weight, part.T)
-        else:
-            weight = self._start_of(self.rounded, part).copy_(weight)
-            total.add_(weight @ part.T)
-
-    def _start_of(self, memory: Tensor, part: Tensor) -> Tensor:
-        shape = len(self.q), part.shape[1]
-        return memory[: shape[0] * shape[1]].view(shape)
-
-
-def _keys_at_a_time(keys: Tensor, queries: int) -> int:
-    pairs = PAIRS_AT_A_TIME.get(keys.device.type, PAIRS_AT_A_TIME['cuda'])
-    return max(1, pairs // max(1, queries))
-
-
-def _chunks(
-    keys: Tensor, queries: int, dtype: torch.dtype
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield the position and the values of some keys at a time."""
-    length = _keys_at_a_time(keys, queries)
-    for first in range(0, keys.shape[1], length):
-        yield first, keys[:, first : first + length].to(dtype)
-
-
-def _hidden(
-    index: Tensor | None, mask: Tensor | None, first: int, length: int
-) -> Tensor | None:
-    """Return where keys are no negatives, N×length; None: all are."""
-    hidden = None if mask is None else mask[:, first : first + length]
-    if index is not None:
-        # The positive stands beside the keys already.
-        place = torch.arange(first, first + length, device=index.device)
-        own = index[:, None] == place
-        hidden = own if hidden is None else hidden | own
-    return hidden

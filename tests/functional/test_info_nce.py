@@ -1,14 +1,14 @@
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmmoco.functional import Candidates, info_nce
-
-# The package's name for it is the function's.
-info_nce_module = sys.modules['mmmoco.functional.info_nce']
+from mmmoco.functional import (
+    Candidates,
+    chunked_look_up,
+    info_nce,
+    plain_info_nce,
+)
 
 
 def unit(*shape, dim):
@@ -30,10 +30,14 @@ def seeded():
     torch.manual_seed(0)
 
 
-def test_loss_and_gradient_equal_the_equation():
+SCORES = pytest.mark.parametrize('score', [info_nce, plain_info_nce])
+
+
+@SCORES
+def test_loss_and_gradient_equal_the_equation(score):
     q = unit(5, 4, dim=1).double().requires_grad_()
     k, queue = unit(5, 4, dim=1), unit(4, 7, dim=0)
-    loss, _ = info_nce(q, Candidates(keys=queue, positives=k), 0.2)
+    loss, _ = score(q.float(), Candidates(keys=queue, positives=k), 0.2)
     expected = by_hand(q, k.double(), queue.T.double(), 0.2)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
     (a,) = torch.autograd.grad(loss, q, retain_graph=True)
@@ -41,40 +45,43 @@ def test_loss_and_gradient_equal_the_equation():
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_positives_among_the_keys_give_the_same_loss():
+@SCORES
+def test_positives_among_the_keys_give_the_same_loss(score):
     q, k = unit(4, 3, dim=1), unit(4, 3, dim=1)
     beside = []
     for i in range(4):
         others = torch.cat([k[:i], k[i + 1 :]]).T
         pair = Candidates(keys=others, positives=k[i : i + 1])
-        beside.append(info_nce(q[i : i + 1], pair, 0.5)[0])
+        beside.append(score(q[i : i + 1], pair, 0.5)[0])
     among = Candidates(keys=k.T, positive_index=torch.arange(4))
-    loss, _ = info_nce(q, among, 0.5)
+    loss, _ = score(q, among, 0.5)
     torch.testing.assert_close(loss, torch.stack(beside).mean())
 
 
-def test_masked_keys_do_not_count():
+@SCORES
+def test_masked_keys_do_not_count(score):
     q, k, queue = unit(2, 3, dim=1), unit(2, 3, dim=1), unit(3, 6, dim=0)
     mask = torch.zeros(2, 6, dtype=torch.bool)
     mask[:, 2:] = True
     masked = Candidates(keys=queue, positives=k, mask=mask)
     short = Candidates(keys=queue[:, :2], positives=k)
     for a, b in zip(
-        vars(info_nce(q, masked, 0.1)[1]).values(),
-        vars(info_nce(q, short, 0.1)[1]).values(),
+        vars(score(q, masked, 0.1)[1]).values(),
+        vars(score(q, short, 0.1)[1]).values(),
         strict=True,
     ):
         torch.testing.assert_close(a, b)
     torch.testing.assert_close(
-        info_nce(q, masked, 0.1)[0], info_nce(q, short, 0.1)[0]
+        score(q, masked, 0.1)[0], score(q, short, 0.1)[0]
     )
 
 
-def test_statistics_of_the_look_up():
+@SCORES
+def test_statistics_of_the_look_up(score):
     q = torch.eye(2)
     k = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     queue = torch.tensor([[0.0, 0.0], [1.0, 0.6]])  # columns are keys
-    _, stats = info_nce(q, Candidates(keys=queue, positives=k), 0.2)
+    _, stats = score(q, Candidates(keys=queue, positives=k), 0.2)
     assert stats.positive_similarity == pytest.approx(0.9)
     assert stats.negative_similarity == pytest.approx((0 + 0 + 1 + 0.6) / 4)
     assert stats.top1 == pytest.approx(0.5)  # the second finds key 0 first
@@ -134,18 +141,12 @@ def test_bad_shapes_name_the_mend():
         Candidates(keys=unit(4, 6, dim=0))
 
 
-def plain(q, candidates, tau):
-    """All similarities at once, in float64, through autograd."""
-    keys = candidates.keys.double()
-    similarity = q.double() @ keys
-    if candidates.mask is not None:
-        similarity = similarity.masked_fill(candidates.mask, -torch.inf)
-    target = candidates.positive_index
-    if target is None:
-        positive = (q.double() * candidates.positives.double()).sum(1)
-        similarity = torch.cat([positive[:, None], similarity], 1)
-        target = torch.zeros(len(q), dtype=torch.long)
-    return F.cross_entropy(similarity / tau, target)
+def exact(q, candidates, tau):
+    """The definition in float64."""
+    keys, positives, index, mask = vars(candidates).values()
+    positives = None if positives is None else positives.double()
+    doubles = Candidates(keys.double(), positives, index, mask)
+    return plain_info_nce(q.double(), doubles, tau)
 
 
 def look_up(kind):
@@ -170,10 +171,10 @@ def test_chunks_change_neither_loss_nor_gradients(
     monkeypatch, tau, pairs, kind
 ):
     """One key at a time, some, and all: float64's values to 1e-5."""
-    monkeypatch.setitem(info_nce_module.PAIRS_AT_A_TIME, 'cpu', pairs)
+    monkeypatch.setitem(chunked_look_up.PAIRS_AT_A_TIME, 'cpu', pairs)
     candidates, leaves = look_up(kind)
     loss, _ = info_nce(leaves[0], candidates, tau)
-    expected = plain(leaves[0], candidates, tau)
+    expected, _ = exact(leaves[0], candidates, tau)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
     ours = torch.autograd.grad(3 * loss, leaves)
     theirs = torch.autograd.grad(3 * expected, leaves)
@@ -205,7 +206,7 @@ def test_bfloat16_autocast_rounds_the_factors(tau, kind):
 
 @pytest.mark.parametrize('pairs', [8, 10**6])
 def test_chunks_change_no_statistics(monkeypatch, pairs):
-    monkeypatch.setitem(info_nce_module.PAIRS_AT_A_TIME, 'cpu', pairs)
+    monkeypatch.setitem(chunked_look_up.PAIRS_AT_A_TIME, 'cpu', pairs)
     q, keys = unit(8, 16, dim=1), unit(16, 40, dim=0)
     index = (q @ keys).argmax(1)
     index[2:] = torch.arange(6)  # two found, six at most by chance
@@ -228,7 +229,7 @@ def test_a_query_that_is_not_finite_makes_the_loss_not_finite():
 
 def test_the_look_up_holds_only_a_chunk(monkeypatch):
     """Nothing of the size N×K is allocated."""
-    monkeypatch.setitem(info_nce_module.PAIRS_AT_A_TIME, 'cpu', 2**12)
+    monkeypatch.setitem(chunked_look_up.PAIRS_AT_A_TIME, 'cpu', 2**12)
     q = unit(64, 16, dim=1).requires_grad_()
     keys, k = unit(16, 2**12, dim=0), unit(64, 16, dim=1)
 
