@@ -67,10 +67,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
     ('8', ['__init__'], None),
 ]
 #: Arrows that do not hold yet: (module, what it imports). Only to be removed.
-KNOWN = {
-    ('mmmoco.engine.runner', 'mmmoco.engine.hooks.preemption_hook'),
-    ('mmmoco.engine.runner', 'mmmoco.engine.hooks.verify_pretrained_hook'),
-}
+KNOWN: set[tuple[str, str]] = set()
 
 
 def sources(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Where the processes of a run find each other."""
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import torch.distributed as torch_dist
@@ -10,12 +11,23 @@ import torch.distributed as torch_dist
 FOLDER = 'MMMOCO_MEETING'
 
 
+#: The store in which the processes met; None if mmengine did it.
 _store: Any = None
 
 
-def meeting_place() -> Any:
-    """Return the store in which the processes met, None if mmengine did it."""
-    return _store
+def tell_all(what: str) -> None:
+    """Leave a word where the processes met."""
+    if _store is not None:
+        with suppress(RuntimeError):  # It ended with its process.
+            _store.set(what, 'yes')
+
+
+def was_told(what: str, otherwise: bool = False) -> bool:
+    """Whether any process left this word; ``otherwise`` if none can know."""
+    if _store is not None:
+        with suppress(RuntimeError):
+            return bool(_store.check([what]))
+    return otherwise
 
 
 def meet() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.endings import ExpectedEnd
+from mmmoco.engine.work_dir import REPLACED
 
 #: File in the work dir of a run that was stopped and can go on.
 MARKER = 'PREEMPTED'
@@ -80,12 +81,16 @@ def remove_reserve(work_dir: str) -> None:
     Path(work_dir, RESERVE).unlink(missing_ok=True)
 
 
-def why_started_again(work_dir: str) -> str | None:
+def why_started_again(work_dir: str, overwrite: bool = False) -> str | None:
     """Return why a run is a continuation although nobody said so, or None.
 
     Args:
         work_dir: Of the run.
+        overwrite: Whether it was to replace what is there. Then it does not
+            go on from that before it has.
     """
+    if overwrite and Path(work_dir, REPLACED).exists():
+        return None
     if Path(work_dir, MARKER).is_file():
         return f'{work_dir}/{MARKER} says that this run was stopped'
     for name in RESTART_COUNTS:

@@ -26,10 +26,9 @@ from .bare_model import bare_model
 from .batch_checks import check_loader
 from .changes import changes, describe_run, settings_of
 from .evaluation.eyes import compare_start
-from .hooks.preemption_hook import PreemptionHook
-from .hooks.verify_pretrained_hook import VerifyPretrainedHook
+from .run_hook import RunHook
 from .schedule import Schedule
-from .work_dir import claimed
+from .work_dir import Outdated, claimed
 
 #: mmengine's loops, and ours in their place.
 _LOOPS = {
@@ -43,9 +42,10 @@ class ContrastRunner(Runner):
     """mmengine's Runner, with the learning rate scaled as the papers do."""
 
     _resuming = False
-    _training = False
     _for_training = False
-    _first_step = _stepped = False
+    _outdated = Outdated('')
+    #: Whether a step was done: what fails before is a run that does not fit.
+    _stepped = False
     _resumed_meta: dict[str, Any] | None = None
     _schedule: Schedule | None = None
     _configured: dict[str, set[Any]] = {}  # noqa: RUF012  never changed
@@ -115,10 +115,14 @@ class ContrastRunner(Runner):
             overwrite=self.cfg._cfg_dict.pop('overwrite', False),
             start=self._load_from,
         )
-        with building(), claim:
-            with survive(f'The config is not written to {self.work_dir}'):
-                super().dump_config()
+        with building(), claim as self._outdated:
+            if not self._outdated.files:
+                self._write_config()
             return self._train()
+
+    def _write_config(self) -> None:
+        with survive(f'The config is not written to {self.work_dir}'):
+            super().dump_config()
 
     def _train(self) -> Any:
         """Train; whatever ends it, hooks give back what they hold."""
@@ -129,30 +133,30 @@ class ContrastRunner(Runner):
                     self.logger.warning(line)
             return super().train()
         except Exception as error:
-            if self._training and not self._first_step:
+            if self._stepped:
                 note_training(error, self.iter + 1)
-                for hook in self.hooks:
-                    if isinstance(hook, PreemptionHook):
-                        hook.settle(self, error)
+                for hook in self._run_hooks():
+                    hook.settle(self, error)
             raise
         finally:
-            self._training = False
-            for hook in self.hooks:
-                if hasattr(hook, 'release'):
-                    hook.release()
+            self._stepped = False
+            for hook in self._run_hooks():
+                hook.release()
+
+    def _run_hooks(self) -> list[RunHook]:
+        return [hook for hook in self.hooks if isinstance(hook, RunHook)]
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks; from the first step on, faults are ours."""
-        self._training |= fn_name == 'before_train_iter'
-        self._first_step &= fn_name != 'after_train_iter'
+        if fn_name == 'before_train_iter' and self._outdated.files:
+            # All has been checked; until now the work dir was the other's.
+            self._outdated.remove()
+            self._write_config()
         if fn_name == 'after_train_iter':
-            for hook in self.hooks:
-                if isinstance(hook, PreemptionHook):
-                    hook.step_done()
+            self._stepped = True
+            for hook in self._run_hooks():
+                hook.step_done()
         super().call_hook(fn_name, **kwargs)
-        # What then fails in the first step is a model that does not fit.
-        if fn_name == 'before_train_iter' and not self._stepped:
-            self._first_step = self._stepped = True
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
         """Build it; a full disk then costs lines, not the run."""
@@ -254,7 +258,7 @@ class ContrastRunner(Runner):
 
     def _init_model_weights(self) -> None:
         model, cfg = bare_model(self), self.cfg
-        hooked = any(isinstance(h, VerifyPretrainedHook) for h in self.hooks)
+        hooked = any(hook.verifies_weights for hook in self._run_hooks())
         ours = hasattr(model, 'needs') and not hooked
         with verified(model, ours, cfg.get('allow_partial', False)):
             super()._init_model_weights()

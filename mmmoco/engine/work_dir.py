@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, get_dist_info
@@ -16,8 +17,13 @@ from mmengine.logging import print_log
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.latest import POINTER
+from mmmoco.engine.disk import survive
 
 LOCK = '.lock'
+
+#: Says that a run has begun whose checkpoints are to replace those here. If it
+#: is started again before it has trained, it does not go on from those.
+REPLACED = '.replaced'
 
 #: What a file system without locks answers.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -31,6 +37,37 @@ class WorkDirError(ValueError):
     """A work dir belongs to another run."""
 
 
+@dataclass
+class Outdated:
+    """Checkpoints that a run replaces; they stay until it trains.
+
+    Attributes:
+        work_dir: Of the run.
+        files: What is to go.
+        refusal: Why the run may not begin if they stay.
+        removal: What the log says when they go.
+    """
+
+    work_dir: str
+    files: list[Path] = field(default_factory=list)
+    refusal: str = ''
+    removal: str = ''
+
+    def remove(self) -> None:
+        """Remove them.
+
+        Raises:
+            WorkDirError: If that is not allowed.
+        """
+        try:
+            for file in (*self.files, Path(self.work_dir, REPLACED)):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise WorkDirError(str(error)) from error
+        self.files = []
+        print_log(self.removal, 'current', logging.WARNING)
+
+
 @contextmanager
 def claimed(
     work_dir: str,
@@ -38,7 +75,7 @@ def claimed(
     goes_on: bool = False,
     overwrite: bool = False,
     start: str | None = None,
-) -> Iterator[None]:
+) -> Iterator[Outdated]:
     """Keep other runs out of a work dir while this one trains.
 
     And out of the folder of its checkpoints, if that is another one. The
@@ -49,9 +86,12 @@ def claimed(
         work_dir: Of the run.
         out_dir: Where its checkpoints go, if elsewhere.
         goes_on: With the run that the work dir is of.
-        overwrite: Remove the checkpoints of that run; if this one goes on
-            from ``start``, those of later iterations.
+        overwrite: The checkpoints of that run may be removed; if this one
+            goes on from ``start``, those of later iterations.
         start: Checkpoint that the run starts from, or goes on from.
+
+    Yields:
+        What is to be removed before the first iteration.
 
     Raises:
         WorkDirError: If another run is going there, or was and this one is
@@ -60,6 +100,7 @@ def claimed(
     rank, processes = get_dist_info()
     outcome: list[str | None] = [None]
     locks: list[tuple[int | None, str]] = []
+    outdated = Outdated(work_dir)
     if rank == 0:
         try:
             for folder in checkpoint_io.folders_of(Path(work_dir), out_dir):
@@ -67,9 +108,10 @@ def claimed(
                 if real not in [known for _, known in locks]:
                     locks.append((_lock(str(folder)), real))
             if not goes_on:
-                _make_room(work_dir, out_dir, overwrite, start)
+                outdated = _earlier(work_dir, out_dir)
             elif start:
-                _rewind(work_dir, out_dir, overwrite, start)
+                outdated = _later(work_dir, out_dir, start)
+            _check(outdated, overwrite, start)
         except (OSError, WorkDirError) as error:
             outcome = [str(error)]
     if processes > 1:
@@ -77,7 +119,7 @@ def claimed(
     try:
         if outcome[0] is not None:
             raise WorkDirError(outcome[0])
-        yield
+        yield outdated
     finally:
         for descriptor, real in locks:
             if descriptor is not None:
@@ -85,42 +127,53 @@ def claimed(
                 _held.discard(real)
 
 
-def _rewind(
-    work_dir: str, out_dir: str | None, overwrite: bool, start: str
-) -> None:
-    """See that a run which is stopped again would go on where it was.
+def _check(outdated: Outdated, overwrite: bool, start: str | None) -> None:
+    """Refuse what would be lost; note what is still to go."""
+    note = Path(outdated.work_dir, REPLACED)
+    if not outdated.files:
+        note.unlink(missing_ok=True)
+        return
+    if not overwrite:
+        raise WorkDirError(outdated.refusal)
+    kept = os.path.realpath(start) if start else None
+    if kept in [os.path.realpath(file) for file in outdated.files]:
+        raise WorkDirError(
+            f'The run is to start from {start}, which --overwrite would '
+            'remove: take another --work-dir.'
+        )
+    with survive(f'{note} is not written'):
+        checkpoint_io.write_text(note, '')
+
+
+def _later(work_dir: str, out_dir: str | None, start: str) -> Outdated:
+    """Return what a run that is stopped again would go on from instead.
 
     It takes the newest state of its work dir, which has to be its own.
     """
+    outdated, later = Outdated(work_dir), list[tuple[int, Path]]()
     try:
         begin = _iteration(start)
     except _UNUSABLE:
-        return  # The run itself says what is wrong.
-    later = []
+        return outdated  # The run itself says what is wrong.
     for path in checkpoint_io.numbered(work_dir, out_dir):
         with suppress(*_UNUSABLE):
-            iteration = _iteration(str(path))
-            if iteration > begin:
-                later.append((iteration, path))
-    if not later:
-        return
-    iteration, newest = max(later)
-    if not overwrite:
-        raise WorkDirError(
+            later.append((_iteration(str(path)), path))
+    later = sorted(pair for pair in later if pair[0] > begin)
+    if later:
+        iteration, newest = later[-1]
+        outdated.files = [path for _, path in later]
+        outdated.refusal = (
             f'{work_dir} holds a later state, {newest.name} of iteration '
             f'{iteration}, than {start} of iteration {begin}: once stopped, '
             'this run would go on from that one. Take another --work-dir, or '
             'give --overwrite to remove the later checkpoints.'
         )
-    for _, path in later:
-        path.unlink(missing_ok=True)
-    print_log(
-        f'This run goes on from iteration {begin}: removed {len(later)} '
-        f'checkpoint(s) of later iterations from {work_dir}, such as '
-        f'{newest.name}.',
-        'current',
-        logging.WARNING,
-    )
+        outdated.removal = (
+            f'This run goes on from iteration {begin}: removed {len(later)} '
+            f'checkpoint(s) of later iterations from {work_dir}, such as '
+            f'{newest.name}.'
+        )
+    return outdated
 
 
 def _iteration(path: str) -> int:
@@ -181,34 +234,21 @@ def _busy(work_dir: str, holder: str) -> WorkDirError:
     )
 
 
-def _make_room(
-    work_dir: str, out_dir: str | None, overwrite: bool, start: str | None
-) -> None:
-    """Let a new run begin in an unused work dir only."""
+def _earlier(work_dir: str, out_dir: str | None) -> Outdated:
+    """Return the checkpoints of another run."""
     files = checkpoint_io.numbered(work_dir, out_dir)
     pointer = Path(work_dir, POINTER)
     if os.path.lexists(pointer):
         files.append(pointer)
     if not files:
-        return
+        return Outdated(work_dir)
     found = f'{len(files)} file(s) such as {files[0].name}'
-    if not overwrite:
-        raise WorkDirError(
-            f'{work_dir} holds the checkpoints of a run ({found}). To go on '
-            'with it give --resume; for a new run take another --work-dir, '
-            'or --overwrite to remove them.'
-        )
-    kept = os.path.realpath(start) if start else None
-    if kept in [os.path.realpath(file) for file in files]:
-        raise WorkDirError(
-            f'The run is to start from {start}, which --overwrite would '
-            'remove: take another --work-dir.'
-        )
-    for file in files:
-        file.unlink(missing_ok=True)
-    print_log(
-        f'This run starts anew: removed the checkpoints of an earlier one '
+    return Outdated(
+        work_dir,
+        files,
+        f'{work_dir} holds the checkpoints of a run ({found}). To go on '
+        'with it give --resume; for a new run take another --work-dir, '
+        'or --overwrite to remove them.',
+        'This run starts anew: removed the checkpoints of an earlier one '
         f'from {work_dir} ({found}).',
-        'current',
-        logging.WARNING,
     )

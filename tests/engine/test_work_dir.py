@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmmoco.apis.config.adapt import limit_iterations
 from mmmoco.apis.training import train
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine import work_dir as module
+from mmmoco.engine.checkpoint_io import CheckpointError
+from mmmoco.engine.preemption import why_started_again
 from mmmoco.engine.work_dir import WorkDirError, claimed
 
 
@@ -147,8 +150,12 @@ def test_used_or_not(tmp_path, name, elsewhere):
     else:
         with claimed(**options):
             pass
-    with claimed(overwrite=True, **options):
+    with claimed(overwrite=True, **options) as outdated:
+        assert (folder / name).exists()
+        assert (run / module.REPLACED).exists() is used
+        outdated.remove()
         assert (folder / name).exists() is not used
+        assert not (run / module.REPLACED).exists()
 
 
 def test_the_options_contradict_each_other(tmp_path):
@@ -171,6 +178,37 @@ def test_a_refused_run_changes_nothing(small_config, runner_of):
     after = [open(path, 'rb').read() for path in (run, config)]  # noqa: SIM115
     assert before == after
     assert b'overwrite' not in before[1]
+
+
+@pytest.mark.parametrize('fault', ['weights', 'another hook'])
+def test_what_is_replaced_stays_until_all_is_checked(
+    small_config, runner_of, tmp_path, monkeypatch, fault
+):
+    """And a restart, which comes before, does not go on from it."""
+    first = small_config()
+    runner_of(first).train()
+    kept = [p for p in Path(first.work_dir).iterdir() if p.is_file()]
+    before = {p: p.read_bytes() for p in kept if p.name != module.LOCK}
+    second = small_config(**{'model.m': 0.95})
+    if fault == 'weights':
+        second.load_from = str(tmp_path / 'broken.pth')
+        torch.save({'state_dict': {'a': torch.zeros(1)}}, second.load_from)
+    runner = runner_of(second)
+    if fault == 'another hook':
+        monkeypatch.setattr(
+            runner.hooks[-1], 'before_train', lambda _: 1 / 0, raising=False
+        )
+    with pytest.raises((CheckpointError, ZeroDivisionError)):
+        runner.train()
+    assert {path: path.read_bytes() for path in before} == before
+    monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
+    assert why_started_again(second.work_dir, overwrite=True) is None
+    assert 'COUNT' in why_started_again(second.work_dir)
+    second.load_from = None
+    runner_of(second).train()
+    config = Path(first.work_dir, 'mocov2_digits.py')
+    assert config.read_bytes() != before[config]
+    assert not Path(first.work_dir, module.REPLACED).exists()
 
 
 def test_two_work_dirs_with_one_folder_of_checkpoints(tmp_path):
@@ -212,7 +250,9 @@ def test_an_older_state_does_not_lie_below_later_ones(tmp_path, elsewhere):
     elsewhere = {**options, 'work_dir': str(tmp_path / 'new'), 'out_dir': None}
     with claimed(start=start, **elsewhere):
         pass
-    with claimed(start=start, overwrite=True, **options):
+    with claimed(start=start, overwrite=True, **options) as outdated:
+        assert (folder / 'epoch_3.pth').exists()
+        outdated.remove()
         left = sorted(p.name for p in folder.iterdir() if p.suffix != '.lock')
     left = [name for name in left if name != '.lock']
     assert left == ['epoch_1.pth', 'epoch_4.pth', 'notes.txt']

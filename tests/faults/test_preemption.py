@@ -220,6 +220,26 @@ def test_a_run_that_saves_nothing_is_ended_at_once(small_config, runner_of):
     assert seen == [own]
 
 
+@pytest.mark.parametrize('point', ['after_train_iter', 'after_train_epoch'])
+def test_a_signal_after_the_last_step_ends_no_run(
+    small_config, runner_of, monkeypatch, point
+):
+    """It is complete: nothing is left for a restart."""
+    runner = runner_of(small_config())
+    last = Hook()
+
+    def stop(runner, **_):
+        if runner.iter + (point == 'after_train_iter') == runner.max_iters:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(last, point, stop)
+    runner.register_hook(last)
+    runner.train()
+    work_dir = Path(runner.work_dir)
+    assert (work_dir / 'epoch_1.pth').is_file()
+    assert not (work_dir / preemption.MARKER).exists()
+
+
 def test_processes_that_a_run_forks_can_be_ended(small_config, runner_of):
     """As the pools of evaluators are: the signal is theirs alone, always.
 

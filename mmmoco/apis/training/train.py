@@ -163,7 +163,7 @@ def prepare(args: argparse.Namespace) -> Config:
 
 
 def _choose_checkpoint(cfg: Config, args: argparse.Namespace) -> None:
-    again = why_started_again(cfg.work_dir)
+    again = why_started_again(cfg.work_dir, args.overwrite)
     if again and checkpoint_io.any_numbered(cfg.work_dir, out_dir_of(cfg)):
         # The same command, given again by a scheduler: --load-from and the
         # path of --resume were for the first time.

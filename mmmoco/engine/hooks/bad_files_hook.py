@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.disk import survive, warn
 from mmmoco.engine.endings import ExpectedEnd
+from mmmoco.engine.run_hook import RunHook
 from mmmoco.registry import HOOKS
 
 LIST_NAME = 'bad_files.txt'
@@ -22,7 +22,7 @@ class TooManyBadFilesError(ExpectedEnd, ValueError):
 
 
 @HOOKS.register_module()
-class BadFilesHook(Hook):
+class BadFilesHook(RunHook):
     """List the files that could not be read, and stop if they are too many.
 
     The data set replaces a bad sample by another and says so in ``'bad'``;

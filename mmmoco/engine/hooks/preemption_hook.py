@@ -15,12 +15,11 @@ from typing import Any, NoReturn
 import torch
 from mmengine.device import get_device
 from mmengine.dist import all_reduce, barrier, is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmmoco.engine.disk import survive
 from mmmoco.engine.endings import ExpectedEnd
-from mmmoco.engine.meeting import meeting_place
+from mmmoco.engine.meeting import tell_all, was_told
 from mmmoco.engine.preemption import (
     MarkerError,
     Preempted,
@@ -29,6 +28,7 @@ from mmmoco.engine.preemption import (
     reserve_marker,
     write_marker,
 )
+from mmmoco.engine.run_hook import RunHook
 from mmmoco.registry import HOOKS
 
 from .checkpoint_hook import ContrastCheckpointHook
@@ -46,7 +46,7 @@ GIVE_UP, MARKED = 'mmmoco/give_up', 'mmmoco/marked'
 
 
 @HOOKS.register_module()
-class PreemptionHook(Hook):
+class PreemptionHook(RunHook):
     """Stop when the scheduler says so, in a state to go on from exactly.
 
     After SIGTERM or SIGUSR1 the running iteration is finished, with gradient
@@ -90,14 +90,18 @@ class PreemptionHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals; the run goes on, so remove the file."""
-        saver = _checkpoint_hook(runner)
-        if saver is None:
+        savers = (
+            hook
+            for hook in runner.hooks
+            if isinstance(hook, ContrastCheckpointHook)
+        )
+        self._saver = next(savers, None)
+        if self._saver is None:
             runner.logger.info(
                 'PreemptionHook: this run saves nothing (no '
                 'ContrastCheckpointHook), so a signal ends it at once.'
             )
             return
-        self._saver = saver
         if is_main_process():
             self._work_dir = runner.work_dir
             with survive('The marker of a stop is not prepared'):
@@ -156,8 +160,14 @@ class PreemptionHook(Hook):
         """
         if self._saver is None or not runner.optim_wrapper.should_update():
             return
-        if self._anyone(runner):
+        if not self._anyone(runner):
+            return
+        if not self.is_last_train_iter(runner):
             self._stop(runner)
+        runner.logger.warning(
+            f'{self._name()} in the last iteration: the run goes to its end.'
+        )
+        self._saver.save_now(runner, runner.iter + 1)
 
     def _anyone(self, runner: Runner) -> bool:
         if runner.world_size == 1:
@@ -251,7 +261,7 @@ class PreemptionHook(Hook):
         while wait is not None and not self._over.wait(0.5):
             now = time.monotonic()
             moved = wait.since or self._step_began or now
-            if now - moved > 5 and self._gave_up():
+            if now - moved > 5 and was_told(GIVE_UP):
                 self._end(runner, 'another process waits in vain')
             if self._asked_at is None:
                 continue
@@ -260,29 +270,14 @@ class PreemptionHook(Hook):
                 if alone and seconds > ALONE:
                     self._end(runner, 'the data do not come', save=True)
                 if seconds > TOGETHER:
-                    self._tell()
+                    tell_all(GIVE_UP)
                     self._end(runner, 'the data do not come')
             began = self._step_began
             if since is None and began is not None:
                 seconds = now - max(self._asked_at, began)
                 if seconds > max(STEP, 5 * self._longest_step):
-                    self._tell()
+                    tell_all(GIVE_UP)
                     self._end(runner, 'the step does not come to its end')
-
-    @staticmethod
-    def _gave_up() -> bool:
-        """Whether any process told that the run ends here."""
-        store = meeting_place()
-        with contextlib.suppress(RuntimeError):
-            return store is not None and bool(store.check([GIVE_UP]))
-        return False
-
-    @staticmethod
-    def _tell() -> None:
-        store = meeting_place()
-        if store is not None:
-            with contextlib.suppress(RuntimeError):
-                store.set(GIVE_UP, 'now')
 
     def settle(self, runner: Runner, error: Exception) -> None:
         """Let an error that a stop brought about end the run as stopped.
@@ -292,9 +287,10 @@ class PreemptionHook(Hook):
         decision is raised again.
         """
         decided = self._stopping or isinstance(error, ExpectedEnd)
-        if self._saver is None or decided:
+        complete = runner.iter >= runner.max_iters
+        if self._saver is None or decided or complete:
             return
-        if self._asked_at is None and not self._gave_up():
+        if self._asked_at is None and not was_told(GIVE_UP):
             return
         runner.logger.warning(''.join(traceback.format_exception(error)))
         self._end(runner, f'{type(error).__name__} after it')
@@ -312,7 +308,12 @@ class PreemptionHook(Hook):
         )
         try:
             self._mark(runner, done, save and hook.save_now(runner, done))
-            self._after_marker(runner)
+            # No process may end before, which breaks the others.
+            if is_main_process():
+                tell_all(MARKED)
+            deadline = time.monotonic() + 15
+            while not was_told(MARKED, True) and time.monotonic() < deadline:
+                time.sleep(0.2)
             runner.visualizer.close()
         except Exception as error:
             code = 2
@@ -323,26 +324,13 @@ class PreemptionHook(Hook):
                 else traceback.format_exc(),
             )
         for each in runner.hooks:
-            if each is not self and hasattr(each, 'release'):
+            if isinstance(each, RunHook) and each is not self:
                 each.release()
         self._give_back_reserve()
         logging.shutdown()
         for child in multiprocessing.active_children():
             child.kill()
         os._exit(code)
-
-    @staticmethod
-    def _after_marker(runner: Runner) -> None:
-        """Let no process end, which breaks the others, before the marker."""
-        store = meeting_place()
-        if runner.world_size == 1 or store is None:
-            return
-        deadline = time.monotonic() + 15
-        with contextlib.suppress(RuntimeError):  # The store ended with it.
-            if is_main_process():
-                store.set(MARKED, 'yes')
-            while not store.check([MARKED]) and time.monotonic() < deadline:
-                time.sleep(0.2)
 
 
 class _Forks:
@@ -377,13 +365,6 @@ class _Forks:
 
 
 _forks = _Forks()
-
-
-def _checkpoint_hook(runner: Runner) -> ContrastCheckpointHook | None:
-    for hook in runner.hooks:
-        if isinstance(hook, ContrastCheckpointHook):
-            return hook
-    return None
 
 
 def _outlive(

@@ -2,7 +2,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -11,11 +10,12 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io.fitting import named
 from mmmoco.engine.pretrained import pretrained_modules, source_of
+from mmmoco.engine.run_hook import RunHook
 from mmmoco.registry import HOOKS
 
 
 @HOOKS.register_module()
-class VerifyPretrainedHook(Hook):
+class VerifyPretrainedHook(RunHook):
     """Check before the first iteration that weights were really loaded.
 
     Our runner sees that names and shapes of a ``Pretrained`` file fit; this
@@ -37,6 +37,7 @@ class VerifyPretrainedHook(Hook):
     """
 
     priority = 'VERY_HIGH'
+    verifies_weights = True
 
     def __init__(
         self,
