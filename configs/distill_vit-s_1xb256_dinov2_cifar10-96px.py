@@ -14,9 +14,4 @@ crop = dict(type='FastRandomResizedCrop', size=96, scale=(0.08, 1.0))
 views = dict(view=[crop, _base_.flip])
 pipeline = [dict(type='LoadRGB'), dict(type='Views', views=views)]
 train_dataloader = dict(dataset=dict(pipeline=pipeline))
-# No key encoder and no dictionary, so no hooks for them.
-custom_hooks = [
-    dict(type='AddressedRandomnessHook'),
-    dict(type='MonitorHook'),
-    dict(type='KNNHook', interval=10),
-]
+custom_hooks = [*_base_.custom_hooks, dict(type='KNNHook', interval=10)]

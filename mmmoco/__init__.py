@@ -4,11 +4,21 @@ from typing import Any
 
 from .version import __version__
 
-__all__ = ['__version__', 'get_model', 'list_configs', 'load_config']
+__all__ = [
+    'TrainStep',
+    '__version__',
+    'get_model',
+    'list_configs',
+    'load_config',
+]
 
 
 def __getattr__(name: str) -> Any:
     # What takes seconds to import: mmengine, mmpretrain and torch.
+    if name == 'TrainStep':
+        from .engine.train_step import TrainStep
+
+        return TrainStep
     if name in __all__:
         from . import apis
 

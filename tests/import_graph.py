@@ -26,6 +26,8 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
         None,
     ),
     ('1', ['functional'], None),
+    # What runner, hooks and tools know of a model.
+    ('1b', ['two_phase'], None),
     (
         '2',
         [
@@ -41,16 +43,20 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
         ],
         None,
     ),
-    ('3', ['models/algorithms'], ['0', '1', 'models/encoders']),
+    ('3', ['models/algorithms'], ['0', '1', '1b', 'models/encoders']),
     ('4', ['evaluation', 'visualization', 'convert'], ['0', '1']),
     # No model but through its documented methods: neither 2 nor 3.
-    ('5a', ['engine/checkpoint_io'], ['0', '1', '4']),
-    ('5b', ['engine'], ['0', '1', '4', '5a']),
-    ('5c', ['engine/evaluation', 'engine/optim'], ['0', '1', '4', '5a', '5b']),
+    ('5a', ['engine/checkpoint_io'], ['0', '1', '1b', '4']),
+    ('5b', ['engine'], ['0', '1', '1b', '4', '5a']),
+    (
+        '5c',
+        ['engine/evaluation', 'engine/optim'],
+        ['0', '1', '1b', '4', '5a', '5b'],
+    ),
     (
         '5d',
         ['engine/hooks', 'engine/runner'],
-        ['0', '1', '4', '5a', '5b', '5c'],
+        ['0', '1', '1b', '4', '5a', '5b', '5c'],
     ),
     ('6a', ['apis/cli'], None),
     ('6b', ['apis/config'], None),

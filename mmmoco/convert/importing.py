@@ -131,9 +131,9 @@ def resize_all_positions(weights: dict[str, Tensor], side: int) -> list[str]:
         The names of those that changed.
     """
     changed = []
-    for prefix in ('backbone.', 'key_encoder.backbone.'):
-        name = f'{prefix}pos_embed'
-        if name in weights:
+    for name in list(weights):
+        # That of a frozen teacher, teacher.pos_embed, has a size of its own.
+        if f'.{name}'.endswith('.backbone.pos_embed'):
             new = resize_positions(weights[name], side)
             if new is not weights[name]:
                 weights[name] = new

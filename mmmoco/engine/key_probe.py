@@ -1,9 +1,11 @@
 """How far the key encoder has moved since it made the oldest keys."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
+
+from mmmoco.two_phase import TwoPhaseModel
 
 #: How the algorithms call the images that are encoded as keys.
 KEY_VIEWS = ('view_k', 'view_2')
@@ -22,7 +24,7 @@ class KeyProbe:
         images: How many images to keep.
     """
 
-    def __init__(self, model: Any, images: int) -> None:
+    def __init__(self, model: TwoPhaseModel, images: int) -> None:
         self.model = model
         self.images = images
         self._images: Tensor | None = None
@@ -30,11 +32,11 @@ class KeyProbe:
         self._due = 0
 
     @staticmethod
-    def fits(model: Any) -> bool:
+    def fits(model: TwoPhaseModel) -> bool:
         """Whether a model has keys that grow old."""
-        dictionary = getattr(model, 'dictionary', None)
+        dictionary = model.dictionary
         return (
-            getattr(model, 'key_encoder', None) is not None
+            model.key_encoder is not None
             and dictionary is not None
             and dictionary.has_state
             and dictionary.needs_keys
@@ -90,13 +92,13 @@ class KeyProbe:
 
     def _count(self, batch: int) -> int:
         """As many images as wanted, in whole parts for SplitBN."""
-        modules = self.model.key_encoder.modules()
+        modules = cast(Any, self.model.key_encoder).modules()
         parts = math.lcm(*(getattr(m, 'num_splits', 1) for m in modules))
         wanted = max(2, self.images // parts) * parts
         return wanted if wanted <= batch else batch // parts * parts
 
 
-def time_in_queue(model: Any, batch: int) -> int:
+def time_in_queue(model: TwoPhaseModel, batch: int) -> int:
     """Return for how many optimizer steps a key stays in the queue.
 
     Args:
@@ -104,4 +106,4 @@ def time_in_queue(model: Any, batch: int) -> int:
         batch: Images of one optimizer step, all processes together.
     """
     keys: int = batch * model.keys_per_image
-    return max(1, -(-int(model.dictionary.size) // keys))
+    return max(1, -(-int(cast(Any, model.dictionary).size) // keys))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmmoco.engine.schedule import Schedule
 
-from .bare_model import bare_model
+from .bare_model import two_phase_model
 from .checkpoint_io import CheckpointError, load_into, require_resumable
 from .reshard import describe_processes
 
@@ -203,7 +203,7 @@ def _check_optimizers(runner: Runner, checkpoint: dict[str, Any]) -> None:
     wrapper, state = runner.optim_wrapper, checkpoint['optimizer']
     if not isinstance(state, Mapping):
         _refuse(state, 'optimizer', 'a dictionary')
-    strict = hasattr(bare_model(runner), 'needs')
+    strict = two_phase_model(runner) is not None
     done = checkpoint['meta']['iter']
     if isinstance(wrapper, OptimWrapperDict):
         for name, one in wrapper.optim_wrappers.items():
@@ -393,7 +393,7 @@ def _check_schedules(runner: Runner, checkpoint: dict[str, Any]) -> None:
             # An earlier version had others in the place of some.
             states = plan.as_begun(runner, saved) or states
         _check_list(saved, states, place)
-        if hasattr(bare_model(runner), 'needs'):
+        if two_phase_model(runner) is not None:
             groups = checkpoint['optimizer']['param_groups']
             _check_values(list(saved), groups)
 

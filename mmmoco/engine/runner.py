@@ -20,9 +20,9 @@ from mmmoco.engine.resume_check import (
     check_state,
     fit_state,
 )
-from mmmoco.registry import OPTIMIZERS, RUNNERS
+from mmmoco.registry import OPTIMIZERS, RUNNERS, bare_type
 
-from .bare_model import bare_model
+from .bare_model import bare_model, two_phase_model
 from .batch_checks import check_loader
 from .changes import changes, describe_run, settings_of
 from .evaluation.eyes import compare_start
@@ -237,7 +237,7 @@ class ContrastRunner(Runner):
             return
         needed: tuple[str, ...] = WHOLE
         if self._for_training and not strict:
-            ours = hasattr(model, 'needs')
+            ours = two_phase_model(self) is not None
             needed = tuple(
                 f'{name}.'
                 for name, _ in model.named_children()
@@ -259,7 +259,7 @@ class ContrastRunner(Runner):
     def _init_model_weights(self) -> None:
         model, cfg = bare_model(self), self.cfg
         hooked = any(hook.verifies_weights for hook in self._run_hooks())
-        ours = hasattr(model, 'needs') and not hooked
+        ours = two_phase_model(self) is not None and not hooked
         with verified(model, ours, cfg.get('allow_partial', False)):
             super()._init_model_weights()
 
@@ -275,12 +275,21 @@ class ContrastRunner(Runner):
         meta = {
             'processes': describe_processes(self),
             'run': self._described,
+            **self._method(),
             'class_folders': class_names.folder_names(
                 self.train_dataloader.dataset
             ),
             **(meta or {}),
         }
         super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
+
+    def _method(self) -> dict[str, Any]:
+        """Tell later readers of a checkpoint what trained it."""
+        model = two_phase_model(self)
+        if model is None:
+            return {}
+        name = bare_type(self.cfg.get('model') or {}) or type(model).__name__
+        return {'method': name, 'key_encoder': model.key_encoder_name}
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build it.
@@ -407,7 +416,7 @@ class ContrastRunner(Runner):
         """
         options = self.cfg.get('compile')
         model = bare_model(self)
-        if not options or not hasattr(model, 'set_address'):
+        if not options or two_phase_model(self) is None:
             super()._maybe_compile(target)
             return
         options = {} if options is True else dict(options)

@@ -35,7 +35,9 @@ QUIET, LOUD = logging.INFO, logging.WARNING
     ],
 )
 def test_v1_and_v2(log, norm, world, shuffles, level, words):
-    chosen = batch_norm_guard.choose_shuffle([nn.Sequential(norm)], world)
+    chosen = batch_norm_guard.choose_shuffle_bn(
+        'MoCo', [nn.Sequential(norm)], world, True, stored_negatives=True
+    )
     ((actual, text),) = log
     assert (chosen, actual) == (shuffles, level)
     assert matches(words, text)
@@ -44,18 +46,21 @@ def test_v1_and_v2(log, norm, world, shuffles, level, words):
 @pytest.mark.parametrize(
     ('norm', 'world', 'queue', 'level', 'words'),
     [
-        (BN, 1, False, QUIET, 'as published'),
-        (SYNC, 4, False, QUIET, 'as published'),
+        (BN, 1, False, QUIET, 'as MMC has it'),
+        (SYNC, 4, False, QUIET, 'as MMC has it'),
         (BN, 4, False, LOUD, 'incomplete.*4 processes.*SyncBN'),
         (SPLIT, 1, False, LOUD, 'share their part'),
         (SYNC, 4, True, LOUD, 'queue were normalised with other batches'),
         (NONE, 4, True, QUIET, 'none needed'),
     ],
 )
-def test_v3_permutes_nothing(log, norm, world, queue, level, words):
-    chosen = batch_norm_guard.expect_joint_batch_norm([norm], world, queue)
+def test_v3_and_mmc_permute_nothing(log, norm, world, queue, level, words):
+    chosen = batch_norm_guard.choose_shuffle_bn(
+        'MMC', [norm], world, False, stored_negatives=queue
+    )
     ((actual, text),) = log
     assert (chosen, actual) == (False, level)
+    assert 'MoCo v3' not in text and ('MMC' in text or norm is NONE)
     assert matches(words, text)
 
 

@@ -107,14 +107,14 @@ def test_brightness_and_contrast_by_hand():
     torch.testing.assert_close(same(x, torch.Generator()), x)
 
 
-def test_exchanged_views_travel_before_the_operations():
+def test_shuffled_views_travel_before_the_operations():
     """On one process the exchange is a permutation of the batch."""
     made, plain = augmentor(), augmentor()
     for each in (made, plain):
         each.set_address(seed=1, step=5, rank=0)
-    made.exchanged_views = ('view_k',)
+    made.shuffled_views = ('view_k',)
     out = made(batch(), True)
-    order = out['shuffle'].take
+    order = out['shuffle_plan'].take
     assert sorted(order.tolist()) == list(range(6)) != order.tolist()
     moved = batch()
     moved['inputs']['image'] = moved['inputs']['image'][order]
@@ -122,7 +122,7 @@ def test_exchanged_views_travel_before_the_operations():
     assert torch.equal(out['inputs']['view_k'], expected)
     query = plain(batch(), True)
     assert torch.equal(out['inputs']['view_q'], query['inputs']['view_q'])
-    assert 'shuffle' not in query and 'shuffle' not in made(batch(), False)
+    assert 'shuffle_plan' not in {**query, **made(batch(), False)}
 
 
 def test_mistakes_are_named():

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from mmmoco.engine.schedule import end_of
 from mmmoco.registry import DATASETS, bare_type
+from mmmoco.two_phase import method_class
 
 
 def replace_sync_bn(node: Any, replacement: str = 'BN') -> bool:
@@ -78,7 +79,7 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
             logger='current',
             level=logging.WARNING,
         )
-    if fast and 'dictionary' in cfg.model:
+    if fast and method_class(cfg.model.get('type')) is not None:
         cfg.model.channels_last = True
     if fast:
         cfg.setdefault('custom_hooks', []).append(

@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from mmmoco.engine.train_step import TrainStep
 from mmmoco.registry import MODELS
 
 from . import sample_batch
@@ -143,11 +144,9 @@ def _run(
     model.init_weights()
     model = model.to(device).train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    for hook in model.needs:
-        model.announce(hook)
     micro = min(wrapper._accumulative_counts, 2)
     wrapper._accumulative_counts = micro
-    wrapper.initialize_count_status(model, 0, STEPS * micro)
+    train_step = TrainStep(model, wrapper, STEPS * micro)
     gc.collect()
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
@@ -155,13 +154,7 @@ def _run(
         ctypes.CDLL(None).malloc_trim(0)
     pipe.send('built')
     pipe.recv()
-    for step in range(STEPS * micro):
-        model.set_address(0, step, 0)
-        model.train_step(sample_batch.like(sample, batch_size), wrapper)
-        if wrapper.stepped:
-            if getattr(model, 'key_encoder', None) is not None:
-                model.update_key_encoder(model.momentum_at(0.5))
-            if hasattr(model, 'commit_keys'):
-                model.commit_keys()
+    for _ in range(STEPS * micro):
+        train_step(sample_batch.like(sample, batch_size))
     peak = torch.cuda.max_memory_allocated() if device == 'cuda' else 0
     return device, peak

@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from mmmoco.apis.model import build_without_memory
+from mmmoco.engine.train_step import TrainStep
 from mmmoco.functional import ShufflePlan
 from mmmoco.registry import MODELS, bare_type
 
@@ -168,7 +169,7 @@ def _simulate_fake(
 @contextmanager
 def _real_plans() -> Iterator[None]:
     """Draw permutations of keys for real: fake tensors have no values."""
-    base: Any = import_module('mmmoco.models.algorithms.base')
+    base: Any = import_module('mmmoco.models.algorithms.momentum_contrast')
     draw = base.shuffle_plan
 
     def plan(*args: Any) -> ShufflePlan:
@@ -237,11 +238,12 @@ def _simulate(
 ) -> None:
     """Run two optimizer steps, counting; write what was found."""
     model.train()
-    optimizer = _optimizer(cfg, model, foreach)
-    for hook in model.needs:
-        model.announce(hook)
+    micro = min(cfg.optim_wrapper.get('accumulative_counts', 1), 2)
+    wrapper = _optim_wrapper(cfg, model, micro, foreach)
+    optimizer = wrapper.optimizer
+    train_step = TrainStep(model, wrapper, 2 * micro)
     counter = LiveBytes()
-    dictionary = list(getattr(model, 'dictionary', nn.Identity()).buffers())
+    dictionary = [b for each in model.dictionaries for b in each.buffers()]
     result.trained = storage_bytes(
         p for p in model.parameters() if p.requires_grad
     )
@@ -250,14 +252,15 @@ def _simulate(
     result.buffers = storage_bytes(model.buffers()) - result.dictionary
     counter.count([*model.parameters(), *model.buffers()])
     handles = _name_the_frozen_passes(model, counter)
-    micro = min(cfg.optim_wrapper.get('accumulative_counts', 1), 2)
     try:
         with counter:
             for step in range(2):
                 if step == 1:
                     counter.reset_peak()
                 for i in range(micro):
-                    model.set_address(0, step * micro + i, 0)
+                    if i:
+                        train_step.end(stepped=False, due=False)
+                    train_step.begin()
                     _micro_step(model, sample, result, counter)
                 result.gradients = storage_bytes(
                     p.grad for p in model.parameters() if p.grad is not None
@@ -265,8 +268,10 @@ def _simulate(
                 with counter.during('optimizer'):
                     optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                # Writing them into the dictionary takes no memory of its own.
+                model.discard_keys()
                 with counter.during('key update'):
-                    _after_step(model)
+                    train_step.end(stepped=True)
     finally:
         for handle in handles:
             handle.remove()
@@ -304,36 +309,30 @@ def _micro_step(
         loss.backward()
 
 
-def _after_step(model: Any) -> None:
-    if getattr(model, 'key_encoder', None) is not None:
-        model.update_key_encoder(model.momentum_at(0.5))
-    if hasattr(model, 'discard_keys'):
-        # Writing them into the dictionary takes no memory of its own.
-        model.discard_keys()
-
-
-def _optimizer(cfg: Config, model: nn.Module, foreach: bool | None) -> Any:
+def _optim_wrapper(
+    cfg: Config, model: nn.Module, micro: int, foreach: bool | None
+) -> Any:
     settings = cfg.optim_wrapper.copy()
+    settings.accumulative_counts = micro
     settings.pop('dtype', None)
     settings.pop('loss_scale', None)
     with DefaultScope.overwrite_default_scope(
         cfg.get('default_scope', 'mmmoco')
     ):
-        optimizer = build_optim_wrapper(model, settings).optimizer
-    if foreach is not None and 'foreach' in optimizer.defaults:
-        for group in optimizer.param_groups:
+        wrapper = build_optim_wrapper(model, settings)
+    if foreach is not None and 'foreach' in wrapper.optimizer.defaults:
+        for group in wrapper.optimizer.param_groups:
             group['foreach'] = foreach
-    return optimizer
+    return wrapper
 
 
 def _name_the_frozen_passes(model: Any, counter: LiveBytes) -> list[Any]:
     """Let key encoder and teacher be phases of their own."""
     handles: list[Any] = []
-    for name, phase in (
-        ('key_encoder', 'key pass'),
-        ('teacher', 'teacher pass'),
+    for module, phase in (
+        (model.key_encoder, 'key pass'),
+        (model.teacher, 'teacher pass'),
     ):
-        module = getattr(model, name, None)
         if module is None:
             continue
         during: list[AbstractContextManager[None]] = []

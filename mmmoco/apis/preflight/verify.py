@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from mmmoco.engine.batch_checks import check_samples, check_splits
 from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
 from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
 from mmmoco.registry import bare_type
+from mmmoco.two_phase import TwoPhaseModel
 
 from . import sample_batch
 from .memory_estimate import check_config, smallest_batch
@@ -102,6 +104,11 @@ def _attempt(name: str, check: Callable[[], str | None]) -> list[Check]:
 
 
 def _model(model: Any) -> Iterator[Check]:
+    if not isinstance(model, TwoPhaseModel):
+        raise TypeError(
+            f'model.type={type(model).__name__} is no pre-training model of '
+            'mmmoco.'
+        )
     count = {True: 0, False: 0}
     for parameter in model.parameters():
         count[parameter.requires_grad] += parameter.numel()
@@ -111,10 +118,10 @@ def _model(model: Any) -> Iterator[Check]:
         f'{count[False]:,} do not',
         OK if count[True] else ERROR,
     )
-    if getattr(model, 'key_encoder', None) is not None:
+    if model.key_encoder is not None:
         first, last = model.momentum_at(0.0), model.momentum_at(1.0)
         yield Check('m', f'{first:g} at the start, {last:g} at the end')
-    temperature = getattr(getattr(model, 'contrast', None), 'temperature', 0)
+    temperature = getattr(model.contrast, 'temperature', 0)
     if temperature:
         yield Check('temperature', f'{temperature:g}')
 
@@ -168,17 +175,13 @@ def _batch(
                 length, batch, processes, accumulation, drop_last
             ),
         )
-    dictionary = getattr(model, 'dictionary', None)
-    if dictionary is None:
-        return
     keys = effective * model.keys_per_image
-    found = list(
-        _attempt('dictionary', lambda: dictionary.check(keys, length))
-    )
-    text = f'{type(dictionary).__name__}, {keys} keys a step'
-    if hasattr(dictionary, 'size'):
-        text += f', {dictionary.size} entries'
-    yield from found or [Check('dictionary', text)]
+    for dictionary in model.dictionaries:
+        found = _attempt('dictionary', partial(dictionary.check, keys, length))
+        text = f'{type(dictionary).__name__}, {keys} keys a step'
+        if hasattr(dictionary, 'size'):
+            text += f', {dictionary.size} entries'
+        yield from found or [Check('dictionary', text)]
 
 
 def _knn(cfg: Config) -> Iterator[Check]:
@@ -237,15 +240,11 @@ def _step(
     )
     yield _gradients(probe, bool(cfg.get('find_unused_parameters')))
     yield from _moves(model, probe, batch)
-    dictionary = getattr(model, 'dictionary', None)
-    known = None
-    if dictionary is not None:
-        keys = batch * model.keys_per_image
-        known = dictionary.check(keys, len(loader.dataset))
+    known = model.check_keys(batch, len(loader.dataset))
     for text in dict.fromkeys(warnings):
         # What is wrong on one process only is no matter on several.
         alone = processes > 1 and 'On one process' in text
-        if text != known and not alone:
+        if text not in known and not alone:
             yield Check('logged', text, WARNING)
 
 
@@ -267,19 +266,15 @@ def _moves(model: Any, probe: StepWatchHook, batch: int) -> Iterator[Check]:
     """Who moved when: phase two belongs to the hooks."""
     for name in probe.early:
         yield Check(name, 'changed during the step, not in its hook', ERROR)
-    if getattr(model, 'key_encoder', None) is not None:
+    if model.key_encoder is not None:
         text = f'updated {probe.updates} time(s), by its hook'
         if not probe.key_moved:
             text += '; the first step is too small to be seen in it'
         yield Check('key encoder', text, OK if probe.updates == 1 else ERROR)
-    teacher = getattr(model, 'teacher', None)
-    if teacher is not None and teacher is not getattr(
-        model, 'key_encoder', None
-    ):
+    if model.frozen_teacher is not None:
         text = 'moved' if probe.teacher_moved else 'frozen, did not move'
         yield Check('teacher', text, ERROR if probe.teacher_moved else OK)
-    dictionary = getattr(model, 'dictionary', None)
-    if dictionary is not None and dictionary.has_state:
+    if any(dictionary.has_state for dictionary in model.dictionaries):
         yield Check(
             'dictionary after it',
             f'{probe.entries} entries written by {batch} images',

@@ -25,6 +25,7 @@ from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.writing import replace
 from mmmoco.registry import MODELS
+from mmmoco.two_phase import TwoPhaseModel
 
 from .protocol import same_eyes
 
@@ -131,7 +132,7 @@ def _preprocessor(cfg: Config) -> dict[str, Any]:
 
 def _neck(cfg: Config, checkpoint: str) -> tuple[Any, Callable[..., Tensor]]:
     model: Any = get_model(cfg, checkpoint)
-    if not hasattr(model, 'encode_query'):
+    if not isinstance(model, TwoPhaseModel):
         raise ValueError(
             f'--stage neck: {type(model).__name__} is no pre-training model; '
             'use gap, cls or mean_patch.'

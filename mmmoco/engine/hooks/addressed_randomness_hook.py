@@ -4,7 +4,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmmoco.engine.bare_model import bare_model
+from mmmoco.engine.bare_model import two_phase_model
 from mmmoco.functional import seed_global_generators
 from mmmoco.registry import HOOKS
 
@@ -43,5 +43,7 @@ class AddressedRandomnessHook(Hook):
     ) -> None:
         """Set the address of the coming iteration."""
         step, rank = runner.iter, get_rank()
-        bare_model(runner).set_address(runner.seed, step, rank)
+        model = two_phase_model(runner)
+        if model is not None:
+            model.set_address(runner.seed, step, rank)
         seed_global_generators(runner.seed, step, rank, 'step')

@@ -6,7 +6,7 @@ from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmmoco.engine.bare_model import bare_model
+from mmmoco.engine.bare_model import two_phase_model
 from mmmoco.engine.collapse import CollapseError, CollapseWatch, Health
 from mmmoco.engine.disk import survive
 from mmmoco.engine.endings import save_at_end
@@ -84,8 +84,8 @@ class MonitorHook(Hook):
         """Write down the environment; see what there is to watch."""
         with survive('environment.json is not written'):
             write_environment(runner.log_dir)
-        model = bare_model(runner)
-        if KeyProbe.fits(model):
+        model = two_phase_model(runner)
+        if model is not None and KeyProbe.fits(model):
             self._probe = KeyProbe(model, self.probe_images)
         wrapper = runner.optim_wrapper
         self._steps = runner.iter // getattr(
@@ -144,7 +144,7 @@ class MonitorHook(Hook):
                 return
             batch = len(data['ids']) * runner.world_size
             age = time_in_queue(
-                bare_model(runner), batch * wrapper._accumulative_counts
+                probe.model, batch * wrapper._accumulative_counts
             )
             hub.update_scalar('train/queue_age', min(age, self._steps))
             if not probe.waiting:
@@ -152,10 +152,10 @@ class MonitorHook(Hook):
 
     def _check(self, runner: Runner, outputs: Any) -> None:
         hub, wrapper = runner.message_hub, runner.optim_wrapper
-        features = getattr(bare_model(runner), 'queries', None)
-        if features is None:
+        model = two_phase_model(runner)
+        if model is None or model.queries is None:
             return
-        features = features[:SAMPLE]
+        features = model.queries[:SAMPLE]
         skipped = getattr(wrapper, 'skipped', 0)
         health = Health(
             loss=float(outputs['loss'].detach()),

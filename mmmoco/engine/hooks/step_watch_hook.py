@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmmoco.engine.bare_model import bare_model
+from mmmoco.two_phase import TwoPhaseModel
 
 
 class StepWatchHook(Hook):
@@ -101,19 +102,16 @@ class StepWatchHook(Hook):
                 self.entries = max(self.entries, min(lines))
 
 
-def _watched(model: Any) -> dict[str, list[Tensor]]:
+def _watched(model: TwoPhaseModel) -> dict[str, list[Tensor]]:
     """The tensors that only hooks may write, or nobody."""
     none = nn.Identity()
-    key_encoder = getattr(model, 'key_encoder', None) or none
-    teacher = getattr(model, 'teacher', None) or none
-    if teacher is key_encoder:  # MMC: it has a hook, and is watched as such
-        teacher = none
-    dictionary = getattr(model, 'dictionary', None) or none
+    key_encoder = model.key_encoder or none
+    teacher = model.frozen_teacher or none
     return {
         # BatchNorm statistics of the key encoder move in its forward.
         'key encoder': list(key_encoder.parameters()),
         'teacher': [*teacher.parameters(), *teacher.buffers()],
-        'dictionary': list(dictionary.buffers()),
+        'dictionary': [b for d in model.dictionaries for b in d.buffers()],
     }
 
 

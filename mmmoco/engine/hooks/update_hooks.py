@@ -10,8 +10,22 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmmoco.engine.bare_model import bare_model
+from mmmoco.engine.bare_model import two_phase_model
+from mmmoco.engine.train_step import move_key_encoder, write_dictionaries
 from mmmoco.registry import HOOKS
+from mmmoco.two_phase import TwoPhaseModel
+
+
+def _model(runner: Runner) -> TwoPhaseModel:
+    model = two_phase_model(runner)
+    if model is None:
+        raise RuntimeError(
+            f'{type(runner.model).__name__} is no pre-training model of '
+            'mmmoco: leave KeyEncoderUpdateHook and DictionaryUpdateHook out '
+            'of custom_hooks, or derive it from '
+            'mmmoco.two_phase.TwoPhaseModel.'
+        )
+    return model
 
 
 def _stepped(runner: Runner) -> bool:
@@ -29,11 +43,8 @@ def _stepped(runner: Runner) -> bool:
 class KeyEncoderUpdateHook(Hook):
     """Move the key encoder after every optimizer step (MoCo v1, eq. 2).
 
-    m belongs to the coming iteration, so that the key parameters of every
-    forward are those of the paper's order, which moves them just before the
-    keys are encoded. m itself is stated in the model's config.
-
-    Does nothing for a model without a key encoder (memory bank, end-to-end).
+    m itself is stated in the model's config. Does nothing for a model without
+    a key encoder (memory bank, end-to-end, distillation).
     """
 
     priority = 'ABOVE_NORMAL'
@@ -54,7 +65,7 @@ class KeyEncoderUpdateHook(Hook):
         Raises:
             RuntimeError: If the key encoder requires a gradient.
         """
-        model = bare_model(runner)
+        model = _model(runner)
         if model.key_encoder is None:
             return
         model.check_key_encoder()
@@ -77,12 +88,11 @@ class KeyEncoderUpdateHook(Hook):
         outputs: Any = None,
     ) -> None:
         """Update after a real step, and log m."""
-        model = bare_model(runner)
+        model = _model(runner)
         if model.key_encoder is None:
             return
-        m = model.momentum_at((runner.iter + 1) / runner.max_iters)
-        if _stepped(runner):
-            model.update_key_encoder(m)
+        progress = (runner.iter + 1) / runner.max_iters
+        m = move_key_encoder(model, progress, _stepped(runner))
         runner.message_hub.update_scalar('train/m', m)
 
 
@@ -90,7 +100,8 @@ class KeyEncoderUpdateHook(Hook):
 class DictionaryUpdateHook(Hook):
     """Write the keys staged since the last optimizer step, after it.
 
-    Before training it holds the dictionary against batch and data set.
+    Before training it holds the dictionaries against batch and data set. Does
+    nothing for a model without one.
     """
 
     priority = 'NORMAL'
@@ -102,7 +113,9 @@ class DictionaryUpdateHook(Hook):
             ValueError: If one step brings more keys than the queue holds, or
                 a memory bank has fewer entries than the data set images.
         """
-        model = bare_model(runner)
+        model = _model(runner)
+        if not model.dictionaries:
+            return
         loader = runner.train_dataloader
         batch = loader.batch_size * runner.world_size
         accumulation = runner.optim_wrapper._accumulative_counts
@@ -110,9 +123,7 @@ class DictionaryUpdateHook(Hook):
             samples = len(loader.dataset)
         except TypeError:
             samples = 0
-        keys = batch * accumulation * model.keys_per_image
-        warning = model.dictionary.check(keys, samples)
-        if warning:
+        for warning in model.check_keys(batch * accumulation, samples):
             runner.logger.log(logging.WARNING, warning)
         model.announce(type(self).__name__)
 
@@ -124,7 +135,7 @@ class DictionaryUpdateHook(Hook):
         outputs: Any = None,
     ) -> None:
         """Commit after a real step; forget after a skipped one."""
-        if _stepped(runner):
-            bare_model(runner).commit_keys()
-        elif runner.optim_wrapper.should_update():
-            bare_model(runner).discard_keys()
+        model = _model(runner)
+        if model.dictionaries:
+            due = runner.optim_wrapper.should_update()
+            write_dictionaries(model, _stepped(runner), due)

@@ -1,7 +1,7 @@
-from .base import MomentumContrast
 from .distillation import Distillation
 from .mmc import MMC
 from .moco import MoCo
 from .mocov3 import MoCoV3
+from .momentum_contrast import MomentumContrast
 
 __all__ = ['MMC', 'Distillation', 'MoCo', 'MoCoV3', 'MomentumContrast']

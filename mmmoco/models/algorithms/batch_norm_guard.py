@@ -24,73 +24,63 @@ _SYNC_BN = (
 )
 
 
-def choose_shuffle(key_path: Iterable[nn.Module], world: int) -> bool:
-    """Decide whether the key batch is permuted; log the guard.
+def choose_shuffle_bn(
+    method: str,
+    key_path: Iterable[nn.Module],
+    world: int,
+    available: bool,
+    stored_negatives: bool,
+) -> bool:
+    """Decide whether the key batch is permuted (ShuffleBN); log the guard.
 
     Args:
+        method: Name of the algorithm.
         key_path: The modules that encode the keys.
         world: Number of processes.
+        available: ShuffleBN is part of the method.
+        stored_negatives: The negatives come from earlier batches.
     """
     plain, synchronised = _norms(key_path)
     # SplitBN; parts are never imported here, only built.
     splits = {getattr(n, 'num_splits', 1) for n in plain} - {1}
     if not plain and not synchronised:
         return _log(False, 'none needed, no BatchNorm on the key path')
-    if not plain:
-        return _log(False, _SYNC_BN, logging.WARNING)
-    if world > 1:
+    if available and plain and world > 1:
         return _log(True, f'ShuffleBN over {world} processes')
-    if splits:
+    if available and splits:
         return _log(True, f'SplitBN in {splits} parts, permuted keys')
-    return _log(False, _NO_GUARD, logging.WARNING)
-
-
-def expect_joint_batch_norm(
-    key_path: Iterable[nn.Module], world: int, stored_negatives: bool
-) -> bool:
-    """Log what BatchNorm does in MoCo v3, which permutes no keys.
-
-    Args:
-        key_path: The modules that encode the keys.
-        world: Number of processes.
-        stored_negatives: The negatives come from earlier batches.
-
-    Returns:
-        False: nothing is permuted.
-    """
-    plain, synchronised = _norms(key_path)
-    splits = {getattr(n, 'num_splits', 1) for n in plain} - {1}
-    if not plain and not synchronised:
-        return _log(False, 'none needed, no BatchNorm on the key path')
+    level = logging.WARNING
+    if available:
+        return _log(False, _NO_GUARD if plain else _SYNC_BN, level)
     if splits:
         return _log(
             False,
-            'none. MoCo v3 does not permute the keys that SplitBN needs '
+            f'none. {method} does not permute the keys that SplitBN needs '
             f'permuted (num_splits {splits}): query and key share their '
             'part. Use BN on one process, SyncBN on several',
-            logging.WARNING,
+            level,
         )
     if stored_negatives:
         return _log(
             False,
-            'none. MoCo v3 does not permute its keys, and the keys in the '
+            f'none. {method} does not permute its keys, and the keys in the '
             'queue were normalised with other batches than the positive: '
             'its statistics can give it away. Watch k-NN; a loss that falls '
             'while k-NN falls is the sign',
-            logging.WARNING,
+            level,
         )
     if plain and world > 1:
         return _log(
             False,
             f'incomplete. Each of the {world} processes normalises its own '
-            'batch, and ShuffleBN is not part of MoCo v3; published with '
+            f'batch, and ShuffleBN is not part of {method}; it needs '
             "statistics over all processes: norm_cfg=dict(type='SyncBN') "
             '(GPUs only)',
-            logging.WARNING,
+            level,
         )
     return _log(
         False,
-        'one BatchNorm batch for positives and negatives, as published',
+        f'one BatchNorm batch for positives and negatives, as {method} has it',
     )
 
 

@@ -1,21 +1,21 @@
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmmoco.functional import check_distance, feature_distance
 from mmmoco.registry import MODELS
+from mmmoco.two_phase import TwoPhaseModel
 
-from .encoder_outputs import Tokens, split_tokens
+from .tokens import Tokens, split_tokens
 
 
 @MODELS.register_module()
-class Distillation(BaseModel):
+class Distillation(TwoPhaseModel):
     """A student learns the features of a frozen teacher, without labels.
 
     Both are vision transformers and see the same view. The teacher's copy of
@@ -41,16 +41,8 @@ class Distillation(BaseModel):
         teacher_mean: What the teacher's pixels are normalised by, per
             channel, in grey levels 0 … 255; as the student's if None.
         teacher_std: Likewise.
-        data_preprocessor: Config of the preprocessor.
-        init_cfg: Initialisation, as everywhere in OpenMMLab.
+        **kwargs: As for :class:`TwoPhaseModel`.
     """
-
-    #: Hooks without which training would be silently wrong: none.
-    needs: frozenset[str] = frozenset()
-
-    #: N×C class tokens of the last training forward, in the teacher's
-    #: width, for the monitors.
-    queries: Tensor | None = None
 
     factor: Tensor | None
     offset: Tensor | None
@@ -65,13 +57,9 @@ class Distillation(BaseModel):
         patch_distance: str = 'cosine',
         teacher_mean: Sequence[float] | None = None,
         teacher_std: Sequence[float] | None = None,
-        data_preprocessor: Any = None,
-        init_cfg: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
-        if data_preprocessor is not None:
-            # In our registry, whatever the default scope is.
-            data_preprocessor = MODELS.build(data_preprocessor)
-        super().__init__(data_preprocessor, init_cfg)
+        super().__init__(**kwargs)
         if min(cls_weight, patch_weight) < 0 or cls_weight + patch_weight == 0:
             raise ValueError(
                 f'cls_weight={cls_weight} and patch_weight={patch_weight} '
@@ -92,6 +80,8 @@ class Distillation(BaseModel):
         if width != goal:
             self.adapter = nn.Linear(width, goal)
         self._rescale(teacher_mean, teacher_std)
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def _rescale(
         self, mean: Sequence[float] | None, std: Sequence[float] | None
@@ -117,23 +107,6 @@ class Distillation(BaseModel):
         goal_mean = torch.tensor(mean).view(shape)
         self.factor = own.std / goal_std
         self.offset = (own.mean - goal_mean) / goal_std
-
-    # ------------------------------------------------ called by the hooks
-
-    def announce(self, hook: str) -> None:
-        """Nothing depends on a hook."""
-
-    def set_address(self, seed: int, step: int, rank: int) -> None:
-        """Say where in the run the next batch stands.
-
-        Args:
-            seed: Seed of the run, equal on all processes.
-            step: Training iteration (micro-batch).
-            rank: This process.
-        """
-        preprocessor = cast(Any, self.data_preprocessor)
-        if hasattr(preprocessor, 'set_address'):
-            preprocessor.set_address(seed, step, rank)
 
     # ------------------------------------------------- teacher and student
 
@@ -194,59 +167,23 @@ class Distillation(BaseModel):
             self.teacher(x), x, self.teacher_patch_size, 'teacher'
         )
 
-    def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
-        """Return features of images, N×C.
+    def encoders(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """The student's class token, as it is and in the teacher's width.
 
-        Args:
-            x: N×C×H×W, normalised.
-            stage: ``'backbone'``: the student's class token; ``'neck'``: the
-                same in the teacher's width, L2-normalised; ``'teacher'``:
-                the teacher's class token, to compare with.
-
-        Raises:
-            ValueError: If the stage is unknown.
+        The teacher's class token is there to compare with.
         """
-        if stage == 'teacher':
-            return self.teacher_tokens(x).cls
-        if stage not in ('backbone', 'neck'):
-            raise ValueError(
-                f"stage={stage!r} is unknown; use 'backbone', 'neck' or "
-                "'teacher'."
-            )
-        feature = self.student_tokens(x).cls
-        if stage == 'backbone':
-            return feature
-        return F.normalize(self.adapter(feature).float(), dim=1)
+
+        def adapted(x: Tensor) -> Tensor:
+            token = self.adapter(self.student_tokens(x).cls)
+            return F.normalize(token.float(), dim=1)
+
+        return {
+            'backbone': lambda x: self.student_tokens(x).cls,
+            'neck': adapted,
+            'teacher': lambda x: self.teacher_tokens(x).cls,
+        }
 
     # -------------------------------------------------------------- loss
-
-    def forward(
-        self,
-        inputs: Mapping[str, Tensor] | Tensor,
-        ids: Tensor | None = None,
-        mode: str = 'tensor',
-        **_: Any,
-    ) -> Any:
-        """Dispatch as OpenMMLab's models do.
-
-        Args:
-            inputs: Views by name, each N×C×H×W; or, for features, one
-                tensor.
-            ids: N sample ids, not used.
-            mode: ``'loss'`` for training, ``'tensor'`` for features.
-        """
-        if mode == 'loss':
-            assert isinstance(inputs, Mapping)
-            return self.loss(inputs, ids)
-        if mode != 'tensor':
-            raise ValueError(
-                f"mode={mode!r}: a pre-training model has 'loss' and "
-                "'tensor'; evaluate it with tools/knn.py."
-            )
-        if isinstance(inputs, Tensor):
-            return self.extract_feat(inputs)
-        name = 'image' if 'image' in inputs else next(iter(inputs))
-        return self.extract_feat(inputs[name])
 
     def loss(
         self, inputs: Mapping[str, Tensor], ids: Tensor | None = None

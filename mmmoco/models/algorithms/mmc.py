@@ -1,17 +1,16 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
 import torch
 from mmcv.cnn.bricks import DropPath
-from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from mmmoco.functional import ShufflePlan
 from mmmoco.registry import MODELS
+from mmmoco.two_phase import Dictionary
 
-from .base import MomentumContrast
-from .batch_norm_guard import expect_joint_batch_norm
-from .encoder_outputs import Tokens, look_up_log, split_tokens
+from .momentum_contrast import MomentumContrast, mean_stats
+from .tokens import Tokens, split_tokens
 
 LOSSES = ('rec', 'pat', 'cls')
 
@@ -56,6 +55,8 @@ class MMC(MomentumContrast):
     """
 
     key_encoder_name: ClassVar[str] = 'teacher'
+
+    dictionary: Dictionary
 
     def __init__(
         self,
@@ -143,52 +144,29 @@ class MMC(MomentumContrast):
         result: Tensor = self.heads['cls'](self.student_tokens(x).cls)
         return result
 
-    def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
-        """Return features of images, N×C.
+    def encoders(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """The student's class token, its projection, the teacher's token."""
+        return {
+            'backbone': lambda x: self.student_tokens(x).cls,
+            'neck': self.project,
+            'teacher': lambda x: self.teacher_tokens(x).cls,
+        }
 
-        Args:
-            x: N×C×H×W, normalised.
-            stage: ``'backbone'``: the student's class token; ``'neck'``: its
-                projection, L2-normalised; ``'teacher'``: the teacher's class
-                token.
-
-        Raises:
-            ValueError: If the stage is unknown.
-        """
-        x = self._layout(x)
-        if stage == 'backbone':
-            return self.student_tokens(x).cls
-        if stage == 'neck':
-            return self.project(x)
-        if stage == 'teacher':
-            return self.teacher_tokens(x).cls
-        raise ValueError(
-            f"stage={stage!r} is unknown; use 'backbone', 'neck' or 'teacher'."
-        )
-
-    def encode_key(
-        self, x: Tensor, exchanged: ShufflePlan | None = None
-    ) -> Tensor:
+    @torch.no_grad()
+    def encode_key(self, x: Tensor, plan: ShufflePlan | None = None) -> Tensor:
         """Return the teacher's projection of the class token, N×C."""
-        with torch.no_grad():
-            result: Tensor = self.teacher.heads['cls'](
-                self.teacher_tokens(x).cls
-            )
-        return result
+        return self.teacher_head('cls', self.teacher_tokens(x).cls)
 
-    def choose_shuffle(self) -> bool:
-        """Permute nothing; log what BatchNorm does instead."""
-        return expect_joint_batch_norm(
-            self.key_path(), get_world_size(), False
-        )
+    @torch.no_grad()
+    def teacher_head(self, name: str, tokens: Tensor) -> Tensor:
+        """Return what a head of the teacher makes of tokens."""
+        result: Tensor = self.teacher.heads[name](tokens)
+        return result
 
     # -------------------------------------------------------------- loss
 
     def loss(
-        self,
-        inputs: Mapping[str, Tensor],
-        ids: Tensor,
-        shuffle: ShufflePlan | None = None,
+        self, inputs: Mapping[str, Tensor], ids: Tensor
     ) -> dict[str, Tensor]:
         """Return the losses, each times its weight.
 
@@ -197,7 +175,6 @@ class MMC(MomentumContrast):
                 ``view_1_corrupted`` and ``view_1_mask``, and any number of
                 local views; N×C×H×W, masks N×1×H×W.
             ids: N sample ids, −1 where unknown.
-            shuffle: Not used; nothing is exchanged.
 
         Raises:
             ValueError: If the views do not suffice.
@@ -254,8 +231,7 @@ class MMC(MomentumContrast):
         head = cast(Any, self.heads['pat'])
         terms = []
         for own, goal, mask in zip(student, teacher, masks, strict=True):
-            with torch.no_grad():
-                target = self.teacher.heads['pat'](goal.patches)
+            target = self.teacher_head('pat', goal.patches)
             terms.append(head.loss(head(own.patches), target, mask))
         log = {
             'loss_pat': self.weights['pat'] * _mean([t['loss'] for t in terms])
@@ -269,10 +245,7 @@ class MMC(MomentumContrast):
     ) -> dict[str, Tensor]:
         """Look up every student's view among the teacher's other views."""
         queries = [self.heads['cls'](tokens.cls) for tokens in student]
-        with torch.no_grad():
-            keys = [
-                self.teacher.heads['cls'](tokens.cls) for tokens in teacher
-            ]
+        keys = [self.teacher_head('cls', tokens.cls) for tokens in teacher]
         candidates = [self.dictionary.lookup(k, ids) for k in keys]
         results = [
             self.contrast(q, candidates[j])
@@ -283,7 +256,7 @@ class MMC(MomentumContrast):
         losses, stats = zip(*results, strict=True)
         # Two global views: loss(1, 2) + loss(2, 1).
         log = {'loss_cls': 2.0 * self.weights['cls'] * _mean(list(losses))}
-        return log | look_up_log(*stats)
+        return log | mean_stats(stats)
 
     @staticmethod
     def _each(encode: Any, views: list[Tensor]) -> list[Tokens]:

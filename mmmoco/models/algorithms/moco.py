@@ -1,13 +1,13 @@
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from mmmoco.functional import ShufflePlan
 from mmmoco.registry import MODELS
+from mmmoco.two_phase import Dictionary
 
-from .base import MomentumContrast
-from .encoder_outputs import look_up_log
+from .momentum_contrast import MomentumContrast
 
 
 @MODELS.register_module(name=['MoCoV1', 'MoCoV2'])
@@ -22,20 +22,33 @@ class MoCo(MomentumContrast):
     `MoCo v2 <https://arxiv.org/abs/2003.04297>`_.
 
     Args:
+        loss: Config of the contrastive loss.
+        dictionary: Config of the dictionary.
         symmetric: Let both views query: the two losses are added, and both
             key sets are stored, the keys of ``view_k`` before those of
             ``view_q``.
         **kwargs: As for :class:`MomentumContrast`.
     """
 
-    def __init__(self, *, symmetric: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    has_shuffle_bn: ClassVar[bool] = True
+
+    dictionary: Dictionary
+
+    def __init__(
+        self,
+        *,
+        loss: dict[str, Any],
+        dictionary: dict[str, Any],
+        symmetric: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(loss=loss, dictionary=dictionary, **kwargs)
         self.symmetric = symmetric
         if symmetric:
             self.keys_per_image = 2
-        if self.dictionary.needs_keys and not symmetric:
+        if self.needs_keys and not symmetric:
             self.key_only_views = ('view_k',)
-        if symmetric and not self.dictionary.needs_keys:
+        if symmetric and not self.needs_keys:
             raise ValueError(
                 'symmetric=True lets each view answer the other, but '
                 f'{type(self.dictionary).__name__} answers by itself: leave '
@@ -46,7 +59,7 @@ class MoCo(MomentumContrast):
         self,
         inputs: Mapping[str, Tensor],
         ids: Tensor,
-        shuffle: ShufflePlan | None = None,
+        shuffle_plan: ShufflePlan | None = None,
     ) -> dict[str, Tensor]:
         """Look up ``view_q`` in the dictionary of keys.
 
@@ -54,38 +67,24 @@ class MoCo(MomentumContrast):
             inputs: ``view_q`` and ``view_k``, each N×C×H×W. A memory bank
                 needs ``view_q`` alone.
             ids: N sample ids, −1 where unknown.
-            shuffle: How the images of ``view_k`` were exchanged, if so.
+            shuffle_plan: By which the images of ``view_k`` were exchanged
+                between the processes; None if they were not.
         """
-        if self.symmetric:
-            return self._symmetric_loss(inputs, ids)
+        pairs = [('view_q', 'view_k'), ('view_k', 'view_q')]
+        if not self.symmetric:
+            pairs = pairs[:1]
+
+        def keys() -> list[Tensor]:
+            return [self.encode_key(inputs[k], shuffle_plan) for _, k in pairs]
+
         # Keys first, which keep no activations for a backward pass: those of
         # the queries are not there yet.
-        k = None
-        if self.key_encoder is not None:
-            k = self.encode_key(inputs['view_k'], shuffle)  # N×C
-        q = self.encode_query(inputs['view_q'])  # N×C
+        k = keys() if self.key_encoder is not None else None
+        q = [self.encode_query(inputs[q]) for q, _ in pairs]  # N×C each
         if k is None:
             # End-to-end; or what a memory bank stores.
-            needs = self.dictionary.needs_keys
-            k = self.encode_key(inputs['view_k'], shuffle) if needs else q
-        candidates = self.dictionary.lookup(k, ids)
-        loss, stats = self.contrast(q, candidates)
-        self.dictionary.stage(k, ids, slot=self.step)
-        return {'loss': loss, **look_up_log(stats)}
-
-    def _symmetric_loss(
-        self, inputs: Mapping[str, Tensor], ids: Tensor
-    ) -> dict[str, Tensor]:
-        if self.key_encoder is not None:
-            k2 = self.encode_key(inputs['view_k'])  # N×C
-            k1 = self.encode_key(inputs['view_q'])
-        q1 = self.encode_query(inputs['view_q'])
-        q2 = self.encode_query(inputs['view_k'])
-        if self.key_encoder is None:
-            k2 = self.encode_key(inputs['view_k'])
-            k1 = self.encode_key(inputs['view_q'])
-        loss_12, stats_12 = self.contrast(q1, self.dictionary.lookup(k2, ids))
-        loss_21, stats_21 = self.contrast(q2, self.dictionary.lookup(k1, ids))
-        self.dictionary.stage(k2, ids, slot=self.step, view=0)
-        self.dictionary.stage(k1, ids, slot=self.step, view=1)
-        return {'loss': loss_12 + loss_21, **look_up_log(stats_12, stats_21)}
+            k = keys() if self.needs_keys else q
+        log = self.look_up(zip(q, k, strict=True), ids)
+        for view, each in enumerate(k):
+            self.dictionary.stage(each, ids, slot=self.step, view=view)
+        return log

@@ -2,15 +2,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
 from torch import Tensor
 
-from mmmoco.functional import ShufflePlan
 from mmmoco.registry import MODELS
+from mmmoco.two_phase import Dictionary
 
-from .base import MomentumContrast
-from .batch_norm_guard import expect_joint_batch_norm
-from .encoder_outputs import last_output, look_up_log
+from .momentum_contrast import MomentumContrast, last_output
 
 
 @MODELS.register_module()
@@ -27,6 +24,7 @@ class MoCoV3(MomentumContrast):
     `MoCo v3 <https://arxiv.org/abs/2104.02057>`_.
 
     Args:
+        loss: Config of the contrastive loss.
         predictor: Config of the predictor, which follows the projection on
             the query side only.
         dictionary: Config of the dictionary; its keys must come from the key
@@ -36,9 +34,12 @@ class MoCoV3(MomentumContrast):
         **kwargs: As for :class:`MomentumContrast`.
     """
 
+    dictionary: Dictionary
+
     def __init__(
         self,
         *,
+        loss: dict[str, Any],
         predictor: dict[str, Any],
         dictionary: dict[str, Any] | None = None,
         m: float = 0.99,
@@ -46,6 +47,7 @@ class MoCoV3(MomentumContrast):
         **kwargs: Any,
     ) -> None:
         super().__init__(
+            loss=loss,
             dictionary=dictionary or dict(type='InBatch'),
             m=m,
             m_schedule=m_schedule,
@@ -61,13 +63,10 @@ class MoCoV3(MomentumContrast):
     def encode_query(self, x: Tensor) -> Tensor:
         """Return the predictions, N×C, L2-normalised."""
         q = last_output(self.predictor((self.project(x),)))
-        return self._noted(F.normalize(q.float(), dim=1))
+        return self.noted(F.normalize(q.float(), dim=1))
 
     def loss(
-        self,
-        inputs: Mapping[str, Tensor],
-        ids: Tensor,
-        shuffle: ShufflePlan | None = None,
+        self, inputs: Mapping[str, Tensor], ids: Tensor
     ) -> dict[str, Tensor]:
         """Look up each view among the keys of the other.
 
@@ -75,21 +74,13 @@ class MoCoV3(MomentumContrast):
             inputs: ``view_1`` and ``view_2``, each N×C×H×W. Each passes the
                 encoders as a batch of its own, BatchNorm included.
             ids: N sample ids, −1 where unknown.
-            shuffle: Not used; nothing is exchanged.
         """
         # Keys first: they keep no activations.
         k1 = self.encode_key(inputs['view_1'])  # N×C, no gradient
         k2 = self.encode_key(inputs['view_2'])
         q1 = self.encode_query(inputs['view_1'])  # N×C
         q2 = self.encode_query(inputs['view_2'])
-        loss_12, stats_12 = self.contrast(q1, self.dictionary.lookup(k2, ids))
-        loss_21, stats_21 = self.contrast(q2, self.dictionary.lookup(k1, ids))
+        log = self.look_up([(q1, k2), (q2, k1)], ids)
         # Never both views: a queue would hold every image twice.
         self.dictionary.stage(k2, ids, slot=self.step)
-        return {'loss': loss_12 + loss_21, **look_up_log(stats_12, stats_21)}
-
-    def choose_shuffle(self) -> bool:
-        """Permute nothing; log what BatchNorm does instead."""
-        return expect_joint_batch_norm(
-            self.key_path(), get_world_size(), self.dictionary.has_state
-        )
+        return log

@@ -4,8 +4,7 @@ from torch import Tensor
 
 from mmmoco.functional import Candidates, gather, gather_with_grad
 from mmmoco.registry import MODELS
-
-from .base import Dictionary
+from mmmoco.two_phase import Dictionary
 
 
 @MODELS.register_module()

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from mmmoco.functional import Candidates
 from mmmoco.registry import MODELS
-
-from .base import Dictionary
+from mmmoco.two_phase import Dictionary
 
 
 @MODELS.register_module()

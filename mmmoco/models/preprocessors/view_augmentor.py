@@ -25,7 +25,7 @@ class ViewAugmentor(BaseDataPreprocessor):
     For ShuffleBN over several processes the algorithm names the views that
     are encoded as keys only. Their images are exchanged here while they are
     still bytes, before the operations, and the plan that leads the keys back
-    is returned as ``'shuffle'``.
+    is returned as ``'shuffle_plan'``.
 
     Args:
         mean: Per channel, in grey levels 0 … 255, RGB.
@@ -64,8 +64,8 @@ class ViewAugmentor(BaseDataPreprocessor):
         #: Set to a dict to have what each view's operations draw noted.
         self.drawn: dict[str, list[tuple[str, dict[str, Tensor]]]] | None
         self.drawn = None
-        #: Views whose images are exchanged; set by the algorithm.
-        self.exchanged_views: Sequence[str] = ()
+        #: Views whose images are exchanged (ShuffleBN); set by the algorithm.
+        self.shuffled_views: Sequence[str] = ()
         self.set_address(seed=0, step=0, rank=0)
 
     mean: Tensor
@@ -105,8 +105,8 @@ class ViewAugmentor(BaseDataPreprocessor):
         views: dict[str, Tensor] = batch['inputs']
         if training:
             views = self._choose(views)
-            if self.exchanged_views:
-                batch['shuffle'] = self._exchange(views)
+            if self.shuffled_views:
+                batch['shuffle_plan'] = self._exchange(views)
             views = views | self._operate(views)
         batch['inputs'] = {
             name: self.normalise(x) for name, x in views.items()
@@ -132,7 +132,7 @@ class ViewAugmentor(BaseDataPreprocessor):
         seed, step, _ = self._address
         image = next(iter(views.values()))
         plan = shuffle_plan(len(image), seed, step, image.device)
-        for name in self.exchanged_views:
+        for name in self.shuffled_views:
             views[name] = shuffle(views[name], plan)
         return plan
 

@@ -1,0 +1,98 @@
+"""One iteration of a pre-training, in the only order that is right."""
+
+from typing import Any
+
+from mmengine.dist import get_rank
+from mmengine.model import is_model_wrapper
+from torch import Tensor
+
+from mmmoco.two_phase import TwoPhaseModel
+
+
+def move_key_encoder(
+    model: TwoPhaseModel, progress: float, stepped: bool
+) -> float:
+    """Move the key encoder after an iteration; return its m.
+
+    m belongs to the coming iteration, so that the key parameters of every
+    forward are those of the paper's order, which moves them just before the
+    keys are encoded.
+
+    Args:
+        model: The bare model.
+        progress: Fraction of all iterations done, this one included.
+        stepped: Whether the optimizer really stepped.
+    """
+    m = model.momentum_at(progress)
+    if stepped:
+        model.update_key_encoder(m)
+    return m
+
+
+def write_dictionaries(model: TwoPhaseModel, stepped: bool, due: bool) -> None:
+    """Commit what is staged after a real step; forget it after a skipped one.
+
+    Args:
+        model: The bare model.
+        stepped: Whether the optimizer really stepped.
+        due: Whether it should have: an accumulation was complete.
+    """
+    if stepped:
+        model.commit_keys()
+    elif due:
+        model.discard_keys()
+
+
+class TrainStep:
+    """A loop of your own: one call for each batch, nothing else to be done.
+
+    Does what the runner does with its hooks: says where in the run the batch
+    stands, takes the optimizer's step, and only after a real one moves the
+    key encoder and writes the dictionaries.
+
+    Args:
+        model: A pre-training model, bare or wrapped for several processes.
+        optim_wrapper: A ``ContrastOptimWrapper`` of its parameters.
+        total: Iterations (micro-batches) of the whole training.
+        seed: Of the run, equal on all processes.
+        done: Iterations done before.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optim_wrapper: Any,
+        total: int,
+        seed: int = 0,
+        done: int = 0,
+    ) -> None:
+        bare = model.module if is_model_wrapper(model) else model
+        self.model: TwoPhaseModel = bare
+        self.wrapped, self.optim_wrapper = model, optim_wrapper
+        self.total, self.seed, self.done = total, seed, done
+        self.model.announce(*self.model.needs)
+        optim_wrapper.initialize_count_status(model, done, total)
+
+    def __call__(self, batch: Any) -> dict[str, Tensor]:
+        """Train on one batch; return its losses and statistics."""
+        self.begin()
+        wrapper = self.optim_wrapper
+        log: dict[str, Tensor] = self.wrapped.train_step(batch, wrapper)
+        self.end(wrapper.stepped, wrapper.should_update())
+        return log
+
+    def begin(self) -> None:
+        """Do what comes before the forward pass."""
+        self.model.set_address(self.seed, self.done, get_rank())
+
+    def end(self, stepped: bool, due: bool = True) -> None:
+        """Do what comes after the optimizer.
+
+        Args:
+            stepped: Whether it really stepped.
+            due: Whether it should have.
+        """
+        self.done += 1
+        if self.model.key_encoder is not None:
+            move_key_encoder(self.model, self.done / self.total, stepped)
+        write_dictionaries(self.model, stepped, due)

@@ -1,0 +1,280 @@
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import get_world_size
+from torch import Tensor, nn
+
+from mmmoco.functional import (
+    ShufflePlan,
+    Stats,
+    check_momentum,
+    momentum_at,
+    shuffle,
+    shuffle_plan,
+    unshuffle,
+)
+from mmmoco.registry import MODELS
+from mmmoco.two_phase import TwoPhaseModel
+
+from ..encoders import KeyEncoder
+from .batch_norm_guard import choose_shuffle_bn
+
+
+class MomentumContrast(TwoPhaseModel):
+    """What MoCo v1, v2, v3 and MMC share: a query and a key encoder.
+
+    The dictionary decides who makes the keys: the key encoder (the moving
+    average), the query encoder (end-to-end), or nobody (memory bank). Only
+    in the first case, and without a dictionary, is there a key encoder.
+
+    Args:
+        backbone: Config of the backbone, ``type`` with its scope.
+        neck: Config of the projection.
+        m: Weight of the old key parameters, as in the papers. Has no effect
+            without a key encoder.
+        loss: Config of the contrastive loss.
+        dictionary: Config of the dictionary.
+        m_schedule: ``'constant'`` or ``'cosine'`` (from m to 1).
+        allow_any_m: Allow m below 0.5.
+        **kwargs: As for :class:`TwoPhaseModel`.
+    """
+
+    #: Whether the method permutes its keys where BatchNorm asks for it.
+    has_shuffle_bn: ClassVar[bool] = False
+
+    #: Views that are encoded as keys only: several processes may exchange
+    #: their raw images instead of the finished ones.
+    key_only_views: Sequence[str] = ()
+
+    def __init__(
+        self,
+        backbone: dict[str, Any],
+        neck: dict[str, Any],
+        m: float,
+        loss: dict[str, Any] | None = None,
+        dictionary: dict[str, Any] | None = None,
+        m_schedule: str = 'constant',
+        allow_any_m: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_momentum(m, m_schedule, allow_any_m)
+        self.m, self.m_schedule = m, m_schedule
+        self.build_query_encoder(backbone, neck)
+        self.key_grad = False
+        if dictionary is not None:
+            self.dictionary = MODELS.build(dictionary)
+            self.key_grad = self.dictionary.key_grad
+        if loss is not None:
+            self.contrast = MODELS.build(loss)
+        if self.needs_keys and not self.key_grad:
+            encoder = KeyEncoder(**self.query_modules())
+            setattr(self, self.key_encoder_name, encoder)
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether a view is encoded as keys at all."""
+        return self.dictionary is None or self.dictionary.needs_keys
+
+    # ------------------------------------------------ called by the hooks
+
+    def set_address(self, seed: int, step: int, rank: int) -> None:
+        """Say where in the run the next batch stands; see the base class."""
+        super().set_address(seed, step, rank)
+        exchange = get_world_size() > 1 and self.shuffle_bn
+        preprocessor = cast(Any, self.data_preprocessor)
+        preprocessor.shuffled_views = self.key_only_views if exchange else ()
+
+    def momentum_at(self, progress: float) -> float:
+        """Return m at a fraction of the training (0 … 1)."""
+        return momentum_at(self.m, self.m_schedule, progress)
+
+    def update_key_encoder(self, m: float) -> None:
+        """Move the key encoder towards the query encoder (v1, eq. 2)."""
+        if isinstance(self.key_encoder, KeyEncoder):
+            self.key_encoder.update(self.query_modules(), m)
+
+    def reset_key_encoder(self) -> None:
+        """Make the key encoder a copy of the query encoder."""
+        if isinstance(self.key_encoder, KeyEncoder):
+            self.key_encoder.copy_from(self.query_modules())
+
+    # ---------------------------------------------------------- encoders
+
+    def build_query_encoder(
+        self, backbone: dict[str, Any], neck: dict[str, Any]
+    ) -> None:
+        """Build the modules that :meth:`query_modules` names."""
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck)
+
+    def query_modules(self) -> Mapping[str, nn.Module]:
+        """The modules that the key encoder averages, by name."""
+        return {'backbone': self.backbone, 'neck': self.neck}
+
+    def init_weights(self) -> None:
+        """Initialise, then let the key encoder start as a copy."""
+        super().init_weights()
+        self.reset_key_encoder()
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the query encoder's projection, N×C, of any length."""
+        return last_output(self.neck(self.backbone(x)))
+
+    def encode_query(self, x: Tensor) -> Tensor:
+        """Return the queries, N×C, L2-normalised."""
+        return self.noted(F.normalize(self.project(x).float(), dim=1))
+
+    def noted(self, q: Tensor) -> Tensor:
+        """Keep the queries of a training forward for the monitors."""
+        if self.training:
+            self.queries = q.detach()
+        return q
+
+    def encode_key(self, x: Tensor, plan: ShufflePlan | None = None) -> Tensor:
+        """Return the keys, N×C, L2-normalised, in the order of the queries.
+
+        Without gradient, except for a dictionary that wants it.
+
+        Args:
+            x: N×C×H×W.
+            plan: As for :meth:`with_shuffle_bn`.
+
+        Raises:
+            RuntimeError: If the dictionary takes no keys.
+        """
+        if not self.needs_keys:
+            raise RuntimeError(
+                f'{type(self.dictionary).__name__} takes no keys; its entries '
+                'come from the queries.'
+            )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.key_grad):
+            return self.with_shuffle_bn(self._keys_of, x, plan)
+
+    def _keys_of(self, x: Tensor) -> Tensor:
+        encode = self.key_encoder or self.project
+        return F.normalize(last_output(encode(x)).float(), dim=1)
+
+    def with_shuffle_bn(
+        self,
+        encode: Callable[[Tensor], Tensor],
+        x: Tensor,
+        plan: ShufflePlan | None = None,
+    ) -> Tensor:
+        """Encode key images beside other ones than their queries', if needed.
+
+        Args:
+            encode: Takes images N×C×H×W, returns N×… in their order.
+            x: N×C×H×W.
+            plan: By which the images of ``x`` were already exchanged between
+                the processes; None: they were not.
+
+        Returns:
+            N×…, in the order of the queries.
+        """
+        if plan is None:
+            if not self.shuffle_bn:
+                return encode(x)
+            plan = shuffle_plan(len(x), self.seed, self.step, x.device)
+            x = self.in_layout(shuffle(x, plan))
+        return unshuffle(encode(x), plan)
+
+    @cached_property
+    def shuffle_bn(self) -> bool:
+        """Whether keys are permuted; decided once, with a line in the log."""
+        if self.dictionary is None:
+            return False  # Without negatives there is nothing to give away.
+        return choose_shuffle_bn(
+            type(self).__name__,
+            self.key_path(),
+            get_world_size(),
+            available=self.has_shuffle_bn,
+            stored_negatives=self.dictionary.has_state,
+        )
+
+    def key_path(self) -> Sequence[nn.Module]:
+        """The modules that encode the keys."""
+        if not self.needs_keys:
+            return ()
+        if self.key_encoder is None:
+            return tuple(self.query_modules().values())
+        return (self.key_encoder,)
+
+    @torch.no_grad()
+    def probe_keys(self, x: Tensor) -> Tensor:
+        """Return the keys of a few images, N×C, and leave no trace.
+
+        BatchNorm takes the statistics of these images, as in training, and
+        its running ones stay as they are. Nothing is permuted.
+
+        Args:
+            x: N×C×H×W, normalised.
+
+        Raises:
+            RuntimeError: If there is no key encoder.
+        """
+        if self.key_encoder is None:
+            return super().probe_keys(x)
+        buffers = [(own, own.clone()) for own in self.key_encoder.buffers()]
+        try:
+            return self._keys_of(self.in_layout(x))
+        finally:
+            for own, kept in buffers:
+                own.copy_(kept)
+
+    def encoders(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """The backbone's last output over all pixels, and the projection."""
+
+        def pooled(x: Tensor) -> Tensor:
+            feature = last_output(self.backbone(x))
+            return feature.mean((2, 3)) if feature.dim() == 4 else feature
+
+        return {
+            'backbone': pooled,
+            'neck': lambda x: F.normalize(self.project(x).float(), dim=1),
+        }
+
+    # -------------------------------------------------------------- loss
+
+    def look_up(
+        self, pairs: Iterable[tuple[Tensor, Tensor]], ids: Tensor
+    ) -> dict[str, Tensor]:
+        """Look queries up in the dictionary, and add the losses.
+
+        Args:
+            pairs: N×C queries, each with the N×C keys of the other view.
+            ids: N sample ids.
+
+        Returns:
+            The loss; over the look-ups, the mean similarities to positives
+            and negatives, and how often the positive is the nearest.
+        """
+        dictionary = cast(Any, self.dictionary)
+        results = [
+            self.contrast(q, dictionary.lookup(k, ids)) for q, k in pairs
+        ]
+        losses, stats = zip(*results, strict=True)
+        return {'loss': sum(losses[1:], losses[0]), **mean_stats(stats)}
+
+
+def mean_stats(stats: Sequence[Stats]) -> dict[str, Tensor]:
+    """The statistics under the names of the log, averaged over look-ups."""
+
+    def mean(name: str) -> Tensor:
+        return torch.stack([getattr(each, name) for each in stats]).mean()
+
+    return {
+        'pos_sim': mean('positive_similarity'),
+        'neg_sim': mean('negative_similarity'),
+        'top1': mean('top1'),
+    }
+
+
+def last_output(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """OpenMMLab's backbones and necks return tuples; take the last."""
+    return outputs if isinstance(outputs, Tensor) else outputs[-1]
