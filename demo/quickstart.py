@@ -19,10 +19,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmmoco.apis import cli, get_model
-from mmmoco.apis.config.files import config_root
 from mmmoco.apis.probing.knn import raw_pixel_features
 from mmmoco.apis.training.runner import build_runner
-from mmmoco.apis.training.train import parser as train_parser
 from mmmoco.apis.training.train import prepare
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.evaluation.features import Features, extract_features
@@ -50,15 +48,12 @@ def main() -> None:
 def quickstart(args: argparse.Namespace) -> None:
     """Train, compare, draw."""
     work_dir = Path(args.work_dir)
-    command = [
-        str(config_root() / f'{CONFIG}.py'),
-        '--work-dir',
-        args.work_dir,
-        '--overwrite',
-    ]
-    if args.max_iters is not None:
-        command += ['--max-iters', str(args.max_iters)]
-    cfg = prepare(train_parser().parse_args(command))
+    cfg = prepare(
+        CONFIG,
+        work_dir=args.work_dir,
+        overwrite=True,
+        max_iters=args.max_iters,
+    )
     init_default_scope('mmmoco')
     loaders = [
         Runner.build_dataloader(dict(cfg.knn[name]), seed=0)

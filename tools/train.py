@@ -1,6 +1,7 @@
 """Train a config: ``python tools/train.py --help``."""
 
-from mmmoco.apis.training.train import main
+from mmmoco.apis import cli
+from mmmoco.apis.training.jobs import train
 
 if __name__ == '__main__':
-    main()
+    cli.main(train)

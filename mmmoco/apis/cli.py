@@ -28,7 +28,6 @@ from typing import (
     Union,
     get_args,
     get_origin,
-    get_type_hints,
 )
 
 #: Settings of a config by dotted key, as from ``--cfg-options``.
@@ -72,12 +71,7 @@ def main(
         usage: Instead of the line that argparse makes.
     """
     prog = prog or os.path.basename(sys.argv[0])
-    parser = parser_of(job, prog, options_of, usage)
-    given = vars(parser.parse_args(argv))
-    debug = given.pop('debug')
-    if 'local_rank' in given:
-        # Launchers of old say it by an option, those of today by this.
-        os.environ.setdefault('LOCAL_RANK', str(given.pop('local_rank')))
+    given, debug = arguments(job, argv, prog, options_of, usage)
     # OpenCV reads it when it is imported: foreign pipelines that decode with
     # it then refuse image bombs, as LoadRGB does.
     os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(100_000_000))
@@ -86,7 +80,10 @@ def main(
         positionals = [given.pop(name) for name in _positionals(job)]
         result = job(*positionals, **given)
         written = inspect.getattr_static(type(result), '__str__')
-        if written is not object.__str__:
+        if (
+            written is not object.__str__
+            and os.environ.get('RANK', '0') == '0'
+        ):
             sys.stdout.write(f'{result}\n')
             sys.stdout.flush()
         problem = getattr(result, 'problem', None)
@@ -94,6 +91,25 @@ def main(
             raise UsageError(problem)
 
     run(tool, prog, debug)
+
+
+def arguments(
+    job: Callable[..., Any],
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
+    options_of: Callable[..., Any] | None = None,
+    usage: str | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Return what a command line gives to a job, and ``--debug``."""
+    parser = parser_of(job, prog or f'{job.__name__}.py', options_of, usage)
+    given = vars(parser.parse_args(argv))
+    debug: bool = given.pop('debug')
+    if 'debug' in _parameters(job):
+        given['debug'] = debug
+    if 'local_rank' in given:
+        # Old launchers say it by an option, those of today by this.
+        os.environ.setdefault('LOCAL_RANK', str(given.pop('local_rank')))
+    return given, debug
 
 
 def parser_of(
@@ -112,19 +128,11 @@ def parser_of(
     )
     for function in filter(None, (job, options_of)):
         _, helps, _ = _docstring(function)
-        annotations = {
-            name: parameter.annotation
-            for name, parameter in _parameters(function).items()
-        }
-        hints = get_type_hints(
-            types.SimpleNamespace(__annotations__=annotations),
-            getattr(function, '__globals__', {}),
-            include_extras=True,
-        )
         named = () if function is job else _positionals(function)
         for name, parameter in _parameters(function).items():
-            if name not in named:
-                _add(parser, parameter, hints[name], helps.get(name))
+            if name not in (*named, 'debug'):
+                hint = _hint_of(function, parameter)
+                _add(parser, parameter, hint, helps.get(name))
     if 'launcher' in _parameters(options_of or job):
         parser.add_argument(
             '--local_rank',
@@ -143,6 +151,15 @@ def _parameters(job: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         for name, parameter in inspect.signature(job).parameters.items()
         if parameter.kind is not parameter.VAR_KEYWORD
     }
+
+
+def _hint_of(job: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    if not isinstance(parameter.annotation, str):
+        return parameter.annotation
+    try:
+        return eval(parameter.annotation, job.__globals__)
+    except NameError:
+        return str  # What type checkers alone know is given as text.
 
 
 def _positionals(job: Callable[..., Any]) -> list[str]:

@@ -316,7 +316,7 @@ def test_any_backbone_whose_config_is_in_the_checkpoint(
     tmp_path, small_config
 ):
     """The net of the demo, from a real run, into its class elsewhere."""
-    from mmmoco.apis.training.train import build_runner
+    from mmmoco.apis.training.runner import build_runner
 
     cfg = small_config()
     cfg.work_dir = str(tmp_path / 'run')

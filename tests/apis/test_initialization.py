@@ -6,8 +6,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmmoco.apis import cli
 from mmmoco.apis.config.initialization import initialize
-from mmmoco.apis.training import train
+from mmmoco.apis.training.jobs import train
 from mmmoco.engine.checkpoint_io import CheckpointError
 
 PRETRAINED = dict(type='Pretrained', checkpoint='', prefix='backbone.')
@@ -114,7 +115,7 @@ def test_a_file_that_is_not_there_or_no_checkpoint(config, tmp_path):
 )
 def test_the_tool_says_so_in_one_line(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        train.main(['demo/mocov2_digits', *argv])
+        cli.main(train, ['demo/mocov2_digits', *argv])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert message in error and 'Traceback' not in error

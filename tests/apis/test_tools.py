@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from PIL import Image
 
 import mmmoco
-from mmmoco.apis import load_config
+from mmmoco.apis import cli, load_config
 from mmmoco.apis.config.adapt import fit_workers, use_precision
 from mmmoco.apis.probing import knn
-from mmmoco.apis.training import train
+from mmmoco.apis.training.jobs import train
+from mmmoco.apis.training.train import prepare
 from mmmoco.engine import checkpoint_io
 
 ROOT = Path(__file__).parents[2]
@@ -28,8 +30,9 @@ TINY = [
 ]
 
 
-def call(main, *argv):
+def call(job, *argv):
     """Run a tool; return its exit code (0 if it returns)."""
+    main = job if job.__name__ == 'main' else partial(cli.main, job)
     try:
         main([str(a) for a in argv])
     except SystemExit as stop:
@@ -76,14 +79,14 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     argv = [*argv, '--work-dir', tmp_path / 'run']
     if 'mocov2' in argv[0]:
         argv[1:1] = []
-    assert call(train.main, *argv) == 2
+    assert call(train, *argv) == 2
     line = one_line(capsys)
     assert all(word in line for word in words), line
 
 
 def test_missing_images_are_named(capsys, tmp_path):
     code = call(
-        train.main,
+        train,
         'mocov2_r50_8xb32',
         '--work-dir',
         tmp_path / 'run',
@@ -99,14 +102,14 @@ def test_missing_images_are_named(capsys, tmp_path):
 
 def test_debug_shows_the_trace(tmp_path):
     with pytest.raises(FileNotFoundError):
-        train.main(['nowhere.py', '--debug'])
+        cli.main(train, ['nowhere.py', '--debug'])
 
 
 def test_train_resume_knn_and_test(tmp_path, capsys):
     work = tmp_path / 'run'
     base = ['demo/mocov2_digits', '--work-dir', work]
     options = ['--cfg-options', *TINY]
-    assert call(train.main, *base, '--max-iters', 5, *options) == 0
+    assert call(train, *base, '--max-iters', 5, *options) == 0
     checkpoint = work / 'iter_5.pth'
     assert checkpoint.is_file()
     assert (work / 'last_checkpoint').read_text().endswith('iter_5.pth')
@@ -133,7 +136,7 @@ def test_train_resume_knn_and_test(tmp_path, capsys):
     assert after['checkpoint'].endswith('iter_5.pth')
 
     resumed = [*base, '--max-iters', 8, '--resume', *options]
-    assert call(train.main, *resumed) == 0
+    assert call(train, *resumed) == 0
     assert (work / 'iter_8.pth').is_file()
     meta = checkpoint_io.read(str(work / 'iter_8.pth'))['meta']
     assert meta['iter'] == 8
@@ -168,10 +171,7 @@ def test_fast_turns_the_speed_settings_on(monkeypatch, has_units):
         torch.cpu, '_is_avx512_bf16_supported', lambda: has_units
     )
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    args = train.parser().parse_args(
-        ['mocov2_r50_8xb32', '--fast', '--max-iters', '10']
-    )
-    cfg = train.prepare(args)
+    cfg = prepare('mocov2_r50_8xb32', fast=True, max_iters=10)
     dtype = 'bfloat16' if has_units else 'float32'
     assert cfg.optim_wrapper.get('dtype', 'float32') == dtype
     assert cfg.custom_hooks[-1].type == 'mmmoco.KernelSettingsHook'
@@ -197,7 +197,7 @@ def test_workers_fit_the_machine_and_may_be_none():
 
 
 def test_published_precision_without_fast():
-    cfg = train.prepare(train.parser().parse_args(['mocov2_r50_8xb32']))
+    cfg = prepare('mocov2_r50_8xb32')
     assert 'dtype' not in cfg.optim_wrapper
     assert 'channels_last' not in cfg.model
     assert cfg.train_cfg.max_epochs == 200
@@ -226,7 +226,7 @@ def test_a_hostile_checkpoint_runs_nothing(tmp_path, capsys):
             f'model.backbone.init_cfg.checkpoint={bad}',
         ],
     ):
-        assert call(train.main, *argv) == 2
+        assert call(train, *argv) == 2
         assert 'bad.pth' in one_line(capsys)
         assert not marker.exists()
     assert call(knn.main, 'demo/mocov2_digits', bad, *options) == 2
@@ -263,7 +263,7 @@ def test_resnet50_trains_on_a_flat_folder(tmp_path):
         pixels = draws.integers(0, 255, (70, 90, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(photos / f'{i}.jpg')
     code = call(
-        train.main,
+        train,
         'mocov2_r50_8xb32',
         '--work-dir',
         tmp_path / 'run',

@@ -38,13 +38,15 @@ import sys
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmmoco.apis.training.train import parser, prepare
-from mmmoco.apis.config.adapt import build_runner, init_processes
+from mmmoco.apis import cli
+from mmmoco.apis.training.jobs import train
+from mmmoco.apis.training.runner import build_runner, init_processes
+from mmmoco.apis.training.train import prepare
 from mmmoco.engine.bare_model import bare_model
 
 out, *argv = sys.argv[1:]
-args = parser().parse_args(argv)
-cfg = prepare(args)
+args, _ = cli.arguments(train, argv)
+cfg = prepare(**args)
 init_processes(cfg, 'pytorch')
 ids = []
 

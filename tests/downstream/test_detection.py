@@ -375,11 +375,13 @@ def lite(model):
 )
 def test_it_trains_and_tests(name, scenes, weights, tmp_path, capsys):
     checkpoint = weights(kind_of(name))
-    argv = [
-        f'{PLACE}/{name}', '--init', checkpoint, '--max-iters', '1',
-        '--work-dir', str(tmp_path), '--seed', '0',
-    ]  # fmt: skip
-    cfg = train.prepare(train.parser().parse_args(argv))
+    cfg = train.prepare(
+        f'{PLACE}/{name}',
+        init=checkpoint,
+        max_iters=1,
+        work_dir=str(tmp_path),
+        seed=0,
+    )
     shrink(cfg._cfg_dict, scenes)
     lite(cfg.model)
     cfg.train_dataloader.batch_size = 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmmoco.apis.probing import test
-from mmmoco.apis.training import train
+from mmmoco.apis.training.jobs import train
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.downstream, pytest.mark.slow]
@@ -112,9 +112,7 @@ def test_train_validate_save_and_test(text, scenes, tmp_path, monkeypatch):
         text.replace('{root}', str(scenes)).replace('{loader}', LOADER)
     )
     work = str(tmp_path / 'run')
-    train.main(
-        [str(config), '--work-dir', work, '--max-iters', '2', '--debug']
-    )
+    train(str(config), work_dir=work, max_iters=2)
     checkpoint = tmp_path / 'run' / 'iter_2.pth'
     assert checkpoint.is_file()
     logs = list((tmp_path / 'run').glob('*/*.log'))

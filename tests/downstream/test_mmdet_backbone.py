@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mmmoco.apis.training import train
+from mmmoco.apis import cli
+from mmmoco.apis.training.jobs import train
 from mmmoco.engine import checkpoint_io
 
 pytestmark = [pytest.mark.downstream, pytest.mark.slow]
@@ -19,7 +20,8 @@ def checkpoint(tmp_path_factory):
     for i in range(4):
         pixels = draws.integers(0, 255, (64, 80, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f'{i}.jpg')
-    train.main(
+    cli.main(
+        train,
         [
             'mocov2_r50_8xb32',
             '--work-dir',
@@ -30,7 +32,7 @@ def checkpoint(tmp_path_factory):
             f'train_dataloader.dataset.data_root={folder}',
             'train_dataloader.batch_size=2',
             'train_dataloader.num_workers=0',
-        ]
+        ],
     )
     return str(folder / 'run' / 'iter_2.pth')
 

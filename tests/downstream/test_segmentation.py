@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmmoco.apis import get_model, list_configs, load_config
-from mmmoco.apis.training import train, transfer
+from mmmoco.apis import cli, get_model, list_configs, load_config
+from mmmoco.apis.training import jobs, train, transfer
 from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine import checkpoint_io
 from mmmoco.json_lines import read_json_lines
@@ -63,8 +63,7 @@ def test_builds_and_loads_in_all_three_initialisations(name, files):
     for start in STARTS:
         kind = load_config(name).model.backbone.type
         file = files[kind, start]
-        arguments = train.parser().parse_args([name, '--init', file])
-        cfg = train.prepare(arguments)
+        cfg = train.prepare(name, init=file)
         init_default_scope('mmseg')
         backbone = MODELS.build(cfg.model).backbone
         backbone.init_weights()
@@ -201,11 +200,12 @@ def test_rates_of_the_vit_fall_from_layer_to_layer():
 def test_a_run_of_mmselfsups_variant(files, scenes, tmp_path):
     name = next(n for n in NAMES if 'voc12aug/fcn_r50' in n)
     options = data.small_options(load_config(name))
-    arguments = train.parser().parse_args(
+    given, _ = cli.arguments(
+        jobs.train,
         [name, '--init', files['ResNet', 'ours'], '--max-iters', '1']
         + ['--work-dir', str(tmp_path), *options]
     )  # fmt: skip
-    cfg = train.prepare(arguments)
+    cfg = train.prepare(**given)
     transfer.move_data(cfg, str(scenes / 'VOC2012'))
     runner = build_runner(cfg)
     runner.train()
@@ -213,11 +213,15 @@ def test_a_run_of_mmselfsups_variant(files, scenes, tmp_path):
     assert runner.iter == 1 and 0 <= metrics['mIoU'] <= 100
 
 
+def call_transfer(argv):
+    cli.main(jobs.transfer, argv, 'transfer.sh', options_of=jobs.train)
+
+
 @pytest.mark.parametrize('task', ['voc-seg', 'cityscapes-seg', 'ade-seg'])
 def test_a_task_trains_tests_and_records(task, files, scenes, tmp_path):
     name = transfer.read_tasks()[task].config
     cfg = load_config(name)
-    transfer.main(
+    call_transfer(
         [
             files[cfg.model.backbone.type, 'ours'], task,
             '--data-root', str(scenes / data.DATA[name.split('/')[2]]),
@@ -242,7 +246,7 @@ def test_the_demo(start, scenes, tmp_path):
         pretraining = get_model('demo/mocov2_digits')
         file = str(tmp_path / 'epoch_100.pth')
         torch.save({'state_dict': pretraining.state_dict()}, file)
-    transfer.main(
+    call_transfer(
         [
             file, 'digits-seg', '--data-root', str(scenes / 'cityscapes'),
             '--work-dir', str(tmp_path / 'run'), '--max-iters', '2',

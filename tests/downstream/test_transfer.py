@@ -11,10 +11,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmmoco.apis import load_config, report
+from mmmoco.apis import cli, load_config, report
 from mmmoco.apis.config.files import config_root
 from mmmoco.apis.exchange.export_backbone import method_of
-from mmmoco.apis.training import transfer
+from mmmoco.apis.training import jobs, transfer
 from mmmoco.engine import checkpoint_io
 from mmmoco.json_lines import read_json_lines
 
@@ -57,10 +57,14 @@ def arguments(checkpoint, voc, work_dir, iterations=1):
     ]  # fmt: skip
 
 
+def call(argv):
+    cli.main(jobs.transfer, argv, 'transfer.sh', options_of=jobs.train)
+
+
 def refusal(argv, capsys):
     """Return the one line, and check that nothing was left behind."""
     with pytest.raises(SystemExit) as stop:
-        transfer.main(argv)
+        call(argv)
     assert stop.value.code == 2
     first, *rest = capsys.readouterr().err.splitlines()
     assert rest == ['(--debug shows where it was raised)']
@@ -86,9 +90,14 @@ def test_bad_calls_get_one_line_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_help_names_all_tasks():
+    _, helps, _ = cli._docstring(jobs.transfer)
+    assert helps['task'] == f'One of {", ".join(TASKS)}'
+
+
 def test_check_only_looks(checkpoint, voc, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    transfer.main([checkpoint, 'voc-seg', '--data-root', str(voc), '--check'])
+    call([checkpoint, 'voc-seg', '--data-root', str(voc), '--check'])
     out = capsys.readouterr().out
     assert TASKS['voc-seg'].config in out
     # Two checkpoints of one name get work dirs of their own.

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmmoco.apis import load_config
-from mmmoco.apis.training import train
+from mmmoco.apis import cli, load_config
+from mmmoco.apis.training.jobs import train
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.collapse import CollapseError
@@ -242,7 +242,7 @@ def test_stop_on_collapse_saves_and_says_why(
     file = tmp_path / 'config.py'
     cfg.dump(str(file))
     with pytest.raises(SystemExit) as stop:
-        train.main([str(file), '--work-dir', str(tmp_path / 'tool')])
+        cli.main(train, [str(file), '--work-dir', str(tmp_path / 'tool')])
     assert stop.value.code == 2
     errors = capsys.readouterr().err
     assert 'stop_on_collapse' in errors and 'Traceback' not in errors

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmmoco.apis.config.adapt import limit_iterations
 from mmmoco.apis.training import train
@@ -159,10 +160,8 @@ def test_used_or_not(tmp_path, name, elsewhere):
 
 
 def test_the_options_contradict_each_other(tmp_path):
-    argv = ['demo/mocov2_digits', '--work-dir', str(tmp_path)]
-    args = train.parser().parse_args([*argv, '--resume', '--overwrite'])
     with pytest.raises(ValueError, match='--overwrite'):
-        train.prepare(args)
+        prepare(tmp_path, resume=True, overwrite=True)
 
 
 def test_a_refused_run_changes_nothing(small_config, runner_of):
@@ -258,28 +257,47 @@ def test_an_older_state_does_not_lie_below_later_ones(tmp_path, elsewhere):
     assert left == ['epoch_1.pth', 'epoch_4.pth', 'notes.txt']
 
 
-def arguments(work_dir, *argv):
-    argv = ['demo/mocov2_digits', '--work-dir', str(work_dir), *argv]
-    return train.parser().parse_args(argv)
+def prepare(work_dir, **options):
+    return train.prepare(
+        'demo/mocov2_digits', work_dir=str(work_dir), **options
+    )
 
 
-@pytest.mark.parametrize('option', [['--overwrite'], ['--load-from', 'a']])
+@pytest.mark.parametrize('option', [{'overwrite': True}, {'load_from': 'a'}])
 def test_resume_in_the_config_contradicts_as_the_option_does(tmp_path, option):
-    args = arguments(tmp_path, *option, '--cfg-options', 'resume=True')
     with pytest.raises(ValueError, match='resume=True of the config'):
-        train.prepare(args)
+        prepare(tmp_path, **option, cfg_options={'resume': True})
 
 
 def test_a_work_dir_that_is_a_file(tmp_path):
     (tmp_path / 'file').write_text('x')
     with pytest.raises(ValueError, match='is no folder; take another one'):
-        train.prepare(arguments(tmp_path / 'file'))
+        prepare(tmp_path / 'file')
+
+
+def test_a_work_dir_that_cannot_be_made(small_config, runner_of):
+    with pytest.raises(ValueError, match=r"--work-dir '/proc/x' cannot be ma"):
+        runner_of(small_config(work_dir='/proc/x'))
+
+
+def test_what_is_no_config_of_a_training_is_named(tmp_path):
+    text = tmp_path / 'config.txt'
+    text.write_text('model = dict()\n')
+    with pytest.raises(ValueError, match=r'config\.txt.*ends in \.py, \.json'):
+        train.prepare(str(text))
+    path = tmp_path / 'mine.py'
+    for lines, part in (('x = 1', 'model'), ('model = dict(a=1)', 'train_d')):
+        path.write_text(f'{lines}\n')
+        with pytest.raises(ValueError, match=rf'mine\.py has no {part}'):
+            train.prepare(str(path))
+    with pytest.raises(ValueError, match='give a work_dir'):
+        train.prepare(Config(dict(model={'a': 1}, train_dataloader={'b': 1})))
 
 
 @pytest.mark.parametrize('seed', [-1, 2**32])
 def test_a_seed_that_numpy_does_not_take(tmp_path, seed):
     with pytest.raises(ValueError, match=f'--seed {seed}: .* to 4294967295'):
-        train.prepare(arguments(tmp_path, '--seed', str(seed)))
+        prepare(tmp_path, seed=seed)
 
 
 def test_a_complete_run_says_that_nothing_is_left(small_config, runner_of):

@@ -30,7 +30,7 @@ from mmengine.hooks import Hook
 
 import mmmoco.models  # noqa: F401  Here once, instead of in every child.
 from mmmoco.apis import cli
-from mmmoco.apis.training import train
+from mmmoco.apis.training import jobs, train
 from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.datasets.addressed import AddressedDataset
 from mmmoco.engine import checkpoint_io
@@ -191,7 +191,8 @@ class Run:
             f'{name}={value}'
             for name, value in {**SMALL, **self.options}.items()
         ]
-        args = train.parser().parse_args(
+        args, _ = cli.arguments(
+            jobs.train,
             [
                 'demo/mocov2_digits',
                 '--work-dir',
@@ -199,9 +200,9 @@ class Run:
                 *arguments,
                 '--cfg-options',
                 *options,
-            ]
+            ],
         )
-        cfg = train.prepare(args)
+        cfg = train.prepare(**args)
         if self.iterations:
             use_iterations(cfg)
         if self.images:
@@ -655,11 +656,12 @@ def resume_in_the_middle(folder, images):
             raise StopIteration
 
     for resumed in (False, True):
-        args = train.parser().parse_args(
+        args, _ = cli.arguments(
+            jobs.train,
             [*base, '--cfg-options']
-            + [f'{name}={value}' for name, value in options.items()]
+            + [f'{name}={value}' for name, value in options.items()],
         )
-        cfg = train.prepare(args)
+        cfg = train.prepare(**args)
         cfg.train_dataloader.dataset = dict(
             type='BlankImages', num_images=images
         )

@@ -16,7 +16,8 @@ import torch
 from mmengine.hooks import Hook
 from runs import SMALL, Faults
 
-from mmmoco.apis.training import train
+from mmmoco.apis import cli
+from mmmoco.apis.training import jobs, train
 from mmmoco.engine import checkpoint_io, preemption
 from mmmoco.engine.hooks import preemption_hook
 
@@ -164,7 +165,7 @@ def chosen(tmp_path, monkeypatch):
 
     def choose(*arguments):
         args = ['demo/mocov2_digits', '--work-dir', str(tmp_path), *arguments]
-        cfg = train.prepare(train.parser().parse_args(args))
+        cfg = train.prepare(**cli.arguments(jobs.train, args)[0])
         return cfg.resume, cfg.load_from
 
     return choose

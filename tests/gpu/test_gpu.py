@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from mmengine.hooks import Hook
 from PIL import Image
 
-from mmmoco.apis import load_config
+from mmmoco.apis import cli, load_config
+from mmmoco.apis.training.jobs import train
 from mmmoco.apis.training.runner import build_runner
-from mmmoco.apis.training.train import parser, prepare
+from mmmoco.apis.training.train import prepare
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.functional import Candidates, info_nce, nearest
 from mmmoco.models.norms import SplitBN
@@ -162,7 +163,7 @@ def run_of(folder, work_dir, *options, iters=2, flags=('--fast',)):
         'device_views=True',
         *options,
     ]
-    cfg = prepare(parser().parse_args(arguments))
+    cfg = prepare(**cli.arguments(train, arguments)[0])
     cfg.log_level = 'ERROR'
     return build_runner(cfg)
 

@@ -2,6 +2,8 @@
 
 import inspect
 import re
+from collections.abc import Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from mmmoco.registry import DATASETS
 from .device_views import move_views
 from .option_values import check_option, check_values
 
+KINDS = ('.py', '.json', '.yaml', '.yml')
 PACKAGES = ('mmmoco', 'mmpretrain', 'mmdet', 'mmseg')
 
 
@@ -115,11 +118,14 @@ def package_bases(*names: str) -> list[str]:
     return [str(resolve_config(name)) for name in names]
 
 
-def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
+def load_config(
+    config: str | Config, options: Mapping[str, Any] | None = None
+) -> Config:
     """Read a config by path or name, and apply options.
 
     Args:
-        name: As for :func:`resolve_config`.
+        config: As for :func:`resolve_config`; or one that was read before,
+            of which a copy is made.
         options: Dotted keys and values, as from ``--cfg-options``.
 
     Raises:
@@ -129,19 +135,11 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
         ValueError: If it, or a file that it builds on, is no valid Python,
             or a value makes no sense.
     """
-    enable_package_bases()
-    path = resolve_config(name)
-    try:
-        cfg = Config.fromfile(str(path))
-    except SyntaxError as error:
-        raise ValueError(
-            f'{str(path)!r}, or a file that it builds on, is no valid '
-            f'Python: {error.msg} (line {error.lineno}).'
-        ) from error
+    cfg = _read(config) if isinstance(config, str) else deepcopy(config)
     if options:
         for key, value in options.items():
             check_option(cfg, key, value)
-        cfg.merge_from_dict(options)
+        cfg.merge_from_dict(dict(options))
         for key in options:
             if key.endswith('dataset.type'):
                 _drop_arguments(cfg, key.removesuffix('.type'), options)
@@ -150,7 +148,25 @@ def load_config(name: str, options: dict[str, Any] | None = None) -> Config:
     return cfg
 
 
-def _drop_arguments(cfg: Config, place: str, options: dict[str, Any]) -> None:
+def _read(name: str) -> Config:
+    enable_package_bases()
+    path = resolve_config(name)
+    if path.suffix not in KINDS:
+        raise ValueError(
+            f'{str(path)!r}: a config ends in {", ".join(KINDS)}.'
+        )
+    try:
+        return Config.fromfile(str(path))
+    except SyntaxError as error:
+        raise ValueError(
+            f'{str(path)!r}, or a file that it builds on, is no valid '
+            f'Python: {error.msg} (line {error.lineno}).'
+        ) from error
+
+
+def _drop_arguments(
+    cfg: Config, place: str, options: Mapping[str, Any]
+) -> None:
     """Drop what the config gave to the data set that an option replaces.
 
     The pipeline and what the new one also takes stay, so that the type can

@@ -104,6 +104,12 @@ def build_runner(cfg: Config) -> Runner:
         scope = cfg.get('default_scope', 'mmmoco')
         init_default_scope(scope)
         cfg.setdefault('runner_type', 'mmmoco.ContrastRunner')
-        os.makedirs(cfg.work_dir, exist_ok=True)
+        try:
+            os.makedirs(cfg.work_dir, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f'--work-dir {cfg.work_dir!r} cannot be made '
+                f'({error.strerror}); take another one.'
+            ) from error
         runner: Runner = ROOT_RUNNERS.build(cfg)
     return runner

@@ -1,10 +1,7 @@
-"""Fine-tune, test, record: the job behind ``tools/transfer.sh``."""
+"""Fine-tune, test, record: transfer to other tasks."""
 
-import argparse
 import json
 import math
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -20,7 +17,6 @@ from mmengine.logging import print_log
 from mmmoco.apis import cli
 from mmmoco.apis.config.files import config_root
 from mmmoco.apis.exchange.export_backbone import method_of
-from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import append_result, figures_text, file_hash
 from mmmoco.registry import dicts_in
@@ -84,46 +80,33 @@ def read_tasks() -> dict[str, Task]:
     return {name: Task(name, **entry) for name, entry in content.items()}
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/transfer.sh``, less the GPUs."""
-    result = argparse.ArgumentParser(
-        prog='transfer.sh',
-        usage='bash tools/transfer.sh CKPT TASK [GPUS] [--data-root DIR] '
-        '[--check] [ARGUMENTS OF train.py]',
-        description='Fine-tune a backbone on a task, test it, and append the '
-        'figures to results.jsonl in the work dir. Call it again to go on '
-        'where it was stopped.',
-        allow_abbrev=False,
-    )
-    result.add_argument(
-        'checkpoint', metavar='CKPT', help='file, or supervised, or random'
-    )
-    result.add_argument(
-        'task', metavar='TASK', help=f'one of {", ".join(read_tasks())}'
-    )
-    result.add_argument(
-        '--data-root', metavar='DIR', help="instead of the config's"
-    )
-    result.add_argument(
-        '--check',
-        action='store_true',
-        help='look whether everything is there, and stop',
-    )
-    cli.add_debug(result)
-    return result
+@dataclass(frozen=True)
+class Prepared:
+    """A transfer before it runs.
+
+    Attributes:
+        task: What the backbone is transferred to.
+        start: A checkpoint, ``'supervised'`` or ``'random'``.
+        cfg: Of the training.
+        record: Whose work dir it is.
+    """
+
+    task: Task
+    start: str
+    cfg: Config
+    record: Mapping[str, Any]
 
 
 def prepare(
-    args: argparse.Namespace, arguments: Sequence[str]
-) -> tuple[Task, Config, argparse.Namespace]:
+    start: str, name: str, data_root: str | None, training: Mapping[str, Any]
+) -> Prepared:
     """Check everything that can be checked before a run.
 
     Args:
-        args: What :func:`parser` understood.
-        arguments: The rest, for ``train.py``.
-
-    Returns:
-        Task, config and arguments of the training.
+        start: A checkpoint, ``'supervised'`` or ``'random'``.
+        name: Of the task.
+        data_root: Where its data are; default: the config's.
+        training: Arguments of the training.
 
     Raises:
         FileNotFoundError: If checkpoint or data do not exist.
@@ -132,75 +115,83 @@ def prepare(
             purpose, or the work dir belongs to another run.
     """
     tasks = read_tasks()
-    if args.task not in tasks:
+    if name not in tasks:
         raise ValueError(
-            f'There is no task {args.task!r}; use one of {", ".join(tasks)}.'
+            f'There is no task {name!r}; use one of {", ".join(tasks)}.'
         )
-    task = tasks[args.task]
-    if args.checkpoint not in WITHOUT_FILE:
-        cli.require_file(args.checkpoint)
+    task = tasks[name]
+    content = start
+    if start not in WITHOUT_FILE:
+        cli.require_file(start)
+        content = file_hash(start)
     for package in task.packages:
         if find_spec(package) is None:
             raise ImportError(
                 f'{task.name} needs the package {package}, which no extra of '
                 'mmmoco brings: docs/transfer.md says how it is installed.'
             )
-    training = train.parser().parse_args([task.config, *arguments])
-    for name in ('init', 'resume', 'load_from', 'overwrite'):
-        if getattr(training, name):
+    for option in ('init', 'resume', 'load_from', 'overwrite'):
+        if training.get(option):
             raise ValueError(
-                f'--{name.replace("_", "-")}: transfer.sh starts from CKPT, '
+                f'--{option.replace("_", "-")}: transfer.sh starts from CKPT, '
                 'and resumes by itself.'
             )
-    training.init = args.checkpoint
-    training.work_dir = training.work_dir or _work_dir(args)
-    _check_record(Path(training.work_dir), _record(args, training))
-    if Path(training.work_dir).is_dir():
-        training.resume = checkpoint_io.find_latest(training.work_dir)
-    cfg = train.prepare(training)
-    if args.data_root:
-        move_data(cfg, args.data_root)
+    # One for every content of a checkpoint: two may have one name.
+    stem = start if content == start else f'{Path(start).stem}-{content[:8]}'
+    work_dir = training.get('work_dir') or f'work_dirs/{name}/{stem}'
+    record = {
+        'task': name,
+        'init': content,
+        'seed': training.get('seed'),
+        'options': {
+            key: str(value)
+            for key, value in sorted(
+                (training.get('cfg_options') or {}).items()
+            )
+            if key.startswith(LEARNT)
+        },
+    }
+    _check_record(Path(work_dir), record)
+    resume = Path(work_dir).is_dir() and checkpoint_io.find_latest(work_dir)
+    started = dict(init=start, work_dir=work_dir, resume=resume or False)
+    cfg = train.prepare(task.config, **{**training, **started})
+    if data_root:
+        move_data(cfg, data_root)
     check_data(cfg, task.name)
-    return task, cfg, training
+    return Prepared(task, start, cfg, record)
 
 
-def transfer(args: argparse.Namespace, arguments: Sequence[str]) -> None:
-    """Fine-tune and test as the command line says, and record the result."""
-    task, cfg, training = prepare(args, arguments)
-    if args.check:
-        sys.stdout.write(f'{task.config} → {training.work_dir}\n')
-        return
-    os.environ.setdefault('LOCAL_RANK', str(training.local_rank or 0))
-    init_processes(cfg, training.launcher)
-    if is_main_process():
-        os.makedirs(training.work_dir, exist_ok=True)
-        record = json.dumps(_record(args, training))
-        checkpoint_io.write_text(Path(training.work_dir) / RECORD, record)
-    runner = build_runner(cfg)
-    print_log(f'Initialised: {cfg.initialization}.', logger='current')
-    runner.train()
-    metrics = in_percent(runner.test(), cfg.default_scope)
-    start = args.checkpoint
-    if start not in WITHOUT_FILE:
-        start = method_of(checkpoint_io.read(args.checkpoint))
+def run(prepared: Prepared) -> tuple[str | None, dict[str, float]]:
+    """Fine-tune and test; return newest checkpoint and figures."""
+    task, start, cfg = prepared.task, prepared.start, prepared.cfg
+    with train.running(cfg) as runner:
+        if is_main_process():
+            record = json.dumps(prepared.record)
+            checkpoint_io.write_text(Path(cfg.work_dir) / RECORD, record)
+        runner.train()
+        metrics = in_percent(runner.test(), cfg.default_scope)
+    known = start in WITHOUT_FILE
+    checkpoint = checkpoint_io.find_latest(cfg.work_dir)
     append_result(
-        training.work_dir,
+        cfg.work_dir,
         task=task.name,
         protocol={
             'config': Path(task.config).name,
-            'init': Path(args.checkpoint).name,
+            'init': Path(start).name,
             'iterations': runner.max_iters,
         },
         metrics=metrics,
         cfg=cfg,
-        checkpoint=checkpoint_io.find_latest(training.work_dir),
-        published=task.published_for(start),
+        checkpoint=checkpoint,
+        published=task.published_for(
+            start if known else method_of(checkpoint_io.read(start))
+        ),
         seed=runner.seed,
     )
     print_log(
-        f'{task.name} from {args.checkpoint}: {figures_text(metrics)}',
-        logger='current',
+        f'{task.name} from {start}: {figures_text(metrics)}', logger='current'
     )
+    return checkpoint, metrics
 
 
 def in_percent(metrics: Mapping[str, Any], scope: str) -> dict[str, float]:
@@ -281,31 +272,6 @@ def _datasets(cfg: Config, loaders: Sequence[str]) -> Iterator[Any]:
             yield node
 
 
-def _work_dir(args: argparse.Namespace) -> str:
-    """One for every content of a checkpoint: two may have one name."""
-    name = args.checkpoint
-    if name not in WITHOUT_FILE:
-        name = f'{Path(name).stem}-{file_hash(name)[:8]}'
-    return f'work_dirs/{args.task}/{name}'
-
-
-def _record(
-    args: argparse.Namespace, training: argparse.Namespace
-) -> dict[str, Any]:
-    known = args.checkpoint in WITHOUT_FILE
-    options = {
-        name: str(value)
-        for name, value in sorted((training.cfg_options or {}).items())
-        if name.startswith(LEARNT)
-    }
-    return {
-        'task': args.task,
-        'init': args.checkpoint if known else file_hash(args.checkpoint),
-        'seed': training.seed,
-        'options': options,
-    }
-
-
 def _check_record(work_dir: Path, record: Mapping[str, Any]) -> None:
     path = work_dir / RECORD
     if not path.is_file():
@@ -319,9 +285,3 @@ def _check_record(work_dir: Path, record: Mapping[str, Any]) -> None:
             f'{str(work_dir)!r} belongs to another run ({was}), not to this '
             f'one ({now}): choose another --work-dir.'
         )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/transfer.py``."""
-    args, arguments = parser().parse_known_args(argv)
-    cli.run(lambda: transfer(args, arguments), 'transfer.sh', args.debug)
