@@ -161,7 +161,10 @@ def test_more_processes_than_gpus_are_one_line(monkeypatch, processes, gpus):
             {'model.backbone.type': 'mmpretrain.ResNet', 'model.neck': {}},
             'Known: depth, ',
         ),
-        ({'model.queue_len': 5}, "'queue_len'. Known: symmetric, backbone, "),
+        (
+            {'model.queue_len': 5},
+            "'queue_len'. Known: loss, dictionary, symmetric, ",
+        ),
         ({'model.dictionary.length': 5}, "'length'. Known: size, "),
         (
             {'train_dataloader.dataset.seeds': 5},
