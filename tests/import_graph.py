@@ -22,7 +22,14 @@ ROOT = Path(__file__).parents[1]
 LAYERS: list[tuple[str, list[str], list[str] | None]] = [
     (
         '0',
-        ['version', 'registry', 'plain_pickle', 'messages', 'json_lines'],
+        [
+            'version',
+            'registry',
+            'plain_pickle',
+            'messages',
+            'json_lines',
+            'private_names',
+        ],
         None,
     ),
     ('1', ['functional'], None),

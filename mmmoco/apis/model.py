@@ -68,6 +68,7 @@ def check_complete(
         )
 
 
+@checkpoint_io.guarded
 def get_model(
     config: str | Config, checkpoint: str | None = None
 ) -> nn.Module:
@@ -90,7 +91,6 @@ def get_model(
         >>> model = mmmoco.get_model('mocov2_r50_8xb32', 'epoch_200.pth')
         >>> features = model.extract_feat(images)  # N×2048
     """
-    checkpoint_io.install()
     cfg = load_config(config) if isinstance(config, str) else config
     scope = cfg.get('default_scope', 'mmmoco')
     with DefaultScope.overwrite_default_scope(scope):

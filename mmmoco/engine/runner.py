@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 from torch import Tensor
 
 from mmmoco.engine import checkpoint_io, class_names
@@ -25,6 +25,7 @@ from mmmoco.registry import OPTIMIZERS, RUNNERS, bare_type
 from .bare_model import bare_model, two_phase_model
 from .batch_checks import check_loader
 from .changes import changes, describe_run, settings_of
+from .class_folders import hidden_skipped
 from .evaluation.eyes import compare_start
 from .run_hook import RunHook
 from .schedule import Schedule
@@ -101,6 +102,8 @@ class ContrastRunner(Runner):
         """What a later resume compares; all file names are read for it."""
         return describe_run(self)
 
+    @checkpoint_io.guarded
+    @hidden_skipped
     def train(self) -> Any:
         """Train in a work dir that no other run has.
 
@@ -123,6 +126,9 @@ class ContrastRunner(Runner):
     def _write_config(self) -> None:
         with survive(f'The config is not written to {self.work_dir}'):
             super().dump_config()
+
+    val = checkpoint_io.guarded(hidden_skipped(Runner.val))
+    test = checkpoint_io.guarded(hidden_skipped(Runner.test))
 
     def _train(self) -> Any:
         """Train; whatever ends it, hooks give back what they hold."""
@@ -197,9 +203,7 @@ class ContrastRunner(Runner):
             CheckpointError: If what is needed is not there, or if it is not
                 the state of a run like this one.
         """
-        checkpoint: dict[str, Any] = CheckpointLoader.load_checkpoint(
-            filename, map_location
-        )
+        checkpoint: dict[str, Any] = checkpoint_io.load(filename, map_location)
         checkpoint_io.state_dict_of(checkpoint, filename)  # There are some?
         if self._resuming:
             check_state(self, checkpoint, filename)
@@ -263,6 +267,7 @@ class ContrastRunner(Runner):
         with verified(model, ours, cfg.get('allow_partial', False)):
             super()._init_model_weights()
 
+    @checkpoint_io.guarded
     def save_checkpoint(
         self,
         out_dir: str,

@@ -179,7 +179,6 @@ def built(scope, config, path, prefix='backbone.'):
     """Build a backbone in its own library and let that load the file."""
     from importlib import import_module
 
-    checkpoint_io.install()
     registry = import_module(f'{scope}.registry').MODELS
     init = dict(type='Pretrained', checkpoint=str(path))
     if prefix:
@@ -187,7 +186,8 @@ def built(scope, config, path, prefix='backbone.'):
     with DefaultScope.overwrite_default_scope(scope):
         import_module(f'{scope}.models')
         net = registry.build(dict(config, init_cfg=init))
-    net.init_weights()
+    with checkpoint_io.guarded:
+        net.init_weights()
     net.eval()
     return net
 

@@ -102,10 +102,10 @@ def expected_of(source, kind, weights, torchvision_file):
 
 def built(cfg):
     init_default_scope('mmdet')
-    checkpoint_io.install()
     torch.manual_seed(2)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
+    with checkpoint_io.guarded:
+        model = MODELS.build(cfg.model)
+        model.init_weights()
     return model
 
 

@@ -94,19 +94,17 @@ def make_runner(work_dir, max_iters=2, **options):
 
 
 @pytest.fixture(autouse=True)
-def installed():
-    checkpoint_io.install()
-    yield
-    checkpoint_io.uninstall()
+def guarded():
+    with checkpoint_io.guarded:
+        yield
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     """The work directory of a run of two iterations; copy it to change it."""
     work_dir = tmp_path_factory.mktemp('finished')
-    checkpoint_io.install()
-    make_runner(work_dir).train()
-    checkpoint_io.uninstall()
+    with checkpoint_io.guarded:
+        make_runner(work_dir).train()
     return work_dir
 
 
@@ -713,32 +711,6 @@ def test_runner_saves_through_us(tmp_path, monkeypatch):
     assert set(read(published)) == {'meta', 'state_dict'}
     pointer = (tmp_path / 'last_checkpoint').read_text()
     assert pointer == str(tmp_path / 'iter_1.pth')
-
-
-def test_install_is_undone():
-    import mmengine.runner.checkpoint as theirs
-    from mmengine.hooks import checkpoint_hook
-
-    checkpoint_io.install()
-    checkpoint_io.install()
-    ours = theirs.save_checkpoint
-    checkpoint_io.uninstall()
-    assert theirs.save_checkpoint is not ours
-    assert theirs.save_checkpoint.__module__ == theirs.__name__
-    assert theirs._safe_torch_load.__module__ == theirs.__name__
-    assert not hasattr(checkpoint_hook, 'open')
-    local = CheckpointLoader._get_checkpoint_loader('a.pth')
-    assert local.__module__ == theirs.__name__
-
-
-def test_changed_mmengine_is_an_error(monkeypatch):
-    import mmengine.runner.checkpoint as theirs
-
-    checkpoint_io.uninstall()
-    monkeypatch.delattr(theirs, 'load_url')
-    with pytest.raises(RuntimeError, match='load_url'):
-        checkpoint_io.install()
-    assert theirs._safe_torch_load.__module__ == theirs.__name__
 
 
 # Weights

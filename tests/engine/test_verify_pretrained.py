@@ -1,6 +1,7 @@
 """Loading into downstream models, and frozen backbones."""
 
 import copy
+import gc
 import tempfile
 from types import SimpleNamespace
 
@@ -360,6 +361,23 @@ def test_two_modules_may_share_a_file(tmp_path, capsys):
         hook.before_train(runner)
 
 
+def test_a_foreign_run_that_fails_leaves_nothing(tmp_path):
+    import mmengine.runner.checkpoint as theirs
+
+    net = Net({'bn': 3}, checkpoint='https://nowhere.invalid/a.pth')
+    gc.collect()
+    own = theirs.save_checkpoint
+    hook, runner = VerifyPretrainedHook(), SimpleNamespace(model=net)
+    hook.before_run(runner)
+    assert theirs.save_checkpoint is not own
+    hook.after_run(runner)
+    assert theirs.save_checkpoint is own
+    hook.before_run(runner)
+    del hook  # As when its run fails: nobody calls it.
+    gc.collect()
+    assert theirs.save_checkpoint is own
+
+
 def test_a_file_behind_a_url_is_compared_too(tmp_path, monkeypatch):
     """An old one of torchvision: a classifier, and no counted batches."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
@@ -372,8 +390,8 @@ def test_a_file_behind_a_url_is_compared_too(tmp_path, monkeypatch):
     torch.save(state, cache / 'net-0123abcd.pth')
     url = 'https://nowhere.invalid/net-0123abcd.pth'
     net = Net({'bn': 3}, checkpoint=url)
-    checkpoint_io.install()
-    net.init_weights()
+    with checkpoint_io.guarded:
+        net.init_weights()
     hook = VerifyPretrainedHook()
     assert hook.verify('backbone', net, net.init_cfg) == 4
     net.bn.bias.data += 1

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 import mmmoco
+from mmmoco.private_names import replaced
 from mmmoco.registry import DATASETS
 
 from .device_views import move_views
@@ -149,14 +150,14 @@ def load_config(
 
 
 def _read(name: str) -> Config:
-    enable_package_bases()
     path = resolve_config(name)
     if path.suffix not in KINDS:
         raise ValueError(
             f'{str(path)!r}: a config ends in {", ".join(KINDS)}.'
         )
     try:
-        return Config.fromfile(str(path))
+        with replaced(Config, '_get_cfg_path', staticmethod(_base_path)):
+            return Config.fromfile(str(path))
     except SyntaxError as error:
         raise ValueError(
             f'{str(path)!r}, or a file that it builds on, is no valid '
@@ -187,21 +188,16 @@ def _drop_arguments(
             del node[name]
 
 
-def enable_package_bases() -> None:
-    """Let ``_base_ = 'mmmoco::…'`` and ``'mmseg::…'`` be found.
+_mmengine_base_path = Config._get_cfg_path
+
+
+def _base_path(base: str, filename: str) -> tuple[str, str | None]:
+    """Return the file of a ``_base_`` and the scope it brings.
 
     mmengine looks packages up by the name of their distribution: it does not
     know ours, the one of mmsegmentation that it knows is not the maintained
     one, and it wants a folder in every path. Here the import name decides.
     """
-    Config._get_cfg_path = staticmethod(_base_path)
-
-
-_mmengine_base_path = Config._get_cfg_path
-
-
-def _base_path(base: str, filename: str) -> tuple[str, str | None]:
-    """Return the file of a ``_base_`` and the scope it brings."""
     package, found, relative = base.partition('::')
     if not found or package not in PACKAGES:
         result: tuple[str, str | None] = _mmengine_base_path(base, filename)

@@ -28,8 +28,8 @@ from mmmoco.apis.config.adapt import (
 from mmmoco.apis.config.files import load_config
 from mmmoco.apis.model import build_without_memory
 from mmmoco.apis.training.runner import build_runner
-from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine.batch_checks import check_samples, check_splits
+from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
 from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
 from mmmoco.registry import bare_type
@@ -188,11 +188,9 @@ def _knn(cfg: Config) -> Iterator[Check]:
     """Whether the k-NN evaluation has its data, and labels that fit."""
     if not cfg.get('knn'):
         return
-    skip_hidden()
+    scope = cfg.get('default_scope', 'mmmoco')
     try:
-        with DefaultScope.overwrite_default_scope(
-            cfg.get('default_scope', 'mmmoco')
-        ):
+        with hidden_skipped, DefaultScope.overwrite_default_scope(scope):
             protocol = KNNProtocol.build(cfg.knn, seed=0)
     except FileNotFoundError as error:
         yield Check('k-NN', str(error), WARNING)

@@ -188,7 +188,6 @@ def extract(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     cli.require_file(args.checkpoint)
     settle_from(cfg, args.checkpoint)
-    checkpoint_io.install()
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
     loader, pipeline = _loader(args, cfg)
     same_eyes(cfg, args.checkpoint, {'the images': pipeline})

@@ -13,8 +13,8 @@ from mmengine.registry import init_default_scope
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import fit_workers
 from mmmoco.apis.model import get_model
-from mmmoco.datasets.class_folders import skip_hidden
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.evaluation.eyes import (
     Eyes,
     compare,
@@ -44,6 +44,8 @@ def add_arguments(
     cli.add_debug(parser)
 
 
+@checkpoint_io.guarded
+@hidden_skipped
 def open_protocol(
     cfg: Config,
     ks: Sequence[int] = (),
@@ -71,8 +73,6 @@ def open_protocol(
             'The config has no knn=dict(bank=…, query=…): see '
             'configs/_base_/datasets/image_folder.py.'
         )
-    checkpoint_io.install()
-    skip_hidden()
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
     fit_workers(cfg)
     given = {

@@ -21,8 +21,8 @@ from mmmoco.apis.config.adapt import (
     fit_workers,
     replace_sync_bn,
 )
-from mmmoco.datasets.class_folders import skip_hidden
-from mmmoco.engine import checkpoint_io
+from mmmoco.engine.checkpoint_io import guarded
+from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.endings import building
 from mmmoco.engine.meeting import meet
 
@@ -94,10 +94,10 @@ def _require_gpus() -> None:
         )
 
 
+@guarded
+@hidden_skipped
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner; every checkpoint is then read and written safely."""
-    checkpoint_io.install()
-    skip_hidden()
+    """Build the runner; what its parts read meanwhile is read safely."""
     with building():
         complete_foreign(cfg)
         fit_workers(cfg)

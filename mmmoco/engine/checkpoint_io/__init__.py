@@ -2,8 +2,9 @@
 
 mmengine reads with ``torch.load`` and, refused by its restricted mode, tries
 again with everything allowed; on resume it executes the config text of the
-file; it saves over the old file. :func:`install` replaces, by the functions
-of this package and for every caller in mmengine, mmpretrain, mmdet and mmseg:
+file; it saves over the old file. While :data:`guarded` is entered, these are
+replaced by the functions of this package, for every caller in mmengine,
+mmpretrain, mmdet and mmseg; afterwards they are as they were:
 
 - ``mmengine.runner.checkpoint._safe_torch_load``, the one place where all the
   loaders of ``CheckpointLoader`` (local, http, s3, …) unpickle. Behind it lie
@@ -27,7 +28,7 @@ deletes old checkpoints before it saves the new one; ours does not.
 """
 
 from .fitting import Fit, load_into
-from .installing import find_latest_for_all, install, uninstall
+from .guard import find_latest_for_all, guarded, load, read_weights
 from .latest import (
     any_numbered,
     find_latest,
@@ -36,7 +37,7 @@ from .latest import (
     require_resumable,
 )
 from .reading import CheckpointError, UnsafeCheckpointError, read
-from .states import read_weights, state_dict_of
+from .states import state_dict_of
 from .told import config_in, read_meta
 from .writing import (
     append_text,
@@ -57,7 +58,8 @@ __all__ = [
     'find_latest',
     'find_latest_for_all',
     'folders_of',
-    'install',
+    'guarded',
+    'load',
     'load_into',
     'numbered',
     'read',
@@ -67,7 +69,6 @@ __all__ = [
     'replace',
     'require_resumable',
     'state_dict_of',
-    'uninstall',
     'write',
     'write_bytes',
     'write_text',

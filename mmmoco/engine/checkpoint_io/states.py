@@ -4,14 +4,11 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmmoco.messages import few
 
-from .fitting import layout_of
-from .layouts import MapLocation
-from .reading import CheckpointError, PathLike, read
+from .reading import CheckpointError
 
 
 def state_dict_of(
@@ -59,37 +56,3 @@ def state_dict_of(
             for name, version in versions.items()
         }
     return weights
-
-
-def read_weights(
-    path: PathLike, prefix: str = '', map_location: MapLocation = 'cpu'
-) -> dict[str, Tensor]:
-    """Read the weights of a file, or of one in the cache of a URL.
-
-    Args:
-        path: File, or a URL that mmengine loads.
-        prefix: Take those below it, and leave it out of their names.
-        map_location: As for ``torch.load``.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It cannot be read, or has nothing below the prefix.
-    """
-    if '://' in str(path):
-        content = CheckpointLoader.load_checkpoint(str(path), map_location)
-    else:
-        content = read(path, map_location)
-    weights = state_dict_of(content, str(path))
-    if not prefix:
-        return weights
-    found = {
-        name.removeprefix(prefix): value
-        for name, value in weights.items()
-        if name.startswith(prefix)
-    }
-    if not found:
-        raise CheckpointError(
-            f'{path} holds nothing below prefix={prefix!r}; '
-            f'{layout_of(list(weights))}.'
-        )
-    return found

@@ -1,4 +1,6 @@
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -48,6 +50,9 @@ class VerifyPretrainedHook(RunHook):
         self.allow_missing = tuple(allow_missing)
         self.allow_unexpected = tuple(allow_unexpected)
         self.allow_reshaped = tuple(allow_reshaped)
+        self._in_run = ExitStack()
+        # Other libraries' runners call nothing when a run fails.
+        weakref.finalize(self, self._in_run.close)
 
     def before_run(self, runner: Runner) -> None:
         """Refuse a config that names no file, before anything is loaded.
@@ -55,8 +60,6 @@ class VerifyPretrainedHook(RunHook):
         Raises:
             ValueError: If there is no ``Pretrained`` module or no file.
         """
-        # Another library's script may run this: what it loads is plain data.
-        checkpoint_io.install()
         found = list(pretrained_modules(bare_model(runner)))
         if not found:
             raise ValueError(
@@ -71,6 +74,17 @@ class VerifyPretrainedHook(RunHook):
                     'pre-trained file, --cfg-options '
                     f'model.{name}.init_cfg.checkpoint=epoch_200.pth'
                 )
+        # Another library's script may run this: what it loads is plain data.
+        self.release()
+        self._in_run.enter_context(checkpoint_io.guarded)
+
+    def after_run(self, runner: Runner) -> None:
+        """Let mmengine read checkpoints in its own way again."""
+        self.release()
+
+    def release(self) -> None:
+        """Do so; our runner calls it whatever ends a run."""
+        self._in_run.close()
 
     def before_train(self, runner: Runner) -> None:
         """Compare every pre-trained module with its file.

@@ -5,7 +5,7 @@ import io
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -14,75 +14,118 @@ from urllib.parse import urlparse
 import mmengine.runner.checkpoint as theirs
 import torch
 from mmengine.dist import broadcast_object_list, get_dist_info
+from mmengine.hooks import checkpoint_hook
+from mmengine.infer import BaseInferencer
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
 
+from mmmoco.private_names import Shared, replaced
+
+from .fitting import layout_of
 from .latest import find_latest
 from .layouts import MapLocation
 from .reading import (
     CheckpointError,
     PathLike,
     UnsafeCheckpointError,
+    read,
     read_any,
 )
-from .states import read_weights
+from .states import state_dict_of
 from .writing import remove_leftovers, write, write_text
 
 _save_elsewhere = theirs.save_checkpoint
-_undo: list[Callable[[], None]] = []
 
 
-def install() -> None:
-    """Replace mmengine's reading and writing of checkpoints; once is enough.
-
-    The docstring of the package lists what is replaced and why.
+@contextmanager
+def _guard() -> Iterator[None]:
+    """Replace what the docstring of the package lists.
 
     Raises:
         RuntimeError: This mmengine lacks a place that has to be replaced.
     """
-    if _undo:
-        return
-    try:
-        _replace(theirs, '_safe_torch_load', _read_for_mmengine)
-        _replace(theirs, 'load_url', _load_url)
-        _replace(theirs, '_load_checkpoint_with_prefix', _load_below)
-        _replace_local_loader()
-        for name in ('', '.runner', '.checkpoint'):
-            module = import_module(f'mmengine.runner{name}')
-            _replace(module, 'save_checkpoint', _save_checkpoint)
-            _replace(module, 'find_latest_checkpoint', find_latest_for_all)
-        hook = import_module('mmengine.hooks.checkpoint_hook')
-        _replace(hook, 'open', _open_atomically, new=True)
-        inferencer = import_module('mmengine.infer.infer').BaseInferencer
-        guarded = _without_config_text(inferencer._init_model)
-        _replace(inferencer, '_init_model', guarded)
-    except (AttributeError, ImportError) as error:
-        uninstall()
-        raise RuntimeError(
-            f'mmmoco cannot make this mmengine read checkpoints safely '
-            f'({error}). Install the version that mmmoco requires.'
-        ) from error
+    runners = [
+        import_module(f'mmengine.runner{name}')
+        for name in ('', '.runner', '.checkpoint')
+    ]
+    with ExitStack() as stack:
+        try:
+            for owner, name, value in (
+                (theirs, '_safe_torch_load', _read_for_mmengine),
+                (theirs, 'load_url', _load_url),
+                (theirs, '_load_checkpoint_with_prefix', _load_below),
+                (CheckpointLoader, '_schemes', _with_ours_for_files()),
+                *((m, 'save_checkpoint', _save_checkpoint) for m in runners),
+                *(
+                    (m, 'find_latest_checkpoint', find_latest_for_all)
+                    for m in runners
+                ),
+                (checkpoint_hook, 'open', _open_atomically),
+                (BaseInferencer, '_init_model', _without_config_text()),
+            ):
+                stack.enter_context(replaced(owner, name, value))
+        except AttributeError as error:
+            raise RuntimeError(
+                f'mmmoco cannot make this mmengine read checkpoints safely '
+                f'({error}). Install the version that mmmoco requires.'
+            ) from error
+        yield
 
 
-def uninstall() -> None:
-    """Give mmengine its own functions back."""
-    while _undo:
-        _undo.pop()()
+#: While it is entered, as a context or a decorator, every checkpoint that
+#: mmengine, mmpretrain, mmdet and mmseg read or write goes through this
+#: package.
+guarded = Shared(_guard)
 
 
-def _replace(owner: Any, name: str, value: Any, new: bool = False) -> None:
-    if new:
-        _undo.append(functools.partial(delattr, owner, name))
+def _with_ours_for_files() -> dict[str, Callable[..., Any]]:
+    return {**CheckpointLoader._schemes, '': load_from_local}
+
+
+@guarded
+def load(path: PathLike, map_location: MapLocation = 'cpu') -> Any:
+    """Read a file, or what mmengine finds behind a URL.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It cannot be read, as by :func:`read`.
+    """
+    return CheckpointLoader.load_checkpoint(str(path), map_location)
+
+
+def read_weights(
+    path: PathLike, prefix: str = '', map_location: MapLocation = 'cpu'
+) -> dict[str, Tensor]:
+    """Read the weights of a file, or of one in the cache of a URL.
+
+    Args:
+        path: File, or a URL that mmengine loads.
+        prefix: Take those below it, and leave it out of their names.
+        map_location: As for ``torch.load``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It cannot be read, or has nothing below the prefix.
+    """
+    if '://' in str(path):
+        content = load(path, map_location)
     else:
-        original = getattr(owner, name)
-        _undo.append(functools.partial(setattr, owner, name, original))
-    setattr(owner, name, value)
-
-
-def _replace_local_loader() -> None:
-    loader = theirs.CheckpointLoader
-    register = functools.partial(loader.register_scheme, '', force=True)
-    _undo.append(functools.partial(register, loader._schemes['']))
-    register(load_from_local)
+        content = read(path, map_location)
+    weights = state_dict_of(content, str(path))
+    if not prefix:
+        return weights
+    found = {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
+    if not found:
+        raise CheckpointError(
+            f'{path} holds nothing below prefix={prefix!r}; '
+            f'{layout_of(list(weights))}.'
+        )
+    return found
 
 
 def load_from_local(
@@ -187,11 +230,12 @@ def _open_atomically(path: PathLike, mode: str) -> Iterator[IO[str]]:
     write_text(path, text.getvalue())
 
 
-def _without_config_text(build: Callable[..., Any]) -> Callable[..., Any]:
+def _without_config_text() -> Callable[..., Any]:
     """Guard the inferencers, which build a model from a file's config text."""
+    build = BaseInferencer._init_model
 
     @functools.wraps(build)
-    def guarded(
+    def init_model(
         self: Any, cfg: Any, weights: Any = None, device: str = 'cpu'
     ) -> Any:
         if not cfg:
@@ -201,4 +245,4 @@ def _without_config_text(build: Callable[..., Any]) -> Callable[..., Any]:
             )
         return build(self, cfg, weights, device)
 
-    return guarded
+    return init_model

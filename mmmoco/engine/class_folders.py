@@ -1,15 +1,17 @@
 """mmpretrain's class folders, without those that tools leave behind."""
 
 import logging
-from functools import wraps
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.logging import print_log
 
-from .files import hidden as is_hidden
+from mmmoco.private_names import Shared, replaced
 
 
-def skip_hidden() -> None:
+@contextmanager
+def _skip() -> Iterator[None]:
     """Let mmpretrain pass over what begins with a dot, and count it.
 
     ``.ipynb_checkpoints`` would become a class and shift the numbers of all
@@ -18,22 +20,19 @@ def skip_hidden() -> None:
     """
     from mmpretrain.datasets import custom
 
-    if hasattr(custom.find_folders, '__wrapped__'):
-        return
+    all_folders, all_samples = custom.find_folders, custom.get_samples
 
-    @wraps(custom.find_folders)
     def find_folders(*args: Any, **kwargs: Any) -> Any:
-        names, _ = find_folders.__wrapped__(*args, **kwargs)
-        kept = [name for name in names if not is_hidden(name)]
+        names, _ = all_folders(*args, **kwargs)
+        kept = [name for name in names if not _is_hidden(name)]
         hidden = sorted(set(names) - set(kept))
         if hidden:
             root = args[0] if args else kwargs.get('root')
             _say(f'{len(hidden)} folders of {str(root)!r}', hidden[0])
         return kept, {name: i for i, name in enumerate(kept)}
 
-    @wraps(custom.get_samples)
     def get_samples(*args: Any, **kwargs: Any) -> Any:
-        samples, empty = get_samples.__wrapped__(*args, **kwargs)
+        samples, empty = all_samples(*args, **kwargs)
         root = str(args[0] if args else kwargs['root'])
         hidden = [s for s in samples if _lies_hidden(_path(s), root)]
         if hidden:
@@ -42,7 +41,19 @@ def skip_hidden() -> None:
             samples = [s for s in samples if _path(s) not in left]
         return samples, empty
 
-    custom.find_folders, custom.get_samples = find_folders, get_samples
+    with (
+        replaced(custom, 'find_folders', find_folders),
+        replaced(custom, 'get_samples', get_samples),
+    ):
+        yield
+
+
+#: While it is entered, mmpretrain's data sets pass over hidden files.
+hidden_skipped = Shared(_skip)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith('.')
 
 
 def _path(sample: Any) -> str:
@@ -51,7 +62,7 @@ def _path(sample: Any) -> str:
 
 def _lies_hidden(path: str, root: str) -> bool:
     inner = path.removeprefix(root)
-    return any(map(is_hidden, inner.split('/')))
+    return any(map(_is_hidden, inner.split('/')))
 
 
 def _say(what: str, example: str) -> None:

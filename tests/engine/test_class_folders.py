@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmmoco.apis import load_config
 from mmmoco.apis.probing import test
-from mmmoco.datasets.class_folders import skip_hidden
+from mmmoco.engine.class_folders import hidden_skipped
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 COLOURS = {'ant': 30, 'bee': 130, 'cat': 230}
@@ -28,6 +28,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@hidden_skipped
 def test_hidden_folders_and_files_are_no_classes(folder, capsys):
     from mmpretrain.datasets import CustomDataset, ImageNet
 
@@ -35,8 +36,6 @@ def test_hidden_folders_and_files_are_no_classes(folder, capsys):
     shutil.copytree(train / 'bee', train / '.ipynb_checkpoints')
     shutil.copytree(train / 'bee', train / 'cat/.ipynb_checkpoints')
     shutil.copy(train / 'bee/0.png', train / 'ant/._0.png')
-    skip_hidden()
-    skip_hidden()  # Twice changes nothing.
     data = CustomDataset(data_root=str(train))
     assert data.folder_to_idx == {'ant': 0, 'bee': 1, 'cat': 2}
     assert len(data) == 24
