@@ -1,6 +1,7 @@
 """Similarities in and between objects: ``tools/similarity.py --help``."""
 
-from mmmoco.apis.dense.similarity import main
+from mmmoco.apis import cli
+from mmmoco.apis.dense.jobs import similarity
 
 if __name__ == '__main__':
-    main()
+    cli.main(similarity)

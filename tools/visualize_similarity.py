@@ -1,6 +1,7 @@
 """Pictures of similarity maps: ``tools/visualize_similarity.py --help``."""
 
-from mmmoco.apis.dense.visualize_similarity import main
+from mmmoco.apis import cli
+from mmmoco.apis.dense.jobs import visualize_similarity
 
 if __name__ == '__main__':
-    main()
+    cli.main(visualize_similarity)

@@ -1,6 +1,7 @@
 """Zero-shot segmentation: ``python tools/zero_shot_seg.py --help``."""
 
-from mmmoco.apis.dense.zero_shot_seg import main
+from mmmoco.apis import cli
+from mmmoco.apis.dense.jobs import zero_shot_segmentation
 
 if __name__ == '__main__':
-    main()
+    cli.main(zero_shot_segmentation)

@@ -5,13 +5,20 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 from mmmoco.apis import get_model, load_config
 from mmmoco.apis.cli import UsageError
-from mmmoco.apis.dense import object_data, similarity, zero_shot_seg
-from mmmoco.apis.dense import visualize_similarity as visualize
+from mmmoco.apis.cli import main as call
+from mmmoco.apis.dense import zero_shot_seg
 from mmmoco.apis.dense.features import ModelFeatures, load_model, normalised
+from mmmoco.apis.dense.jobs import (
+    similarity,
+    visualize_similarity,
+    zero_shot_segmentation,
+)
 from mmmoco.apis.dense.object_masks import SceneObjects
+from mmmoco.apis.dense.subject import digit_scenes
 from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
 from mmmoco.datasets.digit_scenes import DigitScenes
 
@@ -44,8 +51,10 @@ def results(folder):
 
 
 def test_the_tool_reports_and_writes(checkpoint, tmp_path, capsys):
-    zero_shot_seg.main(
-        [MMC, str(checkpoint), '--limit', '6', '--work-dir', str(tmp_path)]
+    MMLogger._instance_dict.clear()  # That of the fixture writes elsewhere.
+    call(
+        zero_shot_segmentation,
+        [MMC, str(checkpoint), '--limit', '6', '--work-dir', str(tmp_path)],
     )
     (line,) = results(tmp_path)
     assert line['task'] == 'zero-shot segmentation'
@@ -66,7 +75,7 @@ def test_the_tool_reports_and_writes(checkpoint, tmp_path, capsys):
 
 def test_scenes_are_of_the_kind_that_the_demo_trains_on():
     trained = load_config(MMC).train_dataloader.dataset
-    painter = object_data.digit_scenes('val', 1).scenes.painter
+    painter = digit_scenes('val', 1).scenes.painter
     for name in ('background', 'contrast', 'noise', 'digits_per_image'):
         assert getattr(painter, name) == tuple(trained[name])
     assert (painter.split, painter.size) == ('val', trained['size'])
@@ -113,9 +122,10 @@ def test_several_prompts_are_averaged(scenes):
 
 def test_colour_and_key_encoder_differ_from_the_query(checkpoint, tmp_path):
     for options in ([], ['--encoder', 'key'], ['--features', 'colour']):
-        zero_shot_seg.main(
+        call(
+            zero_shot_segmentation,
             [MMC, str(checkpoint), '--limit', '4', *options]
-            + ['--work-dir', str(tmp_path)]
+            + ['--work-dir', str(tmp_path)],
         )
     lines = results(tmp_path)
     assert len({line['metrics']['ap_objects'] for line in lines}) == 3
@@ -190,9 +200,10 @@ def test_an_imported_timm_checkpoint(scenes, tmp_path):
 
 
 def test_similarity_by_layer(checkpoint, tmp_path):
-    similarity.main(
+    call(
+        similarity,
         [MMC, str(checkpoint), '--limit', '4', '--layers', '0', '3']
-        + ['--background', '--work-dir', str(tmp_path)]
+        + ['--background', '--work-dir', str(tmp_path)],
     )
     first, last = results(tmp_path)
     assert (first['protocol']['layer'], last['protocol']['layer']) == (0, 3)
@@ -204,9 +215,10 @@ def test_similarity_by_layer(checkpoint, tmp_path):
 
 
 def test_pictures(checkpoint, tmp_path):
-    visualize.main(
+    call(
+        visualize_similarity,
         [MMC, str(checkpoint), '--limit', '3', '--count', '2']
-        + ['--reconstructions', '--work-dir', str(tmp_path)]
+        + ['--reconstructions', '--work-dir', str(tmp_path)],
     )
     for name in ('similarity_maps.png', 'reconstructions.png'):
         assert (tmp_path / name).stat().st_size > 5000
@@ -226,7 +238,10 @@ def test_pictures(checkpoint, tmp_path):
 )
 def test_bad_input_is_one_line(options, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_info:
-        zero_shot_seg.main([MMC, *options, '--work-dir', str(tmp_path)])
+        call(
+            zero_shot_segmentation,
+            [MMC, *options, '--work-dir', str(tmp_path)],
+        )
     assert exit_info.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert message in lines[-2] and 'Traceback' not in ''.join(lines)

@@ -1,29 +1,24 @@
-"""DAVIS-2017 label propagation: the job behind ``tools/davis_seg.py``."""
+"""Label propagation on DAVIS 2017."""
 
-import argparse
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mmmoco.apis import cli
-from mmmoco.apis.config.files import load_config
-from mmmoco.apis.probing.protocol import same_eyes
 from mmmoco.datasets.transforms import open_image
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.results import append_result
 from mmmoco.evaluation.video import propagate, score_video, to_index
 
-from . import object_data
-from .features import ModelFeatures, load_model
+from .features import ModelFeatures
 
 SHORT_SIDE, MULTIPLE = 480, 64
 
@@ -163,55 +158,36 @@ def write_results(
         checkpoint_io.write_bytes(place, content.getvalue())
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/davis_seg.py``."""
-    result = argparse.ArgumentParser(
-        prog='davis_seg.py',
-        description='Label propagation on DAVIS 2017 with frozen features '
-        '(the protocol of DINO); writes PNGs, and J and F where the '
-        'annotations are there.',
-        epilog='Example: python tools/davis_seg.py mmc_vit-b_4xb64_400e '
-        'work_dirs/mmc/epoch_400.pth data/DAVIS',
-    )
-    result.add_argument('config', help='path, name, or package::path')
-    result.add_argument('checkpoint', help='file of a pre-training run')
-    result.add_argument('root', help='folder of DAVIS')
-    result.add_argument('--split', default='val', help='default: val')
-    result.add_argument('--resolution', default='480p', help='default: 480p')
-    result.add_argument('--context', type=int, default=7)
-    result.add_argument('--radius', type=int, default=12)
-    result.add_argument('--topk', type=int, default=5)
-    result.add_argument('--temperature', type=float, default=0.1)
-    result.add_argument('--encoder', choices=('query', 'key'), default='query')
-    cli.add_work_dir(result)
-    cli.add_cfg_options(result)
-    cli.add_debug(result)
-    return result
+def videos_of(root: str, split: str, resolution: str) -> list[Video]:
+    """Return the sequences of a split.
 
-
-def evaluate(args: argparse.Namespace) -> None:
-    """Segment a split as the command line says."""
-    logger = MMLogger.get_instance('mmmoco', log_level='INFO')
-    cfg = load_config(args.config, args.cfg_options)
-    root = Path(args.root)
-    listing = root / 'ImageSets' / '2017' / f'{args.split}.txt'
+    Raises:
+        FileNotFoundError: If its list, or what it names, is missing.
+    """
+    listing = Path(root) / 'ImageSets' / '2017' / f'{split}.txt'
     if not listing.is_file():
         raise FileNotFoundError(f'{str(listing)!r} does not exist.')
-    videos = [
-        Video(root, name, args.resolution)
-        for name in listing.read_text().split()
-    ]
-    options = dict(
-        context=args.context,
-        radius=args.radius,
-        topk=args.topk,
-        temperature=args.temperature,
-    )
-    eyes = same_eyes(cfg, args.checkpoint)
-    model = load_model(cfg, args.checkpoint)
-    patch = int(cfg.model.backbone.get('patch_size', 16))
-    features = ModelFeatures(model, patch, args.encoder)
-    folder = Path(object_data.work_dir_of(args))
+    names = listing.read_text().split()
+    return [Video(Path(root), name, resolution) for name in names]
+
+
+def evaluate_videos(
+    features: ModelFeatures,
+    videos: Sequence[Video],
+    folder: Path,
+    options: Mapping[str, Any],
+) -> dict[str, float]:
+    """Segment videos, write their PNGs, and score what has annotations.
+
+    Args:
+        features: Dense features.
+        videos: The sequences.
+        folder: Gets ``davis/``.
+        options: Of :func:`segment`.
+
+    Returns:
+        Means in percent; empty without annotations.
+    """
     j: list[float] = []
     f: list[float] = []
     for video in videos:
@@ -222,39 +198,19 @@ def evaluate(args: argparse.Namespace) -> None:
             scores = score_video(np.stack(found), truth)
             j += scores.j
             f += scores.f
-            logger.info(
+            print_log(
                 f'{video.name}: J {100 * np.mean(scores.j):.1f}, '
-                f'F {100 * np.mean(scores.f):.1f}'
+                f'F {100 * np.mean(scores.f):.1f}',
+                'current',
             )
-    logger.info(f'PNGs in {str(folder / "davis")!r}')
+    print_log(f'PNGs in {str(folder / "davis")!r}', 'current')
     if not j:
-        return
-    metrics = {
-        'j_mean': 100 * float(np.mean(j)),
-        'f_mean': 100 * float(np.mean(f)),
-    }
-    metrics['jf_mean'] = (metrics['j_mean'] + metrics['f_mean']) / 2
-    logger.info(
-        f'{len(j)} objects: J&F {metrics["jf_mean"]:.1f}, '
-        f'J {metrics["j_mean"]:.1f}, F {metrics["f_mean"]:.1f}'
+        return {}
+    means = 100 * float(np.mean(j)), 100 * float(np.mean(f))
+    both = sum(means) / 2
+    print_log(
+        f'{len(j)} objects: J&F {both:.1f}, J {means[0]:.1f}, '
+        f'F {means[1]:.1f}',
+        'current',
     )
-    append_result(
-        str(folder),
-        task='DAVIS 2017',
-        protocol=options
-        | {
-            'split': args.split,
-            'encoder': args.encoder,
-            'videos': len(videos),
-        },
-        metrics=metrics,
-        cfg=cfg,
-        checkpoint=args.checkpoint,
-        remarks={'eyes': eyes},
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/davis_seg.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: evaluate(args), 'davis_seg.py', args.debug)
+    return {'j_mean': means[0], 'f_mean': means[1], 'jf_mean': both}

@@ -1,21 +1,15 @@
-"""Similarities in and between objects: behind ``tools/similarity.py``."""
+"""Similarities in and between objects."""
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 
-from mmmoco.apis import cli
-from mmmoco.apis.config.files import load_config
-from mmmoco.apis.probing.protocol import same_eyes
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.results import append_result
 from mmmoco.evaluation.similarity import PairSimilarities, patch_objects
 from mmmoco.visualization import plot_similarities
 
-from . import object_data
 from .features import DenseFeatures, in_batches
 from .object_masks import ObjectMasks
 
@@ -52,76 +46,26 @@ def measure(
     return result
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/similarity.py``."""
-    result = argparse.ArgumentParser(
-        prog='similarity.py',
-        description='Cosines of patch pairs inside objects and between '
-        'them: means, overlap coefficient, AUC, and a figure.',
-        epilog='Example: python tools/similarity.py demo/mmc_digits '
-        'work_dirs/mmc_digits/epoch_27.pth --layers 0 1 2 3',
+def log_figures(layer: int | str, metrics: Mapping[str, float]) -> None:
+    """Log the figures of a layer in one line."""
+    print_log(
+        f'layer {layer}: intra {metrics["intra_mean"]:.3f} ± '
+        f'{metrics["intra_std"]:.3f}, inter {metrics["inter_mean"]:.3f} '
+        f'± {metrics["inter_std"]:.3f}, overlap '
+        f'{metrics["overlap"]:.3f}, AUC {metrics["auc"]:.3f}',
+        'current',
     )
-    object_data.add_arguments(result)
-    result.add_argument(
-        '--layers', type=int, nargs='+', metavar='I', help='default: the last'
-    )
-    result.add_argument(
-        '--background',
-        action='store_true',
-        help='what no object covers counts as one more object',
-    )
-    result.add_argument('--seed', type=int, default=0)
-    cli.add_work_dir(result)
-    cli.add_cfg_options(result)
-    cli.add_debug(result)
-    return result
 
 
-def evaluate(args: argparse.Namespace) -> None:
-    """Measure as the command line says; write figures and histograms."""
-    logger = MMLogger.get_instance('mmmoco', log_level='INFO')
-    cfg = load_config(args.config, args.cfg_options)
-    data = object_data.object_data(args)
-    eyes = same_eyes(cfg, args.checkpoint)
-    torch.manual_seed(args.seed)  # of random weights
-    features = object_data.dense_features(args, cfg, args.layers)
-    found = measure(
-        features, data, args.batch_size, args.limit, args.background
-    )
-    layers = sorted(args.layers) if args.layers else ['last']
-    folder = Path(object_data.work_dir_of(args))
-    histograms = {}
-    for layer, pairs in zip(layers, found, strict=True):
-        metrics = pairs.metrics()
-        logger.info(
-            f'layer {layer}: intra {metrics["intra_mean"]:.3f} ± '
-            f'{metrics["intra_std"]:.3f}, inter {metrics["inter_mean"]:.3f} '
-            f'± {metrics["inter_std"]:.3f}, overlap '
-            f'{metrics["overlap"]:.3f}, AUC {metrics["auc"]:.3f}'
-        )
-        histograms[f'layer {layer}'] = (
-            pairs.intra.numpy(),
-            pairs.inter.numpy(),
-        )
-        append_result(
-            str(folder),
-            task='similarity',
-            protocol=object_data.protocol_of(args, cfg)
-            | {'layer': layer, 'background': args.background},
-            metrics=metrics,
-            cfg=cfg,
-            checkpoint=args.checkpoint,
-            seed=args.seed,
-            remarks={'eyes': eyes},
-        )
+def write_histograms(
+    folder: Path, pairs: Mapping[int | str, PairSimilarities]
+) -> None:
+    """Write ``similarity.png``."""
+    histograms = {
+        f'layer {layer}': (own.intra.numpy(), own.inter.numpy())
+        for layer, own in pairs.items()
+    }
     checkpoint_io.replace(
         folder / 'similarity.png',
         lambda file: plot_similarities(file, histograms),
     )
-    logger.info(f'Written to {str(folder)!r}: results.jsonl, similarity.png')
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/similarity.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: evaluate(args), 'similarity.py', args.debug)

@@ -1,24 +1,17 @@
-"""Pictures of prompts and maps: behind ``tools/visualize_similarity.py``."""
+"""Pictures of prompts, maps and reconstructions."""
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.logging import MMLogger
 
 from mmmoco.apis import cli
-from mmmoco.apis.config.files import load_config
-from mmmoco.apis.probing.protocol import same_eyes
 from mmmoco.engine import checkpoint_io
 from mmmoco.evaluation.zero_shot import central_point, similarity_maps
 from mmmoco.visualization import draw_reconstructions, draw_segmentations
 
-from . import object_data
-from .features import DenseFeatures, load_model, normalised
+from .features import DenseFeatures, normalised
 from .object_masks import ObjectMasks
 
 
@@ -102,64 +95,3 @@ def draw_restored(
     checkpoint_io.replace(
         path, lambda file: draw_reconstructions(file, *map(pixels, shown))
     )
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/visualize_similarity.py``."""
-    result = argparse.ArgumentParser(
-        prog='visualize_similarity.py',
-        description='Draw images with a prompt, their similarity maps, the '
-        'masks above T and the ground truth; with --reconstructions also '
-        'what MMC restores.',
-        epilog='Example: python tools/visualize_similarity.py '
-        'demo/mmc_digits work_dirs/mmc_digits/epoch_27.pth --threshold 0.95',
-    )
-    object_data.add_arguments(result)
-    result.add_argument('--count', type=int, default=5, help='default: 5')
-    result.add_argument(
-        '--threshold', type=float, default=0.3, help='T; default: 0.3'
-    )
-    result.add_argument(
-        '--upsample', choices=('bilinear', 'nearest'), default='bilinear'
-    )
-    result.add_argument('--reconstructions', action='store_true')
-    result.add_argument(
-        '--work-dir', help="where the PNGs go (the checkpoint's folder)"
-    )
-    cli.add_cfg_options(result)
-    cli.add_debug(result)
-    return result
-
-
-def draw(args: argparse.Namespace) -> None:
-    """Draw as the command line says."""
-    logger = MMLogger.get_instance('mmmoco', log_level='INFO')
-    if args.count < 1:
-        raise cli.UsageError(f'--count {args.count}: must be at least 1.')
-    cfg: Config = load_config(args.config, args.cfg_options)
-    data = object_data.object_data(args)
-    same_eyes(cfg, args.checkpoint)
-    features = object_data.dense_features(args, cfg)
-    folder = Path(object_data.work_dir_of(args))
-    folder.mkdir(parents=True, exist_ok=True)
-    files = ['similarity_maps.png']
-    draw_maps(
-        folder / files[0],
-        features,
-        data,
-        args.count,
-        args.threshold,
-        args.upsample,
-    )
-    if args.reconstructions:
-        files.append('reconstructions.png')
-        model = load_model(cfg, args.checkpoint)
-        size = object_data.image_size(args, cfg)
-        draw_restored(folder / files[1], model, data, args.count, size)
-    logger.info(f'Written to {str(folder)!r}: {", ".join(files)}')
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/visualize_similarity.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: draw(args), 'visualize_similarity.py', args.debug)

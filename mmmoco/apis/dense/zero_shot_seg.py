@@ -1,6 +1,5 @@
-"""Zero-shot segmentation by a prompt: behind ``tools/zero_shot_seg.py``."""
+"""Zero-shot segmentation by a prompt."""
 
-import argparse
 import csv
 import io
 import time
@@ -9,14 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmmoco.apis import cli
-from mmmoco.apis.config.files import load_config
-from mmmoco.apis.probing.protocol import same_eyes
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.results import append_result
 from mmmoco.evaluation.zero_shot import (
     ObjectScores,
     ZeroShotResult,
@@ -24,15 +20,11 @@ from mmmoco.evaluation.zero_shot import (
     random_points,
     score_objects,
     similarity_maps,
-    summarise,
 )
 from mmmoco.visualization import plot_thresholds
 
-from . import object_data
 from .features import DenseFeatures, in_batches
 from .object_masks import MaskedImage, ObjectMasks
-
-PROMPTS = ('centre', 'random')
 
 
 class Scored(NamedTuple):
@@ -133,85 +125,7 @@ def _score(
     return ObjectScores(ious.mean(1), ap.mean(1))
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/zero_shot_seg.py``."""
-    result = argparse.ArgumentParser(
-        prog='zero_shot_seg.py',
-        description='Zero-shot segmentation: the patches that are as similar '
-        'to one prompted patch as a threshold asks.',
-        epilog='Example: python tools/zero_shot_seg.py '
-        'mmc_vit-b_4xb64_400e work_dirs/mmc/epoch_400.pth --dataset coco '
-        '--annotations data/coco/annotations/instances_val2017.json '
-        '--images data/coco/val2017 --size 448',
-    )
-    object_data.add_arguments(result)
-    result.add_argument(
-        '--prompt', choices=PROMPTS, default='centre', help='default: centre'
-    )
-    result.add_argument(
-        '--prompts', type=int, default=1, metavar='K', help='for random'
-    )
-    result.add_argument(
-        '--upsample', choices=('bilinear', 'nearest'), default='bilinear'
-    )
-    result.add_argument('--seed', type=int, default=0)
-    cli.add_work_dir(result)
-    cli.add_cfg_options(result)
-    cli.add_debug(result)
-    return result
-
-
-def evaluate(args: argparse.Namespace) -> ZeroShotResult:
-    """Evaluate as the command line says; write figures and curve."""
-    logger = MMLogger.get_instance('mmmoco', log_level='INFO')
-    if args.prompts < 1 or (args.prompts > 1 and args.prompt == 'centre'):
-        raise cli.UsageError(
-            f'--prompts {args.prompts}: at least 1, and more than one only '
-            'with --prompt random.'
-        )
-    cfg = load_config(args.config, args.cfg_options)
-    data = object_data.object_data(args)
-    eyes = same_eyes(cfg, args.checkpoint)
-    torch.manual_seed(args.seed)  # of random weights
-    features = object_data.dense_features(args, cfg)
-    scored = score_dataset(
-        features,
-        data,
-        args.prompt,
-        args.prompts,
-        args.upsample,
-        args.batch_size,
-        args.limit,
-        args.seed,
-    )
-    result = summarise(
-        *scored.scores, scored.classes, scored.images, seed=args.seed
-    )
-    report(logger, result, scored)
-    folder = Path(object_data.work_dir_of(args))
-    append_result(
-        str(folder),
-        task='zero-shot segmentation',
-        protocol=object_data.protocol_of(args, cfg)
-        | {
-            'prompt': args.prompt,
-            'prompts': args.prompts,
-            'upsample': args.upsample,
-            'images': len(set(scored.images)),
-            'objects': len(scored.classes),
-        },
-        metrics=result.metrics,
-        cfg=cfg,
-        checkpoint=args.checkpoint,
-        seed=args.seed,
-        remarks={'eyes': eyes},
-    )
-    write_curve(folder, result)
-    logger.info(f'Written to {str(folder)!r}: results.jsonl, zero_shot.*')
-    return result
-
-
-def report(logger: MMLogger, result: ZeroShotResult, scored: Scored) -> None:
+def log_figures(result: ZeroShotResult, scored: Scored) -> None:
     """Log the figures as a small table."""
     m = result.metrics
     rows = [(f'T = {t}', f'miou_t{t}') for t in ('0.1', '0.2', '0.3')] + [
@@ -231,7 +145,7 @@ def report(logger: MMLogger, result: ZeroShotResult, scored: Scored) -> None:
         f'{title:<36}{m[f"{name}_objects"]:7.2f}  {m[f"{name}_classes"]:7.2f}'
         for title, name in rows
     ]
-    logger.info('\n'.join(lines))
+    print_log('\n'.join(lines), 'current')
 
 
 def write_curve(folder: Path, result: ZeroShotResult) -> None:
@@ -245,9 +159,3 @@ def write_curve(folder: Path, result: ZeroShotResult) -> None:
         folder / 'zero_shot.png',
         lambda file: plot_thresholds(file, {'objects': result.curve}),
     )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/zero_shot_seg.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: evaluate(args) and None, 'zero_shot_seg.py', args.debug)

@@ -33,7 +33,7 @@ from torch import Tensor
 from mmmoco.apis import cli
 from mmmoco.apis.config.files import load_config
 from mmmoco.apis.dense.features import ModelFeatures, load_model
-from mmmoco.apis.dense.object_data import digit_scenes
+from mmmoco.apis.dense.subject import digit_scenes
 from mmmoco.apis.exchange.export_backbone import read_source
 from mmmoco.apis.model import check_complete
 from mmmoco.apis.probing.extract_features import Encoder

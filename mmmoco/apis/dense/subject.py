@@ -1,0 +1,181 @@
+"""What the evaluations of dense features share: images, model, record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from mmmoco.apis.cli import Settings, UsageError
+from mmmoco.apis.config.files import load_config
+from mmmoco.apis.probing.protocol import same_eyes
+from mmmoco.datasets.digit_scenes import DigitScenes
+from mmmoco.engine.results import append_result
+
+from .features import (
+    ColourFeatures,
+    DenseFeatures,
+    Layers,
+    ModelFeatures,
+    load_model,
+)
+from .object_masks import (
+    CocoObjects,
+    LabelObjects,
+    ObjectMasks,
+    PanopticObjects,
+    SceneObjects,
+)
+
+
+class Images(NamedTuple):
+    """Which images with masks; see the jobs for each field."""
+
+    dataset: str
+    annotations: str | None = None
+    images: str | None = None
+    split: str = 'val'
+    min_area: int = 1
+    stuff: bool = False
+    limit: int | None = None
+
+    def open(self) -> ObjectMasks:
+        """Build the data set.
+
+        Raises:
+            UsageError: If something is missing.
+        """
+        name, labels, area = self.dataset, self.annotations, self.min_area
+        if name == 'digits':
+            return digit_scenes(self.split, self.limit or 300, area)
+        if labels is None:
+            raise UsageError(f'--dataset {name} needs --annotations.')
+        if name in ('coco', 'panoptic'):
+            if self.images is None:
+                raise UsageError(f'--dataset {name} needs --images.')
+            if name == 'coco':
+                return CocoObjects(labels, self.images, area)
+            return PanopticObjects(labels, self.images, self.stuff, area)
+        if not Path(labels).is_dir():
+            raise UsageError(
+                f'--annotations {labels!r} is no folder; --dataset {name} '
+                'takes the root of the data set.'
+            )
+        if name == 'voc':
+            return LabelObjects.voc(labels, self.split, area)
+        return LabelObjects.cityscapes(labels, self.split, min_area=area)
+
+
+def digit_scenes(split: str, count: int, min_area: int = 1) -> SceneObjects:
+    """Return scenes of several digits, of the kind that demos train on.
+
+    Canvas, contrast and noise are those of
+    ``configs/_base_/datasets/digits.py``.
+
+    Args:
+        split: ``'train'`` or ``'val'``.
+        count: Number of scenes.
+        min_area: Digits with fewer visible pixels are left out.
+    """
+    scenes = DigitScenes(
+        split=split,
+        size=64,
+        digits_per_image=(2, 4),
+        num_scenes=count,
+        seed=1,
+        background=(30.0, 150.0),
+        contrast=(60.0, 105.0),
+        noise=(2.0, 6.0),
+    )
+    return SceneObjects(scenes, min_area)
+
+
+class Subject(NamedTuple):
+    """A checkpoint under evaluation.
+
+    Attributes:
+        cfg: Config of its model.
+        checkpoint: File; None: random weights.
+        folder: Where results go.
+        eyes: How images are seen otherwise than in the training.
+    """
+
+    cfg: Config
+    checkpoint: str | None
+    folder: Path
+    eyes: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        config: str,
+        checkpoint: str | None,
+        work_dir: str | None,
+        cfg_options: Settings | None,
+    ) -> Subject:
+        """Read the config, and what the checkpoint tells about its images."""
+        cfg = load_config(config, dict(cfg_options or {}))
+        folder = Path(work_dir or f'work_dirs/{Path(config).stem}')
+        if checkpoint and not work_dir:
+            folder = Path(checkpoint).parent
+        return cls(cfg, checkpoint, folder, same_eyes(cfg, checkpoint))
+
+    def model(self) -> Any:
+        """Build the model with its weights."""
+        return load_model(self.cfg, self.checkpoint)
+
+    def image_size(self, dataset: str, size: int | None = None) -> int:
+        """Return the side of the images: given, or the backbone's."""
+        if size is not None or dataset == 'digits':
+            return 64 if size is None else size
+        side = self.cfg.model.backbone.get('img_size', 224)
+        return int(side if isinstance(side, int) else side[0])
+
+    def features(
+        self, kind: str, size: int, encoder: str, layers: Layers = None
+    ) -> DenseFeatures:
+        """Return the dense features of the model, or of colours."""
+        if kind == 'model':
+            return ModelFeatures(self.model(), size, encoder, layers)
+        patch = self.cfg.model.backbone.get('patch_size', 16)
+        return ColourFeatures(self.model(), size, patch)
+
+    def protocol(
+        self, images: Images, size: int, features: str, encoder: str
+    ) -> dict[str, Any]:
+        """Return what figures depend on, for ``results.jsonl``."""
+        return {
+            'dataset': images.dataset,
+            'annotations': images.annotations,
+            'split': images.split,
+            'size': size,
+            'min_area': images.min_area,
+            'features': features,
+            'encoder': encoder,
+            'weights': 'checkpoint' if self.checkpoint else 'random',
+        }
+
+    def record(
+        self,
+        task: str,
+        protocol: dict[str, Any],
+        metrics: dict[str, float],
+        seed: int | None = None,
+    ) -> None:
+        """Append figures to ``results.jsonl``."""
+        append_result(
+            str(self.folder),
+            task=task,
+            protocol=protocol,
+            metrics=metrics,
+            cfg=self.cfg,
+            checkpoint=self.checkpoint,
+            seed=seed,
+            remarks={'eyes': self.eyes},
+        )
+
+    def say_written(self, files: str) -> None:
+        """Log which files stand in the folder of results."""
+        print_log(f'Written to {str(self.folder)!r}: {files}', 'current')
