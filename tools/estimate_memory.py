@@ -1,6 +1,7 @@
 """Memory of a run: ``python tools/estimate_memory.py --help``."""
 
-from mmmoco.apis.preflight.memory import main
+from mmmoco.apis import cli
+from mmmoco.apis.preflight.jobs import estimate_memory
 
 if __name__ == '__main__':
-    main()
+    cli.main(estimate_memory)

@@ -1,6 +1,7 @@
 """Check a config before training: ``python tools/verify_config.py --help``."""
 
-from mmmoco.apis.preflight.verify import main
+from mmmoco.apis import cli
+from mmmoco.apis.preflight.jobs import verify_config
 
 if __name__ == '__main__':
-    main()
+    cli.main(verify_config)

@@ -2,12 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmoco.apis import load_config
-from mmmoco.apis.preflight.browse_views import (
-    main,
-    picture_rows,
-    read_samples,
-)
+from mmmoco.apis import cli, load_config
+from mmmoco.apis.preflight.browse_views import picture_rows, read_samples
+from mmmoco.apis.preflight.jobs import browse_views
 
 
 @pytest.fixture
@@ -45,17 +42,11 @@ def test_views_and_their_parameters(folder, on_device):
 
 def test_the_tool_writes_a_picture(folder, tmp_path):
     out = tmp_path / 'new' / 'views.png'
-    main(
-        [
-            'mocov2_r50_8xb32',
-            '--out',
-            str(out),
-            '--num',
-            '2',
-            '--cfg-options',
-            f'train_dataloader.dataset.data_root={folder}',
-        ]
+    root = {'train_dataloader.dataset.data_root': folder}
+    said = browse_views(
+        'mocov2_r50_8xb32', out=str(out), num=2, cfg_options=root
     )
+    assert said == f'{out}: 2 samples, original, view_q, view_k'
     with Image.open(out) as picture:
         assert picture.format == 'PNG' and min(picture.size) > 300
 
@@ -63,12 +54,15 @@ def test_the_tool_writes_a_picture(folder, tmp_path):
 def test_images_that_no_worker_cuts_are_shown_too(tmp_path):
     out = tmp_path / 'digits.png'
     options = ['--cfg-options', 'train_dataloader.dataset.num_scenes=3']
-    main(['demo/mocov2_digits', '--out', str(out), '--num', '2', *options])
+    cli.main(
+        browse_views,
+        ['demo/mocov2_digits', '--out', str(out), '--num', '2', *options],
+    )
     assert out.stat().st_size > 1000
 
 
 def test_mistakes_end_with_one_line(folder, capsys):
     with pytest.raises(SystemExit) as end:
-        main(['mocov2_r50_8xb32', '--num', '0'])
+        cli.main(browse_views, ['mocov2_r50_8xb32', '--num', '0'])
     assert end.value.code == 2
     assert '--num 0' in capsys.readouterr().err

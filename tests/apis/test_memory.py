@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmmoco.apis import load_config
-from mmmoco.apis.preflight import memory, memory_estimate
+from mmmoco.apis import cli, load_config
+from mmmoco.apis.preflight import jobs, memory_estimate
 from mmmoco.apis.preflight.live_bytes import (
     LiveBytes,
     materialise,
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.slow
 MIB = 2**20
 
 
-def call(main, *argv):
+def call(job, *argv):
     try:
-        main([str(a) for a in argv])
+        cli.main(job, [str(a) for a in argv])
     except SystemExit as stop:
         return stop.code or 0
     return 0
@@ -142,7 +142,7 @@ def test_table_and_json(tmp_path, capsys):
     file = tmp_path / 'memory.json'
     argv = ['demo/mocov2_digits', '--batch-size', 16, '--json', file]
     options = ['--cfg-options', 'model.dictionary.size=64']
-    assert call(memory.main, *argv, *options) == 0
+    assert call(jobs.estimate_memory, *argv, *options) == 0
     out = capsys.readouterr().out
     assert 'TOTAL per process' in out and 'float32 *' in out
     rows = [line for line in out.splitlines() if line.endswith('MiB')]
@@ -175,7 +175,7 @@ def test_table_and_json(tmp_path, capsys):
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(argv, words, capsys):
-    assert call(memory.main, *argv) == 2
+    assert call(jobs.estimate_memory, *argv) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     (line,) = [line for line in lines if ': error: ' in line]
     assert all(word in line for word in words), line

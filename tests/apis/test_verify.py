@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmoco.apis import load_config
-from mmmoco.apis.preflight import verify
-from mmmoco.apis.preflight.verify import verify_config
+from mmmoco.apis import cli, load_config
+from mmmoco.apis.preflight.jobs import verify_config
 from mmmoco.engine.batch_checks import check_samples
 
 pytestmark = pytest.mark.slow
@@ -23,7 +22,7 @@ SMALL = [
 
 def call(*argv):
     try:
-        verify.main([str(a) for a in argv])
+        cli.main(verify_config, [str(a) for a in argv])
     except SystemExit as stop:
         return stop.code or 0
     return 0
@@ -36,9 +35,9 @@ def small():
     )
 
 
-def rows(checks):
-    assert all(check.value for check in checks)
-    return {check.name: check for check in checks}
+def rows(verification):
+    assert all(check.value for check in verification.checks)
+    return {check.name: check for check in verification.checks}
 
 
 def test_a_sound_config_passes(capsys):
@@ -146,7 +145,7 @@ def test_unused_parameters_are_listed():
 def test_effective_batch_against_the_learning_rate():
     cfg = small()
     cfg.optim_wrapper.accumulative_counts = 2
-    check = rows(verify_config(cfg, processes=2))['effective batch']
+    check = rows(verify_config(cfg, gpus=2))['effective batch']
     assert check.verdict == 'warning'
     assert '64 = 16 x 2 processes x 2 accumulation' in check.value
     lr = cfg.optim_wrapper.optimizer.lr

@@ -149,6 +149,13 @@ def load_config(
     return cfg
 
 
+def name_of(config: str | Config) -> str:
+    """Return what messages call a config."""
+    if isinstance(config, str):
+        return config
+    return config.filename or 'the config'
+
+
 def _read(name: str) -> Config:
     path = resolve_config(name)
     if path.suffix not in KINDS:

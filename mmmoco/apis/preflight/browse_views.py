@@ -1,6 +1,5 @@
-"""Look at the views of a config: the job behind ``tools/browse_views.py``."""
+"""The views of a config as pictures."""
 
-import argparse
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,79 +8,52 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from mmmoco.apis import cli
-from mmmoco.apis.config.files import load_config
+from mmmoco.apis.config.files import name_of
 from mmmoco.datasets import SampleAddress
 from mmmoco.datasets.transforms import Views
 from mmmoco.registry import DATASETS, MODELS
 from mmmoco.visualization import ViewPicture, draw_views
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/browse_views.py``."""
-    result = argparse.ArgumentParser(
-        prog='browse_views.py',
-        description='Draw the originals and all views of some samples, with '
-        'the parameters that were drawn, exactly as training gets them.',
-        epilog='Example: python tools/browse_views.py mocov3_vit-s_8xb128_300e'
-        ' --out views.png --cfg-options '
-        'train_dataloader.dataset.data_root=/my/images',
-    )
-    result.add_argument('config', help='path, name, or package::path')
-    result.add_argument('--out', default='views.png', metavar='PNG')
-    result.add_argument(
-        '--num', type=int, default=4, metavar='N', help='samples (4)'
-    )
-    result.add_argument('--seed', type=int, default=0)
-    result.add_argument('--epoch', type=int, default=0)
-    result.add_argument(
-        '--bands',
-        type=int,
-        nargs=3,
-        default=(0, 1, 2),
-        metavar=('R', 'G', 'B'),
-        help='bands to show as red, green, blue where there are more (0 1 2)',
-    )
-    cli.add_cfg_options(result)
-    cli.add_debug(result)
-    return result
+def draw(
+    cfg: Config,
+    out: str,
+    num: int,
+    seed: int,
+    epoch: int,
+    bands: Sequence[int],
+) -> str:
+    """Draw the grid of some samples; return what it shows.
 
-
-def browse(args: argparse.Namespace) -> None:
-    """Draw the grid that the command line asks for.
+    Args:
+        cfg: Config of a pre-training.
+        out: Picture to write.
+        num: Number of samples.
+        seed: Of the draws.
+        epoch: Of the draws.
+        bands: Which are shown as red, green and blue.
 
     Raises:
-        KeyError: If the config has no pre-training data.
-        ValueError: If ``--num`` is below 1.
+        ValueError: If the config has no pre-training data.
     """
-    if args.num < 1:
-        raise ValueError(f'--num {args.num}: draw at least one sample.')
-    cfg = load_config(args.config, args.cfg_options)
     if 'train_dataloader' not in cfg or 'model' not in cfg:
-        raise KeyError(
-            f'{args.config} has no train_dataloader or no model: views '
+        raise ValueError(
+            f'{name_of(cfg)} has no train_dataloader or no model: views '
             'belong to configs of pre-training.'
         )
     with DefaultScope.overwrite_default_scope(
         cfg.get('default_scope', 'mmmoco')
     ):
-        samples = list(
-            itertools.islice(
-                read_samples(cfg, args.seed, args.epoch), args.num
-            )
-        )
-        rows = picture_rows(cfg, samples, args.seed)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    draw_views(args.out, rows, args.bands)
-    MMLogger.get_instance('mmmoco', log_level='INFO').info(
-        f'{args.out}: {len(rows)} samples, '
-        f'{", ".join(picture.title for picture in rows[0])}'
-    )
+        samples = itertools.islice(read_samples(cfg, seed, epoch), num)
+        rows = picture_rows(cfg, list(samples), seed)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    draw_views(out, rows, bands)
+    titles = ', '.join(picture.title for picture in rows[0])
+    return f'{out}: {len(rows)} samples, {titles}'
 
 
 def read_samples(
@@ -174,9 +146,3 @@ def _device_notes(
             own = {names[j]: factors[j] for j in order}
         lines.append(_note((kind, own)))
     return lines
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/browse_views.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: browse(args), 'browse_views.py', args.debug)

@@ -1,20 +1,15 @@
-"""Memory of a run: the job behind ``tools/estimate_memory.py``."""
+"""Memory of a run: estimates side by side, and a measurement."""
 
-import argparse
 import json
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from mmmoco.apis import cli
-from mmmoco.apis.cli import UsageError
 from mmmoco.apis.config.adapt import use_precision
-from mmmoco.apis.config.files import load_config
+from mmmoco.engine.instances import own_instances
 
 from .measured_memory import measure
 from .memory_estimate import (
@@ -72,109 +67,104 @@ def readable(size: int) -> str:
     return f'{size / MIB / 1024:.2f} GiB'
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/estimate_memory.py``."""
-    result = argparse.ArgumentParser(
-        prog='estimate_memory.py',
-        description='Memory of one process of a pre-training run. Neither a '
-        'GPU nor the data nor memory for the model is needed.',
-        epilog='Not in the sum: what the driver takes, and workspaces inside '
-        'the kernels. Example: python tools/estimate_memory.py '
-        'mocov2_r50_8xb32 --batch-size 64 --gpus 8',
-    )
-    result.add_argument('config', help='path, name, or package::path')
-    result.add_argument(
-        '--batch-size',
-        type=int,
-        metavar='N',
-        help="images per GPU in one forward (the config's)",
-    )
-    result.add_argument(
-        '--gpus',
-        type=int,
-        default=1,
-        metavar='N',
-        help='processes of the run; several need a second copy of the '
-        'gradients (1)',
-    )
-    result.add_argument(
-        '--measure',
-        action='store_true',
-        help="also run three real steps in the config's precision, and "
-        'compare',
-    )
-    result.add_argument('--json', metavar='FILE', help='write the figures')
-    cli.add_cfg_options(result)
-    cli.add_debug(result)
-    return result
+@dataclass(frozen=True)
+class Memory:
+    """What a config needs.
 
+    Attributes:
+        config: Its name.
+        estimates: One for each precision.
+        dtype: The precision that the config trains in.
+        measured: Device, peak, estimate for it and its error; None if
+            nothing was measured.
+    """
 
-def report(args: argparse.Namespace) -> None:
-    """Estimate, print the table, and measure if asked."""
-    for name in ('batch_size', 'gpus'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(
-                f'--{name.replace("_", "-")} {value}: must be at least 1.'
+    config: str
+    estimates: list[Estimate]
+    dtype: str
+    measured: dict[str, Any] | None = None
+
+    @property
+    def own(self) -> Estimate:
+        """The estimate for the config's precision."""
+        return next(e for e in self.estimates if e.dtype == self.dtype)
+
+    def as_json(self) -> str:
+        """Return all figures, in bytes."""
+        figures: dict[str, Any] = {
+            'config': self.config,
+            'dtype': self.dtype,
+            'estimates': [
+                {**asdict(e), 'total': e.total, 'working': e.working}
+                for e in self.estimates
+            ],
+        }
+        if self.measured:
+            figures['measured'] = self.measured
+        return json.dumps(figures, indent=2) + '\n'
+
+    def __str__(self) -> str:
+        text = (
+            f'{self.config}: {self.own.batch_size} images per process, by '
+            f"{self.own.method}\n(* the config's precision; bfloat16 is "
+            'mixed, float16 takes the same)\n\n'
+            f'{table(self.estimates, self.dtype)}'
+        )
+        if self.measured:
+            what = 'allocated on the GPU'
+            if self.measured['device'] == 'cpu':
+                what = 'resident memory beyond that after building'
+            text += (
+                f'\n\nPeak of {what}, {self.dtype}:\n'
+                f'measured {readable(self.measured["peak"])}, estimated '
+                f'{readable(self.measured["estimated"])}, error '
+                f'{self.measured["error"]:+.1%}'
             )
-    MMLogger.get_instance('estimate_memory', log_level='ERROR')
-    cfg = load_config(args.config, args.cfg_options)
+        return text
+
+
+def estimate(
+    config: str,
+    cfg: Config,
+    batch_size: int | None,
+    gpus: int,
+    with_measurement: bool,
+) -> Memory:
+    """Estimate in every precision, and measure if asked.
+
+    Args:
+        config: Its name.
+        cfg: Config of a pre-training.
+        batch_size: Per process; default: the config's.
+        gpus: Processes of the run.
+        with_measurement: Run three real steps, and compare.
+    """
     check_config(cfg)
-    use_precision(cfg, amp=False, fast=False)
-    marked = config_dtype(cfg)
-    # As on a GPU, except where a CPU process is the yardstick.
-    foreach = None if args.measure else True
-    estimates = [
-        estimate_memory(cfg, args.batch_size, args.gpus, dtype, foreach)
-        for dtype in DTYPES
-    ]
-    chosen = next(e for e in estimates if e.dtype == marked)
-    say = sys.stdout.write
-    say(
-        f'{args.config}: {chosen.batch_size} images per process, by '
-        f"{chosen.method}\n(* the config's precision; bfloat16 is mixed, "
-        'float16 takes the same)\n\n'
-        f'{table(estimates, marked)}\n'
-    )
-    figures: dict[str, Any] = {
-        'config': args.config,
-        'dtype': marked,
-        'estimates': [
-            {**asdict(e), 'total': e.total, 'working': e.working}
-            for e in estimates
-        ],
-    }
-    if args.measure:
-        figures['measured'] = _compare(cfg, chosen, say)
-    if args.json:
-        Path(args.json).write_text(json.dumps(figures, indent=2) + '\n')
+    with own_instances():
+        MMLogger.get_instance('estimate_memory', log_level='ERROR')
+        use_precision(cfg, amp=False, fast=False)
+        # As on a GPU, except where a CPU process is the yardstick.
+        foreach = None if with_measurement else True
+        estimates = [
+            estimate_memory(cfg, batch_size, gpus, dtype, foreach)
+            for dtype in DTYPES
+        ]
+        memory = Memory(config, estimates, config_dtype(cfg))
+        if with_measurement:
+            memory = replace(memory, measured=_compare(cfg, memory.own))
+    return memory
 
 
-def _compare(
-    cfg: Config, estimate: Estimate, say: Callable[[str], Any]
-) -> dict[str, Any]:
+def _compare(cfg: Config, estimate: Estimate) -> dict[str, Any]:
     """Measure, and hold the estimate of one process against it."""
     measured = measure(cfg, estimate.batch_size)
-    own, what = estimate.total - estimate.buckets, 'allocated on the GPU'
+    own = estimate.total - estimate.buckets
     if measured.device == 'cpu':
         # Libraries are in the resident memory too: only the growth counts.
         own -= estimate.model
-        what = 'resident memory beyond that after building'
-    error = own / measured.peak - 1.0
-    say(
-        f'\nPeak of {what}, {estimate.dtype}:\n'
-        f'measured {readable(measured.peak)}, estimated {readable(own)}, '
-        f'error {error:+.1%}\n'
-    )
     return {
         'device': measured.device,
         'peak': measured.peak,
         'estimated': own,
-        'error': error,
+        'error': own / measured.peak - 1.0,
     }
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/estimate_memory.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: report(args), 'estimate_memory.py', args.debug)

@@ -1,12 +1,10 @@
-"""Pre-flight check of a config: the job behind ``tools/verify_config.py``."""
+"""Pre-flight check of a config."""
 
-import argparse
 import logging
 import math
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,20 +16,18 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
-from mmmoco.apis import cli
-from mmmoco.apis.cli import UsageError
 from mmmoco.apis.config.adapt import (
     fit_workers,
     limit_iterations,
     use_precision,
 )
-from mmmoco.apis.config.files import load_config
 from mmmoco.apis.model import build_without_memory
 from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine.batch_checks import check_samples, check_splits
 from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
 from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
+from mmmoco.engine.instances import own_instances
 from mmmoco.registry import bare_type
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -56,7 +52,7 @@ class Check:
     verdict: str = OK
 
 
-def verify_config(
+def verify(
     cfg: Config, processes: int = 1, debug: bool = False
 ) -> list[Check]:
     """Check a pre-training config, up to one real step of a tiny batch.
@@ -74,23 +70,25 @@ def verify_config(
         ValueError: If it is no config of pre-training.
     """
     check_config(cfg)
-    use_precision(cfg, amp=False, fast=False)
-    fit_workers(cfg)
     checks: list[Check] = []
-    try:
-        model: Any = build_without_memory(cfg)
-        checks += _model(model)
-        samples = sample_batch.open_dataset(cfg)
-        checks.append(_data(samples))
-        checks += _batch(cfg, model, samples, processes)
-        checks += _knn(cfg)
-        checks += _step(cfg, model, samples, processes)
-    except Exception as error:
-        if debug:
-            raise
-        text = ' '.join(str(error).split()) or type(error).__name__
-        done = 'the step' if len(checks) > 1 else 'building'
-        checks.append(Check(done, text, ERROR))
+    with own_instances():
+        MMLogger.get_instance('verify_config', log_level='ERROR')
+        try:
+            use_precision(cfg, amp=False, fast=False)
+            fit_workers(cfg)
+            model: Any = build_without_memory(cfg)
+            checks += _model(model)
+            samples = sample_batch.open_dataset(cfg)
+            checks.append(_data(samples))
+            checks += _batch(cfg, model, samples, processes)
+            checks += _knn(cfg)
+            checks += _step(cfg, model, samples, processes)
+        except Exception as error:
+            if debug:
+                raise
+            text = ' '.join(str(error).split()) or type(error).__name__
+            done = 'the step' if len(checks) > 1 else 'building'
+            checks.append(Check(done, text, ERROR))
     return checks
 
 
@@ -332,73 +330,3 @@ def _collected(logger: logging.Logger) -> Iterator[list[str]]:
         yield found
     finally:
         logger.removeHandler(handler)
-
-
-# ------------------------------------------------------------ command line
-
-
-def table(checks: Sequence[Check], width: int = 100) -> str:
-    """Return the rows, aligned; long values go on in the next line."""
-    column = max(len(check.name) for check in checks)
-    lines = []
-    for check in checks:
-        words, rows = check.value.split(), ['']
-        for word in words:
-            if len(rows[-1]) + len(word) + 1 > width - column - 12:
-                rows.append('')
-            rows[-1] = f'{rows[-1]} {word}'.strip()
-        for i, row in enumerate(rows):
-            verdict, name = (check.verdict, check.name) if not i else ('', '')
-            lines.append(f'{verdict:7}  {name:{column}}  {row}'.rstrip())
-    return '\n'.join(lines)
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/verify_config.py``."""
-    result = argparse.ArgumentParser(
-        prog='verify_config.py',
-        description='Check a pre-training config before GPU-days go into it: '
-        'builds everything, runs one tiny step, and tells what it saw. Exit '
-        'code 2 if something is wrong.',
-        epilog='Example: python tools/verify_config.py mocov2_r50_8xb32 '
-        '--gpus 8 --cfg-options '
-        'train_dataloader.dataset.data_root=/data/imagenet',
-    )
-    result.add_argument('config', help='path, name, or package::path')
-    result.add_argument(
-        '--gpus',
-        type=int,
-        default=1,
-        metavar='N',
-        help='processes that the run is meant for (1)',
-    )
-    cli.add_cfg_options(result)
-    cli.add_debug(result)
-    return result
-
-
-def report(args: argparse.Namespace) -> None:
-    """Check, print the table, and fail if a check failed.
-
-    Raises:
-        UsageError: If one did.
-    """
-    if args.gpus < 1:
-        raise UsageError(f'--gpus {args.gpus}: must be at least 1.')
-    MMLogger.get_instance('verify_config', log_level='ERROR')
-    cfg = load_config(args.config, args.cfg_options)
-    checks = verify_config(cfg, args.gpus, args.debug)
-    sys.stdout.write(f'{args.config}\n\n{table(checks)}\n')
-    sys.stdout.flush()
-    failed = [check.name for check in checks if check.verdict == ERROR]
-    if failed:
-        raise UsageError(
-            f'{len(failed)} of {len(checks)} checks failed: '
-            f'{", ".join(failed)}.'
-        )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/verify_config.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: report(args), 'verify_config.py', args.debug)

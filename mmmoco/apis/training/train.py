@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmmoco.apis import cli
@@ -17,11 +16,12 @@ from mmmoco.apis.config.adapt import (
     out_dir_of,
     use_precision,
 )
-from mmmoco.apis.config.files import load_config
+from mmmoco.apis.config.files import load_config, name_of
 from mmmoco.apis.config.image_range import settle_for_training
 from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.instances import own_instances
 from mmmoco.engine.preemption import why_started_again
 
 LAUNCHERS = get_args(cli.Launcher)
@@ -55,7 +55,7 @@ def prepare(
     for part in ('model', 'train_dataloader'):
         if not cfg.get(part):
             raise ValueError(
-                f'{cfg.filename or "the config"} has no {part}: it is no '
+                f'{name_of(config)} has no {part}: it is no '
                 'config of a training.'
             )
     cfg.launcher = launcher
@@ -151,13 +151,8 @@ def _choose_checkpoint(
 
 @contextmanager
 def running(cfg: Config) -> Iterator[Runner]:
-    """Build the runner of a config of :func:`prepare`.
-
-    What mmengine looks up by scope is looked up as before, afterwards.
-    """
-    with DefaultScope.overwrite_default_scope(
-        cfg.get('default_scope', 'mmmoco')
-    ):
+    """Build the runner of a config of :func:`prepare`."""
+    with own_instances():
         init_processes(cfg, cfg.launcher)
         settle_for_training(cfg)
         runner = build_runner(cfg)
