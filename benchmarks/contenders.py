@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmmoco.engine.hooks import KernelSettingsHook
 from mmmoco.engine.optim import ContrastOptimWrapper
+from mmmoco.engine.train_step import TrainStep
 from mmmoco.registry import MODELS
 
 TEMPERATURE, MOMENTUM = 0.2, 0.999
@@ -131,23 +132,19 @@ class Ours:
                     part.compile()
         #: What is called; to be replaced by what wraps the model.
         self.wrapped: Any = self.model
-        for hook in self.model.needs:
-            self.model.announce(hook)
         dtype = 'float32' if setting.dtype is None else 'bfloat16'
         optimizer = torch.optim.SGD(self.model.parameters(), **SGD)
         self.wrapper = ContrastOptimWrapper(dtype, optimizer=optimizer)
-        self.iteration = 0
+        self.train_step = TrainStep(self.model, self.wrapper, total=1)
 
     def step(self, view_q: Tensor, view_k: Tensor) -> float:
         """Take one step, return its loss."""
-        self.model.set_address(0, self.iteration, 0)
-        self.iteration += 1
+        self.train_step.begin()
         inputs = {'view_q': view_q, 'view_k': view_k}
         with self.wrapper.optim_context(self.wrapped):
             losses = self.wrapped(inputs, mode='loss')
         self.wrapper.update_params(losses['loss'])
-        self.model.update_key_encoder(MOMENTUM)
-        self.model.commit_keys()
+        self.train_step.end(self.wrapper.stepped)
         return float(losses['loss'].detach())
 
 

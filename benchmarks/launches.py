@@ -164,8 +164,7 @@ def model(norm: dict[str, Any], config: str = 'mocov2_r50_8xb32') -> Any:
     built.init_weights()
     built = built.to(DEVICE).train()
     built.data_preprocessor._device = torch.device(DEVICE)
-    for hook in built.needs:
-        built.announce(hook)
+    built.announce(*built.needs)
     learnt = [p for p in built.parameters() if p.requires_grad]
     kind = cfg.optim_wrapper.optimizer.type
     if kind == 'LARS':

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from mmengine.dist import get_rank, get_world_size
 from mmengine.model import MMDistributedDataParallel
 
+from mmmoco import TrainStep
 from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.functional import shuffle_plan
 from mmmoco.registry import MODELS
@@ -72,8 +73,7 @@ def build(norm=None, **options):
     model = MODELS.build(cfg | options)
     model.init_weights()
     model.train()
-    for hook in model.needs:
-        model.announce(hook)
+    model.announce(*model.needs)
     return model
 
 
@@ -114,18 +114,15 @@ def train(name):
     sgd.register_step_pre_hook(
         lambda *_: seen.append([p.grad.clone() for p in learnt])
     )
-    result = []
+    train_step, result = TrainStep(wrapped, wrapper, STEPS), []
     for step in range(STEPS):
         views, ids = joint_batch(step)
-        model.set_address(seed=0, step=step, rank=get_rank())
         data = dict(
             inputs=inputs_of(model, own_part(views, 1)), ids=own_part(ids)
         )
-        loss = wrapped.train_step(data, wrapper)['loss'].detach()
+        loss = train_step(data)['loss'].detach()
         if get_world_size() > 1:
             dist.all_reduce(loss)
-        model.update_key_encoder(0.9)
-        model.commit_keys()
         state = {k: v.clone() for k, v in model.state_dict().items()}
         result.append((loss / get_world_size(), seen.pop(), state))
     return result
@@ -172,10 +169,11 @@ def masked_contrast():
     )
     model.init_weights()
     model.train()
-    model.announce('KeyEncoderUpdateHook')
     wrapped = wrap(model)
     learnt = [p for p in model.parameters() if p.requires_grad]
     sgd, result = torch.optim.SGD(learnt, lr=0.05, momentum=0.9), []
+    wrapper = ContrastOptimWrapper(optimizer=sgd)
+    train_step = TrainStep(wrapped, wrapper, STEPS)
     for step in range(STEPS):
         draws = torch.Generator().manual_seed(step)
         inputs = {'local_1': torch.randn(JOINT, 3, 4, 4, generator=draws)}
@@ -189,13 +187,14 @@ def masked_contrast():
             where = torch.rand(JOINT, 1, 8, 8, generator=draws)
             inputs[f'{name}_mask'] = where < share
         inputs = {name: own_part(x) for name, x in inputs.items()}
+        train_step.begin()
         log = wrapped(inputs, mode='loss')
         loss = sum(v for k, v in log.items() if k.startswith('loss'))
         sgd.zero_grad()
         loss.backward()
         grads = [p.grad.clone() for p in learnt]
         sgd.step()
-        model.update_key_encoder(0.9)
+        train_step.end(stepped=True)
         loss = loss.detach()
         if get_world_size() > 1:
             dist.all_reduce(loss)

@@ -367,8 +367,7 @@ def test_one_step_of_every_mechanism(name, precision, device):
     if device == 'cpu' and precision == 'float16':
         pytest.skip('A CPU has no float16 autocast with scaling.')
     model = moved(mechanisms()[name](), device)
-    for hook in model.needs:
-        model.announce(hook)
+    model.announce(*model.needs)
     wrapper = ours.optim_wrapper(model, dtype=precision)
     if name == 'MMC':
         model.set_address(seed=0, step=0, rank=0)

@@ -1,0 +1,95 @@
+"""A loop of one's own does what the runner and its hooks do."""
+
+import copy
+import re
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.runner import Runner
+
+import mmmoco
+from mmmoco.engine.bare_model import bare_model
+from mmmoco.registry import MODELS
+
+DESIGN = Path(__file__).parents[2] / 'docs' / 'design.md'
+
+
+class Notes(Hook):
+    """What the run began with, and what it was given."""
+
+    def before_train(self, runner):
+        self.start = copy.deepcopy(bare_model(runner).state_dict())
+        self.batches = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch):
+        self.batches.append(copy.deepcopy(data_batch))
+
+
+def test_it_ends_where_the_runner_does(small_config, runner_of):
+    """With accumulation, a schedule of m and permuted keys."""
+    cfg = small_config(
+        **{
+            'model.m_schedule': 'cosine',
+            'model.m': 0.9,
+            'optim_wrapper.accumulative_counts': 3,  # of 4 iterations
+            'param_scheduler': [],
+        }
+    )
+    runner, notes = runner_of(cfg), Notes()
+    runner.register_hook(notes)
+    runner.train()
+    expected = bare_model(runner).state_dict()
+
+    model = MODELS.build(cfg.model).train()
+    model.load_state_dict(notes.start)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    step = mmmoco.TrainStep(
+        model, wrapper, total=len(notes.batches), seed=runner.seed
+    )
+    stepped = []
+    for batch in notes.batches:
+        assert step(batch)['loss'] > 0
+        stepped.append(wrapper.stepped)
+    assert stepped == [False, False, True, True]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    moved = [n for n in expected if not expected[n].equal(notes.start[n])]
+    assert {'key_encoder.neck.mlp.0.weight', 'dictionary.keys'} <= set(moved)
+
+
+def test_a_skipped_step_leaves_no_keys_behind(small_config):
+    cfg = small_config()
+    init_default_scope('mmmoco')
+    model = MODELS.build(cfg.model).train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    step = mmmoco.TrainStep(model, wrapper, total=2)
+    keys = model.dictionary.keys.clone()
+    batch = batches(cfg)[0]
+    with torch.no_grad():
+        model.neck.mlp[0].bias.fill_(float('nan'))
+    step(batch)
+    assert not wrapper.stepped and not model.dictionary._staged
+    assert torch.equal(model.dictionary.keys, keys)
+
+
+def batches(cfg):
+    with DefaultScope.overwrite_default_scope('mmmoco'):
+        return list(Runner.build_dataloader(cfg.train_dataloader, seed=0))
+
+
+def test_the_loop_of_the_docs_runs(small_config):
+    text = DESIGN.read_text(encoding='utf-8')
+    text = text[text.index('## A loop of your own') :]
+    code = re.search(r'```python\n(.*?)```', text, re.S).group(1)
+    cfg = small_config()
+    names = {'cfg': cfg, 'loader': batches(cfg), 'mmmoco': mmmoco}
+    names |= {'torch': torch}
+    exec('from mmmoco.engine.optim import ContrastOptimWrapper', names)
+    before = mmmoco.get_model(cfg).dictionary.ptr
+    exec(code, names)
+    assert names['train_step'].done == len(names['loader']) == 4
+    assert names['model'].dictionary.ptr == (before + 4 * 16) % 64
+    assert names['log']['loss'] > 0

@@ -1,0 +1,173 @@
+"""A new method needs a class and a config; the product stays as it is."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmmoco.apis.exchange.export_backbone import export_backbone, read_source
+from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
+from mmmoco.apis.preflight.verify import verify_config
+from mmmoco.engine import checkpoint_io
+from mmmoco.engine.bare_model import bare_model
+from mmmoco.models.algorithms import MoCo, MomentumContrast
+from mmmoco.models.algorithms.momentum_contrast import last_output
+from mmmoco.registry import MODELS
+
+BACKBONE = dict(
+    type='PlainConvNet',
+    in_channels=3,
+    channels=(4, 8),
+    strides=(1, 2),
+    out_indices=(1,),
+    norm_cfg=dict(type='BN'),
+)
+MLP = dict(
+    type='mmpretrain.MoCoV2Neck',
+    in_channels=8,
+    hid_channels=8,
+    out_channels=8,
+)
+
+
+@MODELS.register_module()
+class BYOL(MomentumContrast):
+    """Predict the key of the other view; no negatives, no dictionary."""
+
+    def __init__(self, predictor, **kwargs):
+        super().__init__(**kwargs)
+        self.predictor = MODELS.build(predictor)
+
+    def encode_query(self, x):
+        q = last_output(self.predictor((self.project(x),)))
+        return self.noted(F.normalize(q.float(), dim=1))
+
+    def loss(self, inputs, ids):
+        views = inputs['view_q'], inputs['view_k']
+        k1, k2 = map(self.encode_key, views)
+        q1, q2 = map(self.encode_query, views)
+        sim = (q1 * k2).sum(1).mean() + (q2 * k1).sum(1).mean()
+        return {'loss': 4 - 2 * sim, 'pos_sim': sim.detach() / 2}
+
+
+@MODELS.register_module()
+class TwoQueues(MoCo):
+    """MoCo, and the same for the mean of a part of the map."""
+
+    def __init__(self, dense_dictionary, **kwargs):
+        super().__init__(**kwargs)
+        self.dense_dictionary = MODELS.build(dense_dictionary)
+
+    def loss(self, inputs, ids, shuffle_plan=None):
+        log = super().loss(inputs, ids, shuffle_plan)
+        q = dense(self.backbone, inputs['view_q'])
+        with torch.no_grad():
+            k = self.with_shuffle_bn(
+                lambda x: dense(self.key_encoder.backbone, x),
+                inputs['view_k'],
+                shuffle_plan,
+            )
+        loss, _ = self.contrast(q, self.dense_dictionary.lookup(k, ids))
+        self.dense_dictionary.stage(k, ids, slot=self.step)
+        return {**log, 'loss_dense': loss}
+
+
+def dense(backbone, x):
+    part = last_output(backbone(x))[..., :4, :4]
+    return F.normalize(part.mean((2, 3)), dim=1)
+
+
+@pytest.fixture(params=['BYOL', 'TwoQueues'])
+def config(request, small_config):
+    """Return a function that makes the config of one of them."""
+
+    def make(**options):
+        cfg = small_config(**options)
+        model = cfg.model
+        model.type = request.param
+        if request.param == 'BYOL':
+            del model['dictionary'], model['loss']
+            model.backbone, model.neck = BACKBONE, MLP
+            model.predictor = {**MLP, 'with_avg_pool': False}
+        else:
+            model.dense_dictionary = dict(type='Queue', size=48, feat_dim=8)
+        return cfg
+
+    return make
+
+
+def test_runs_and_resumes_bit_equal(config, runner_of):
+    whole = runner_of(config(**{'train_cfg.max_epochs': 2}))
+    whole.train()
+    expected = bare_model(whole).state_dict()
+    assert 'feature_std' in str(whole.message_hub.log_scalars.keys())
+
+    cfg = config(**{'train_cfg.max_epochs': 2})
+    cfg.load_from = str(Path(cfg.work_dir) / 'epoch_1.pth')
+    cfg.resume = True
+    resumed = runner_of(cfg)
+    resumed.train()
+    start = checkpoint_io.read(cfg.load_from)
+    for name, value in bare_model(resumed).state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    key = 'key_encoder.backbone.stem.conv.weight'
+    state = start['state_dict']
+    key = next(n for n in state if n.startswith('key_encoder.'))
+    assert not torch.equal(state[key], expected[key])
+    assert start['meta']['method'] == cfg.model.type
+    for name in ('dictionary', 'dense_dictionary'):
+        if f'{name}.keys' in state:
+            size = state[f'{name}.keys'].shape[1]
+            assert state[f'{name}.ptr'] == 64 % size
+            assert not state[f'{name}.keys'].equal(expected[f'{name}.keys'])
+
+
+def test_exports_and_is_taken_for_nothing_else(config, runner_of, tmp_path):
+    cfg = config()
+    runner_of(cfg).train()
+    path = str(Path(cfg.work_dir) / 'epoch_1.pth')
+    weights = checkpoint_io.read_weights(path)
+    for encoder, prefix in (('query', ''), ('key', 'key_encoder.')):
+        source = read_source(path, encoder)
+        assert source.meta['method'] == cfg.model.type
+        for name, value in source.backbone.items():
+            assert torch.equal(value, weights[f'{prefix}backbone.{name}'])
+    (tmp_path / 'cfg.py').write_text(cfg.pretty_text)
+    config_file = str(tmp_path / 'cfg.py')
+    out = export_backbone(
+        path, str(tmp_path / 'out'), 'mmpretrain', config=config_file
+    )
+    assert out.tensors == len(source.backbone)
+    # Its config cannot be read: by the names of its tensors it could be
+    # MoCo v2 or v3.
+    content = checkpoint_io.read(path)
+    content['meta']['cfg'] = 'torch.load'
+    torch.save(content, path)
+    assert read_source(path).meta['method'] == cfg.model.type
+    with pytest.raises(ValueError, match=f'{cfg.model.type}.*--config'):
+        import_checkpoint(path, str(tmp_path / 'in.pth'))
+    report = import_checkpoint(
+        path, str(tmp_path / 'in.pth'), config=config_file
+    )
+    assert report.model['type'] == cfg.model.type
+
+
+def test_passes_the_pre_flight(config):
+    cfg = config()
+    cfg.auto_scale_lr.base_batch_size = 16
+    checks = verify_config(cfg)
+    wrong = [check for check in checks if check.verdict != 'ok']
+    assert not wrong
+    rows = [check.name for check in checks]
+    assert 'key encoder' in rows
+    assert rows.count('dictionary') == 2 * (cfg.model.type == 'TwoQueues')
+
+
+def test_each_dictionary_is_held_against_the_run(small_config, runner_of):
+    cfg = small_config()
+    cfg.model.type = 'TwoQueues'
+    cfg.model.dense_dictionary = dict(type='Queue', size=8, feat_dim=8)
+    with pytest.raises(ValueError, match='holds only 8'):
+        runner_of(copy.deepcopy(cfg)).train()
