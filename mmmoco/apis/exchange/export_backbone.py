@@ -24,6 +24,7 @@ from mmmoco.convert import (
 )
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import config_hash
+from mmmoco.two_phase import TwoPhaseModel, method_class
 
 from .weight_files import encode
 
@@ -174,7 +175,9 @@ def read_source(
     cfg = load_config(config) if config else None
     content = checkpoint_io.read(checkpoint)
     weights = checkpoint_io.state_dict_of(content)
-    prefix = 'backbone.' if encoder == 'query' else 'key_encoder.backbone.'
+    prefix = 'backbone.'
+    if encoder == 'key':
+        prefix = f'{_key_encoder_name(content)}.backbone.'
     backbone = below(weights, prefix)
     if not backbone:
         tops = sorted({name.split('.')[0] for name in weights})
@@ -234,10 +237,24 @@ def method_of(content: Mapping[str, Any]) -> str | None:
     Returns:
         None if nothing in it tells.
     """
+    told = recorded_method(content)
+    return told or _method_of(checkpoint_io.state_dict_of(content))
+
+
+def recorded_method(content: Mapping[str, Any]) -> str | None:
+    """Return the method that a checkpoint says it was made by."""
     meta = content.get('meta') or {}
     cfg = _config_of(meta)
     told = meta.get('method') or (cfg and cfg.model.get('type'))
-    return told or _method_of(checkpoint_io.state_dict_of(content))
+    return told if isinstance(told, str) else None
+
+
+def _key_encoder_name(content: Mapping[str, Any]) -> str:
+    told = (content.get('meta') or {}).get('key_encoder')
+    if isinstance(told, str):
+        return told
+    method = method_class(method_of(content)) or TwoPhaseModel
+    return method.key_encoder_name
 
 
 def _config_of(meta: Mapping[str, Any]) -> Config | None:

@@ -27,7 +27,9 @@ from mmmoco.convert import (
     resize_all_positions,
 )
 from mmmoco.engine import checkpoint_io
+from mmmoco.two_phase import method_class
 
+from .export_backbone import recorded_method
 from .weight_files import encode
 
 SUFFIXES = ('.pth', '.safetensors')
@@ -136,7 +138,10 @@ def import_checkpoint(
     weights = checkpoint_io.state_dict_of(flattened(content))
     imported = import_weights(weights, layout, drop)
     # What the network is, is told by the positions as they came.
-    model = model_of(imported, cfg, num_heads)
+    method = None
+    if imported.format.name == 'mmmoco':
+        method = recorded_method(content)
+    model = model_of(imported, cfg, num_heads, method)
     _resize(imported, model, cfg, img_size)
     absent = check_imported(imported, model, cfg)
     source_meta = content.get('meta')
@@ -163,7 +168,10 @@ def import_checkpoint(
 
 
 def model_of(
-    imported: Imported, cfg: Config | None = None, num_heads: int | None = None
+    imported: Imported,
+    cfg: Config | None = None,
+    num_heads: int | None = None,
+    method: str | None = None,
 ) -> dict[str, Any]:
     """Return the config of the network that these weights must fill.
 
@@ -171,6 +179,7 @@ def model_of(
         imported: Weights by our names.
         cfg: Config whose model is taken; None: what the tensors tell.
         num_heads: Of a ViT without a config.
+        method: That a checkpoint of ours says it was made by.
 
     Raises:
         ValueError: If the tensors do not tell what network they are of.
@@ -179,7 +188,15 @@ def model_of(
         return dict(cfg.model.to_dict())
     weights = imported.weights
     if any(name.startswith('neck.') for name in weights):
-        return describe_model(weights, num_heads)
+        model = describe_model(weights, num_heads)
+        told = method_class(model['type'])
+        if method is not None and method_class(method) is not told:
+            raise ValueError(
+                f'The file is of {method}, which its tensors do not tell '
+                f'(they would do for {model["type"]}): give its config with '
+                '--config.'
+            )
+        return model
     return describe_backbone(below(weights, 'backbone.'), num_heads)
 
 
