@@ -1,12 +1,17 @@
 """What several test files share: small runs of the real runner."""
 
 import copy
+import importlib
+import json
+import os
 
 import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
+
+from mmmoco.apis import cli
 
 SMALL = {
     'train_dataloader.batch_size': 16,
@@ -24,6 +29,56 @@ SMALL = {
     'knn.bank.dataset.num_scenes': 40,
     'knn.query.dataset.num_scenes': 20,
 }
+#: The demo's network and k-NN on the command line, for ``--cfg-options``.
+TINY = [
+    'model.dictionary.size=64',
+    'model.backbone.channels=4,8',
+    'model.backbone.strides=1,2',
+    'model.backbone.out_indices=[1]',
+    'model.neck.in_channels=8',
+    'model.neck.hid_channels=8',
+    'knn.bank.dataset.num_scenes=60',
+    'knn.query.dataset.num_scenes=30',
+]
+
+
+def call(tool, *argv):
+    """Run a tool, given as its job or its main; return the exit code."""
+    argv = [str(a) for a in argv]
+    # A process of its own has no loggers, which keep the stdout of before.
+    MMLogger._instance_dict.clear()
+    try:
+        if tool.__name__ == 'main':
+            tool(argv)
+        else:
+            cli.main(tool, argv)
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+def one_line(capsys):
+    """Return the only error that was printed; there is no trace."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if ': error: ' in line]
+    assert len(errors) == 1 and 'Traceback' not in '\n'.join(lines)
+    return errors[0]
+
+
+def results(folder):
+    """Return what evaluations appended in a folder."""
+    lines = (folder / 'results.jsonl').read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def optional(name):
+    """Import a library of the full set-up; without it the test is skipped.
+
+    ``tools/run_tests.sh`` sets ``MMMOCO_FULL=1``: then it has to be there.
+    """
+    if os.environ.get('MMMOCO_FULL') == '1':
+        return importlib.import_module(name)
+    return pytest.importorskip(name)
 
 
 def pytest_runtest_setup(item):

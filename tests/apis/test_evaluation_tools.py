@@ -26,33 +26,12 @@ from mmmoco.apis.probing import (
 from mmmoco.datasets import ImageFolderDataset
 from mmmoco.engine.evaluation.leaks import ImageIdentity
 
+from .. import conftest
+from ..conftest import call, results
+
 pytestmark = pytest.mark.slow
 
-TINY = [
-    '--cfg-options',
-    'model.backbone.channels=4,8',
-    'model.backbone.strides=1,2',
-    'model.backbone.out_indices=[1]',
-    'model.neck.in_channels=8',
-    'model.neck.hid_channels=8',
-    'model.dictionary.size=64',
-    'knn.bank.dataset.num_scenes=60',
-    'knn.query.dataset.num_scenes=30',
-]
-
-
-def call(main, *argv):
-    """Run a tool; return its exit code (0 if it returns)."""
-    try:
-        main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
-
-
-def results(folder):
-    lines = (folder / 'results.jsonl').read_text().splitlines()
-    return [json.loads(line) for line in lines]
+TINY = ['--cfg-options', *conftest.TINY]
 
 
 @pytest.fixture

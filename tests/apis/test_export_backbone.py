@@ -17,22 +17,15 @@ from mmmoco.convert import TARGETS
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS
 
+from ..conftest import call, one_line
 from ..convert import layouts
-from .test_import_checkpoint import Bomb, one_line
+from .test_import_checkpoint import Bomb
 
 pytestmark = pytest.mark.slow
 
 SMALL_VIT = dict(
     embed_dims=192, num_layers=2, num_heads=3, feedforward_channels=768
 )
-
-
-def call(*argv):
-    try:
-        main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def ours(kind, size):
@@ -365,7 +358,7 @@ def damaged(tmp_path, change):
 )
 def test_broken_checkpoints(tmp_path, capsys, change, words):
     path = damaged(tmp_path, change)
-    assert call(path, tmp_path / 'out', '--to', 'timm') == 2
+    assert call(main, path, tmp_path / 'out', '--to', 'timm') == 2
     line = one_line(capsys)
     assert all(word in line for word in words), line
     assert os.listdir(tmp_path) == ['a.pth']
@@ -374,7 +367,7 @@ def test_broken_checkpoints(tmp_path, capsys, change, words):
 def test_a_pickle_bomb_does_not_go_off(tmp_path, capsys):
     marker = tmp_path / 'went-off'
     torch.save({'state_dict': Bomb(f'touch {marker}')}, tmp_path / 'a.pth')
-    assert call(tmp_path / 'a.pth', tmp_path / 'b', '--to', 'mmdet') == 2
+    assert call(main, tmp_path / 'a.pth', tmp_path / 'b', '--to', 'mmdet') == 2
     assert 'refused' in one_line(capsys)
     assert os.listdir(tmp_path) == ['a.pth']
 
@@ -424,7 +417,7 @@ def test_bad_input(tmp_path, capsys):
         ),
     ):
         path = tmp_path / argv[0]
-        assert call(path, tmp_path / argv[1], *argv[2:]) == 2, argv
+        assert call(main, path, tmp_path / argv[1], *argv[2:]) == 2, argv
         line = one_line(capsys)
         assert all(word in line for word in words), line
     assert sorted(os.listdir(tmp_path)) == ['moco.pth', 'vit.pth']

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmmoco.apis import cli, load_config
+from mmmoco.apis import load_config
 from mmmoco.apis.preflight import jobs, memory_estimate
 from mmmoco.apis.preflight.live_bytes import (
     LiveBytes,
@@ -18,17 +18,11 @@ from mmmoco.apis.preflight.live_bytes import (
 from mmmoco.apis.preflight.measured_memory import measure
 from mmmoco.apis.preflight.memory_estimate import estimate_memory
 
+from ..conftest import call
+
 pytestmark = pytest.mark.slow
 
 MIB = 2**20
-
-
-def call(job, *argv):
-    try:
-        cli.main(job, [str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 @pytest.mark.parametrize('fake', [True, False])

@@ -10,6 +10,8 @@ from matplotlib import image
 
 from mmmoco.apis import report
 
+from ..conftest import call
+
 CONFIG = """
 model = dict(
     backbone=dict(type='PlainConvNet'),
@@ -78,17 +80,9 @@ def work_dir(place, config=CONFIG, scale=1.0):
     return place
 
 
-def call(*argv):
-    try:
-        report.main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
-
-
 def test_a_report_of_one_run(tmp_path, capsys):
     folder = work_dir(tmp_path / 'mine')
-    assert call(folder) == 0
+    assert call(report.main, folder) == 0
     path = folder / 'report.html'
     assert capsys.readouterr().out == f'{path}\n'
     html = path.read_text()
@@ -107,7 +101,7 @@ def test_a_report_of_one_run(tmp_path, capsys):
 def test_runs_with_the_same_name_get_longer_ones(tmp_path):
     folders = [work_dir(tmp_path / a / 'run') for a in ('a', 'b')]
     out = tmp_path / 'both.html'
-    assert call(*folders, '--out', out) == 0
+    assert call(report.main, *folders, '--out', out) == 0
     assert '<title>a/run · b/run</title>' in out.read_text()
 
 
@@ -115,7 +109,7 @@ def test_a_config_is_read_and_never_run(tmp_path):
     mark = tmp_path / 'ran'
     evil = f"x = __import__('pathlib').Path({str(mark)!r}).touch()\n"
     folder = work_dir(tmp_path / 'run', config=CONFIG + evil)
-    assert call(folder) == 0
+    assert call(report.main, folder) == 0
     assert not mark.exists()
     assert (
         'cannot be summed up: The config text holds more than plain values '
@@ -142,7 +136,7 @@ def test_what_cannot_be_shown_is_left_out_and_named(
 ):
     folder = work_dir(tmp_path / 'run')
     (folder / name).write_bytes(content)
-    assert call(folder) == 0
+    assert call(report.main, folder) == 0
     assert note in (folder / 'report.html').read_text()
 
 
@@ -156,7 +150,7 @@ def test_features_with_pickles_are_not_opened(tmp_path):
     np.savez(
         folder / 'features.npz', features=np.array([Evil()], dtype=object)
     )
-    assert call(folder) == 0
+    assert call(report.main, folder) == 0
     assert not mark.exists()
     assert 'features.npz is left out' in (folder / 'report.html').read_text()
 
@@ -187,7 +181,7 @@ def test_features_with_pickles_are_not_opened(tmp_path):
 def test_bad_input_gets_one_line(tmp_path, capsys, spoil, words):
     folder = work_dir(tmp_path / 'run')
     spoil(folder)
-    assert call(folder) == 2
+    assert call(report.main, folder) == 2
     errors = capsys.readouterr().err
     (line,) = [x for x in errors.splitlines() if 'error:' in x]
     assert all(word in line for word in words) and 'Traceback' not in errors
@@ -196,9 +190,9 @@ def test_bad_input_gets_one_line(tmp_path, capsys, spoil, words):
 
 def test_the_same_folder_twice_and_a_bad_target(tmp_path, capsys):
     folder = work_dir(tmp_path / 'run')
-    assert call(folder, folder) == 2
+    assert call(report.main, folder, folder) == 2
     assert 'twice' in capsys.readouterr().err
-    assert call(folder, '--out', tmp_path / 'no' / 'x.html') == 2
+    assert call(report.main, folder, '--out', tmp_path / 'no' / 'x.html') == 2
     assert 'no' in capsys.readouterr().err
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,31 +19,15 @@ from mmmoco.apis.training.jobs import train
 from mmmoco.apis.training.train import prepare
 from mmmoco.engine import checkpoint_io
 
+from .. import conftest
+from ..conftest import call, one_line
+
 ROOT = Path(__file__).parents[2]
 TINY = [
     'train_dataloader.dataset.num_scenes=64',
     'train_dataloader.batch_size=16',
-    'model.dictionary.size=64',
-    'knn.bank.dataset.num_scenes=40',
-    'knn.query.dataset.num_scenes=20',
+    *conftest.TINY,
 ]
-
-
-def call(job, *argv):
-    """Run a tool; return its exit code (0 if it returns)."""
-    main = job if job.__name__ == 'main' else partial(cli.main, job)
-    try:
-        main([str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
-
-
-def one_line(capsys):
-    lines = capsys.readouterr().err.strip().splitlines()
-    errors = [line for line in lines if ': error: ' in line]
-    assert len(errors) == 1 and 'Traceback' not in '\n'.join(lines)
-    return errors[0]
 
 
 @pytest.mark.parametrize(

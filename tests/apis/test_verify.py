@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmoco.apis import cli, load_config
+from mmmoco.apis import load_config
 from mmmoco.apis.preflight.jobs import verify_config
 from mmmoco.engine.batch_checks import check_samples
+
+from ..conftest import call
 
 pytestmark = pytest.mark.slow
 
@@ -18,14 +20,6 @@ SMALL = [
     'knn.bank.dataset.num_scenes=40',
     'knn.query.dataset.num_scenes=20',
 ]
-
-
-def call(*argv):
-    try:
-        cli.main(verify_config, [str(a) for a in argv])
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def small():
@@ -41,7 +35,9 @@ def rows(verification):
 
 
 def test_a_sound_config_passes(capsys):
-    assert call('demo/mocov2_digits', '--cfg-options', *SMALL) == 0
+    assert (
+        call(verify_config, 'demo/mocov2_digits', '--cfg-options', *SMALL) == 0
+    )
     out = capsys.readouterr().out
     verdicts = {line.split()[0] for line in out.splitlines()[2:] if line}
     assert verdicts == {'ok'}
@@ -154,7 +150,10 @@ def test_effective_batch_against_the_learning_rate():
 
 def test_exit_code_and_line_of_a_failed_check(capsys):
     options = [*SMALL, 'train_dataloader.batch_size=18']
-    assert call('demo/mocov2_digits', '--cfg-options', *options) == 2
+    assert (
+        call(verify_config, 'demo/mocov2_digits', '--cfg-options', *options)
+        == 2
+    )
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     errors = [line for line in lines if ': error: ' in line]
@@ -172,7 +171,7 @@ def test_exit_code_and_line_of_a_failed_check(capsys):
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_2(argv, word, capsys):
-    assert call(*argv) == 2
+    assert call(verify_config, *argv) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     (line,) = [line for line in lines if ': error: ' in line]
     assert word in line

@@ -1,7 +1,5 @@
 """Dense evaluation from the command line, on the embedded scenes."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -21,6 +19,8 @@ from mmmoco.apis.dense.object_masks import SceneObjects
 from mmmoco.apis.dense.subject import digit_scenes
 from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
 from mmmoco.datasets.digit_scenes import DigitScenes
+
+from ..conftest import results
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +43,6 @@ def checkpoint(tmp_path_factory):
             p.add_(0.1 * torch.randn_like(p))
     torch.save({'state_dict': model.state_dict()}, path)
     return path
-
-
-def results(folder):
-    lines = (folder / 'results.jsonl').read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def test_the_tool_reports_and_writes(checkpoint, tmp_path, capsys):
