@@ -1,6 +1,7 @@
 """Statistics of images: ``python tools/dataset_stats.py --help``."""
 
-from mmmoco.apis.data.dataset_stats import main
+from mmmoco.apis import cli
+from mmmoco.apis.data.jobs import dataset_stats
 
 if __name__ == '__main__':
-    main()
+    cli.main(dataset_stats)

@@ -1,6 +1,7 @@
 """List a part of the labelled images: see ``--help``."""
 
-from mmmoco.apis.data.label_subset import main
+from mmmoco.apis import cli
+from mmmoco.apis.data.jobs import label_subset
 
 if __name__ == '__main__':
-    main()
+    cli.main(label_subset)

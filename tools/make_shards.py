@@ -1,6 +1,7 @@
 """Write images as tar shards: ``python tools/make_shards.py --help``."""
 
-from mmmoco.apis.data.shards import main
+from mmmoco.apis import cli
+from mmmoco.apis.data.jobs import make_shards
 
 if __name__ == '__main__':
-    main()
+    cli.main(make_shards)

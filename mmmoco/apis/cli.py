@@ -72,9 +72,6 @@ def main(
     """
     prog = prog or os.path.basename(sys.argv[0])
     given, debug = arguments(job, argv, prog, options_of, usage)
-    # OpenCV reads it when it is imported: foreign pipelines that decode with
-    # it then refuse image bombs, as LoadRGB does.
-    os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(100_000_000))
 
     def tool() -> None:
         positionals = [given.pop(name) for name in _positionals(job)]
@@ -309,6 +306,9 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
         name: Name of the tool, for the message.
         debug: Let every exception through.
     """
+    # OpenCV reads it when it is imported: foreign pipelines that decode with
+    # it then refuse image bombs, as LoadRGB does.
+    os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(100_000_000))
 
     def explained() -> None:
         try:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import torch
 from PIL import Image
 
 import mmmoco
-from mmmoco.apis import load_config
-from mmmoco.apis.data import label_subset
+from mmmoco.apis import cli, load_config
+from mmmoco.apis.data.jobs import label_subset
 from mmmoco.apis.data.label_subset import split_by_class
 from mmmoco.apis.probing import (
     evaluate_checkpoints,
@@ -363,7 +364,7 @@ def test_eurosat_layout(tmp_path):
     draw_images(root, names)
     argv = [root, '--percent', 80, '--seed', 42, '--out', root / 'train.txt']
     argv += ['--rest', root / 'test.txt']
-    assert call(label_subset.main, *argv) == 0
+    assert call(partial(cli.main, label_subset), *argv) == 0
     lists = [
         (root / f).read_text().split('\n') for f in ('train.txt', 'test.txt')
     ]
@@ -459,9 +460,9 @@ def test_subset_is_stratified_and_the_same_again():
 def test_subset_tool_refuses_nonsense(tmp_path, capsys):
     draw_images(tmp_path, ['a/0.png', 'b/0.png'])
     argv = [tmp_path, '--out', tmp_path / 'x.txt', '--percent']
-    assert call(label_subset.main, *argv, 0) == 2
+    assert call(partial(cli.main, label_subset), *argv, 0) == 2
     assert '--percent 0' in capsys.readouterr().err
-    assert call(label_subset.main, *argv, 1) == 0
+    assert call(partial(cli.main, label_subset), *argv, 1) == 0
     assert (tmp_path / 'x.txt').read_text() == 'a/0.png 0\nb/0.png 1\n'
 
 

@@ -40,13 +40,14 @@ def test_a_large_offset_costs_no_precision():
 
 
 def test_the_tool(tmp_path, capsys):
-    from mmmoco.apis.data.dataset_stats import main
+    from mmmoco.apis import cli
+    from mmmoco.apis.data.jobs import dataset_stats
 
     for i in range(4):
         level = (10 * i, 100, 255)
         Image.new('RGB', (5 + i, 4), level).save(tmp_path / f'{i}.png')
     (tmp_path / 'bad.png').write_bytes(b'')
-    main([str(tmp_path)])
+    cli.main(dataset_stats, [str(tmp_path)])
     out, err = capsys.readouterr()
     assert '4 images, 104 pixels, 3 channels' in out
     assert 'bad.png' in err and '1 bad files were left out' in out
@@ -54,11 +55,11 @@ def test_the_tool(tmp_path, capsys):
     mean = (weights * [0, 10, 20, 30]).sum()
     assert f'mean=({mean:.3f}, 100.000, 255.000,),' in out
     root = f'train_dataloader.dataset.data_root={tmp_path}'
-    main(['mocov2_r50_8xb32', '--cfg-options', root])
+    cli.main(dataset_stats, ['mocov2_r50_8xb32', '--cfg-options', root])
     assert f'mean=({mean:.3f}, 100.000, 255.000,),' in capsys.readouterr().out
     np.save(tmp_path / 'x.npy', np.full((20, 20, 13), 2000, np.uint16))
-    main([str(tmp_path), '--bands'])
+    cli.main(dataset_stats, [str(tmp_path), '--bands'])
     assert '13 channels' in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        main([str(tmp_path / 'nowhere')])
+        cli.main(dataset_stats, [str(tmp_path / 'nowhere')])
     assert stop.value.code == 2

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
+from mmmoco.apis import cli
 from mmmoco.apis.data import shard_writer
 from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import (
@@ -155,12 +156,13 @@ def test_unreadable_files_are_left_out_and_reported(tmp_path):
 
 
 def test_the_tool(images, tmp_path, capsys):
-    from mmmoco.apis.data.shards import main
+    from mmmoco.apis.data.jobs import make_shards
 
-    main([str(images), str(tmp_path), '--samples-per-shard', '40'])
+    argv = [str(images), str(tmp_path), '--samples-per-shard']
+    cli.main(make_shards, [*argv, '40'])
     assert '100 images in 3 shards' in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        main([str(images), str(tmp_path), '--samples-per-shard', '41'])
+        cli.main(make_shards, [*argv, '41'])
     assert stop.value.code == 2
     text = capsys.readouterr().err
     assert '--force' in text and 'Traceback' not in text

@@ -115,7 +115,8 @@ def test_large_arrays_of_bands_are_refused(tmp_path):
 
 
 def test_tools_that_read_images_refuse_it(bombed, tmp_path, capsys):
-    from mmmoco.apis.data import dataset_stats
+    from mmmoco.apis import cli
+    from mmmoco.apis.data.jobs import dataset_stats
     from mmmoco.apis.dense import davis
     from mmmoco.apis.dense.object_masks import _indices
 
@@ -127,7 +128,7 @@ def test_tools_that_read_images_refuse_it(bombed, tmp_path, capsys):
     with pytest.raises(OSError, match=TOO_LARGE):
         _indices(images / 'bomb.png')
     with pytest.raises(SystemExit) as stop:
-        dataset_stats.main([str(images)])
+        cli.main(dataset_stats, [str(images)])
     assert stop.value.code == 2
     errors = capsys.readouterr().err
     assert 'error: ' in errors and 'Traceback' not in errors
@@ -140,12 +141,16 @@ def test_opencv_has_the_limit_too(bombed):
     import sys
 
     code = (
-        'import sys, os, mmmoco.apis, cv2, numpy as np\n'
-        'data = np.frombuffer(sys.stdin.buffer.read(), np.uint8)\n'
-        'try:\n'
-        '    cv2.imdecode(data, 1)\n'
-        'except cv2.error as error:\n'
-        '    print("refused", "pixels" in str(error))\n'
+        'import sys\n'
+        'from mmmoco.apis import cli\n'
+        'def job():\n'
+        '    import cv2, numpy as np\n'
+        '    data = np.frombuffer(sys.stdin.buffer.read(), np.uint8)\n'
+        '    try:\n'
+        '        cv2.imdecode(data, 1)\n'
+        '    except cv2.error as error:\n'
+        '        print("refused", "pixels" in str(error))\n'
+        'cli.main(job, [])\n'
     )
     done = subprocess.run(
         [sys.executable, '-c', code], input=bombed, capture_output=True

@@ -1,14 +1,12 @@
-"""Statistics of a data set: the job behind ``tools/dataset_stats.py``."""
+"""Statistics of the images of a folder, or of a config's training."""
 
-import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.utils import track_iter_progress
 
 from mmmoco.datasets.bad_files import BadFile, reason_of
 from .channel_statistics import ChannelStatistics
@@ -33,34 +31,34 @@ class Measured(NamedTuple):
     statistics: ChannelStatistics
     bad: list[BadFile]
 
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/dataset_stats.py``."""
-    result = argparse.ArgumentParser(
-        prog='dataset_stats.py',
-        description='Mean and standard deviation of every channel, ready to '
-        'be pasted into data_preprocessor; bad files are skipped and listed.',
-        epilog='Example: python tools/dataset_stats.py /data/sentinel --bands',
-    )
-    result.add_argument(
-        'source',
-        help='folder of images; or a config, whose training data is measured',
-    )
-    result.add_argument(
-        '--bands',
-        action='store_true',
-        help='read a folder as multi-band images (.tif, .tiff, .npy, or '
-        'where there is none, the others with their channels as they are)',
-    )
-    result.add_argument(
-        '--max-images',
-        type=int,
-        metavar='N',
-        help='measure N images, spread over the data set',
-    )
-    cli.add_cfg_options(result)
-    cli.add_debug(result)
-    return result
+    def __str__(self) -> str:
+        """Return a table, and lines to paste."""
+        s = self.statistics
+        rows = [
+            ('mean', s.mean),
+            ('std', s.std),
+            ('min', s.low),
+            *((f'{p} %', s.percentile(p)) for p in PERCENTILES),
+            ('max', s.high),
+        ]
+        lines = [f'{s.images} images, {s.pixels} pixels, {len(s.mean)} channels']
+        lines.append(f'{"channel":>8}' + ''.join(f'{n:>12}' for n, _ in rows))
+        for channel in range(len(s.mean)):
+            values = ''.join(f'{float(v[channel]):12.5g}' for _, v in rows)
+            lines.append(f'{channel:>8}{values}')
+        if s.missing.any():
+            share = 100 * s.missing.sum() / (s.pixels * len(s.missing))
+            each = ', '.join(map(str, s.missing))
+            lines.append(
+                f'{s.missing.sum()} values ({share:.3g} %) are missing (NaN, '
+                f'infinite, or no data) and were left out; by channel: {each}'
+            )
+        for name, column in rows[:2]:
+            numbers = ', '.join(f'{v:.3f}' for v in column)
+            lines.append(f'{name}=({numbers},),')
+        if self.bad:
+            lines.append(f'{len(self.bad)} bad files were left out.')
+        return '\n'.join(lines)
 
 
 def measure(
@@ -93,12 +91,14 @@ def measure(
     return Measured(statistics, bad)
 
 
-def open_source(args: argparse.Namespace) -> tuple[Any, list[dict[str, Any]]]:
-    """Return the data set and what loads its images."""
-    if Path(args.source).expanduser().is_dir():
-        kind = 'LoadBands' if args.bands else 'LoadRGB'
-        return _folder(args.source, args.bands), [dict(type=kind)]
-    cfg = load_config(args.source, args.cfg_options)
+def open_source(
+    source: str | Config, bands: bool, options: cli.Settings | None
+) -> tuple[Any, list[dict[str, Any]]]:
+    """Return the data set of a folder or a config, and what loads images."""
+    if isinstance(source, str) and Path(source).expanduser().is_dir():
+        kind = 'LoadBands' if bands else 'LoadRGB'
+        return _folder(source, bands), [dict(type=kind)]
+    cfg = load_config(source, options)
     settings = cfg.train_dataloader.dataset.to_dict()
     loading = list(loads(settings.get('pipeline', ())))
     with DefaultScope.overwrite_default_scope('mmmoco'):
@@ -132,60 +132,3 @@ def loads(pipeline: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
             yield from transform.get('load', ())
             return
         yield transform
-
-
-def describe(measured: Measured) -> str:
-    """Return a table, and lines to paste."""
-    s = measured.statistics
-    rows = [
-        ('mean', s.mean),
-        ('std', s.std),
-        ('min', s.low),
-        *((f'{p} %', s.percentile(p)) for p in PERCENTILES),
-        ('max', s.high),
-    ]
-    lines = [f'{s.images} images, {s.pixels} pixels, {len(s.mean)} channels']
-    lines.append(f'{"channel":>8}' + ''.join(f'{n:>12}' for n, _ in rows))
-    for channel in range(len(s.mean)):
-        values = ''.join(f'{float(v[channel]):12.5g}' for _, v in rows)
-        lines.append(f'{channel:>8}{values}')
-    if s.missing.any():
-        share = 100 * s.missing.sum() / (s.pixels * len(s.missing))
-        each = ', '.join(map(str, s.missing))
-        lines.append(
-            f'{s.missing.sum()} values ({share:.3g} %) are missing (NaN, '
-            f'infinite, or no data) and were left out; by channel: {each}'
-        )
-    for name, column in rows[:2]:
-        numbers = ', '.join(f'{v:.3f}' for v in column)
-        lines.append(f'{name}=({numbers},),')
-    return '\n'.join(lines)
-
-
-def report(args: argparse.Namespace) -> None:
-    """Measure and print as the command line says.
-
-    Raises:
-        ValueError: If nothing can be read.
-    """
-    dataset, loading = open_source(args)
-    count = len(dataset)
-    wanted = min(args.max_images or count, count)
-    if wanted < 1:
-        raise cli.UsageError(f'--max-images {wanted}: must be at least 1.')
-    indices = [i * count // wanted for i in range(wanted)]
-    shown = track_iter_progress(indices) if sys.stderr.isatty() else indices
-    measured = measure(dataset, loading, shown)
-    for bad in measured.bad:
-        sys.stderr.write(f'bad file {bad.name!r}: {bad.reason}\n')
-    if measured.statistics.images == 0:
-        raise cli.UsageError(f'None of {wanted} images could be read.')
-    sys.stdout.write(f'{describe(measured)}\n')
-    if measured.bad:
-        sys.stdout.write(f'{len(measured.bad)} bad files were left out.\n')
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/dataset_stats.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: report(args), 'dataset_stats.py', args.debug)

@@ -12,6 +12,7 @@ One folder serves four of them, with the same scenes::
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,22 @@ def export_scenes(
         _replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def number_or_range(text: str) -> tuple[int, int]:
+    """Parse ``3`` or ``1-5``.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    match = re.fullmatch(r'(\d+)(?:-(\d+))?', text)
+    if match is None:
+        raise ValueError(
+            f'--digits-per-image {text!r} is neither a number nor a range '
+            'such as 1-5.'
+        )
+    low, high = match.groups()
+    return int(low), int(high or low)
 
 
 def check_target(folder: Path, force: bool) -> None:

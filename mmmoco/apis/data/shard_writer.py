@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmmoco.engine.checkpoint_io import write_text
 from mmmoco.functional import derive_seed
 from mmmoco.messages import printable
 
@@ -32,12 +33,24 @@ class Written(NamedTuple):
         new: Shards of this run.
         samples: Images in all shards.
         bad: Files that could not be read and are left out.
+        folder: Where they are.
     """
 
     shards: int
     new: int
     samples: int
     bad: list[BadFile]
+    folder: str
+
+    def __str__(self) -> str:
+        text = (
+            f'\n{self.samples} images in {self.shards} shards in '
+            f'{self.folder!r} ({self.new} written now, '
+            f'{self.shards - self.new} were there)'
+        )
+        if self.bad:
+            text += f'; {len(self.bad)} files could not be read'
+        return f'{text}.'
 
 
 def write_shards(
@@ -90,9 +103,9 @@ def write_shards(
         new += 1
     shards = [_describe(folder / name) for name in names]
     index = {'classes': list(source.classes), 'shards': shards}
-    _replace_text(folder / INDEX_NAME, json.dumps(index, indent=1))
+    write_text(folder / INDEX_NAME, json.dumps(index, indent=1))
     total = sum(shard['samples'] for shard in shards)
-    return Written(len(shards), new, total, bad)
+    return Written(len(shards), new, total, bad, str(out))
 
 
 def _plan(
@@ -123,7 +136,7 @@ def _claim(folder: Path, plan: dict[str, Any], force: bool) -> None:
             )
         for old in (*shards, folder / INDEX_NAME):
             old.unlink(missing_ok=True)
-    _replace_text(file, json.dumps(plan))
+    write_text(file, json.dumps(plan))
 
 
 def _in_words(plan: dict[str, Any]) -> str:
@@ -179,15 +192,6 @@ def _describe(file: Path) -> dict[str, Any]:
         'samples': len(stems),
         'bytes': file.stat().st_size,
     }
-
-
-def _replace_text(file: Path, text: str) -> None:
-    part = file.with_name(f'.{file.name}.{os.getpid()}.part')
-    part.unlink(missing_ok=True)
-    with part.open('x', encoding='utf-8') as stream:
-        stream.write(text)
-    _sync(part)
-    part.replace(file)
 
 
 def _sync(file: Path) -> None:
