@@ -8,10 +8,11 @@ building under ``default_scope='mmmoco'`` falls back to the root and fails.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from mmengine import registry as root
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 _ENGINE = ['mmmoco.engine']
 _DATASETS = ['mmmoco.datasets']
@@ -60,6 +61,12 @@ EVALUATORS = _child('evaluator', root.EVALUATOR, _EVALUATION)
 
 VISUALIZERS = _child('visualizer', root.VISUALIZERS, _VISUALIZATION)
 VISBACKENDS = _child('vis_backend', root.VISBACKENDS, _VISUALIZATION)
+
+
+def in_scope_of(cfg: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Look types without a scope up where a config says."""
+    scope = cfg.get('default_scope', 'mmmoco')
+    return DefaultScope.overwrite_default_scope(scope)
 
 
 def bare_type(config: Mapping[str, Any]) -> str:

@@ -4,13 +4,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.pretrained import initialize
-from mmmoco.registry import MODELS
+from mmmoco.registry import MODELS, in_scope_of
 
 from .config.files import load_config
 
@@ -29,12 +28,7 @@ class _RealLinspace(TorchFunctionMode):
 
 def build_without_memory(cfg: Config) -> nn.Module:
     """Build a config's model on the meta device: shapes, no storage."""
-    scope = cfg.get('default_scope', 'mmmoco')
-    with (
-        DefaultScope.overwrite_default_scope(scope),
-        torch.device('meta'),
-        _RealLinspace(),
-    ):
+    with in_scope_of(cfg), torch.device('meta'), _RealLinspace():
         model: nn.Module = MODELS.build(cfg.model)
     return model
 
@@ -93,7 +87,7 @@ def get_model(
     """
     cfg = load_config(config) if isinstance(config, str) else config
     scope = cfg.get('default_scope', 'mmmoco')
-    with DefaultScope.overwrite_default_scope(scope):
+    with in_scope_of(cfg):
         model: Any = MODELS.build(cfg.model)
         if checkpoint is None:
             initialize(model, strict=scope == 'mmmoco')

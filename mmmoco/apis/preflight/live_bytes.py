@@ -1,5 +1,6 @@
 """Counting the bytes that tensors hold, real ones and fake ones."""
 
+import copy
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,9 +23,7 @@ class LiveBytes(TorchDispatchMode):
 
     Attributes:
         live: Bytes of the storages that are alive.
-        peak: The highest that ``live`` has been since :meth:`reset_peak`.
-        peak_phase: Value of ``phase`` then.
-        phase: What is going on; set by the caller.
+        peaks: The highest that ``live`` has been, in each phase.
     """
 
     #: Allocators hand out whole blocks; CUDA's are of 512 bytes.
@@ -33,15 +32,9 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.live = 0
-        self.phase = ''
         self.peaks: dict[str, int] = {}
+        self._phases = ['']
         self._seen: dict[int, weakref.ref[Any]] = {}
-        self.reset_peak()
-
-    def reset_peak(self) -> None:
-        """Forget the peaks so far."""
-        self.peak, self.peak_phase = self.live, self.phase
-        self.peaks = {self.phase: self.live}
 
     def count(self, tensors: Iterable[Tensor]) -> int:
         """Count tensors that existed before; return their bytes."""
@@ -77,60 +70,54 @@ class LiveBytes(TorchDispatchMode):
 
         self._seen[key] = weakref.ref(storage, gone)
         self.live += size
-        self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), self.live)
-        if self.live > self.peak:
-            self.peak, self.peak_phase = self.live, self.phase
+        self._note()
+
+    def _note(self) -> None:
+        phase = self._phases[-1]
+        self.peaks[phase] = max(self.peaks.get(phase, 0), self.live)
+
+    def begin(self, phase: str) -> None:
+        """Name what goes on from here to :meth:`end`."""
+        self._phases.append(phase)
+        self._note()
+
+    def end(self) -> None:
+        """Go back to the phase before."""
+        self._phases.pop()
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
         """Name what goes on inside."""
-        before, self.phase = self.phase, phase
-        self.peaks[phase] = max(self.peaks.get(phase, 0), self.live)
+        self.begin(phase)
         try:
             yield
         finally:
-            self.phase = before
+            self.end()
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
     """Return the bytes of tensors, a shared storage counted once."""
-    storages = {}
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        storages[id(storage)] = storage
-    return sum(storage.nbytes() for storage in storages.values())
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({id(s): s.nbytes() for s in storages}.values())
 
 
-def materialise(model: nn.Module, device: str) -> None:
-    """Give the tensors of a meta model to ``device``, values undefined.
+def placed(model: nn.Module, device: str) -> Any:
+    """Return a copy of a meta model on a device, its values undefined.
 
     Under ``FakeTensorMode`` this takes no memory. Strides, shared tensors
     and what is frozen stay as they are.
     """
-    made: dict[int, Tensor] = {}
 
-    def real(tensor: Tensor) -> Tensor:
-        if id(tensor) not in made:
-            fresh: Tensor = torch.empty_strided(
-                tensor.shape,
-                tensor.stride(),
-                dtype=tensor.dtype,
-                device=device,
-            )
-            if isinstance(tensor, nn.Parameter):
-                fresh = nn.Parameter(fresh, tensor.requires_grad)
-            made[id(tensor)] = fresh
-        return made[id(tensor)]
+    def real(x: Tensor) -> Tensor:
+        fresh = torch.empty_like(x, device=device)
+        if isinstance(x, nn.Parameter):
+            return nn.Parameter(fresh, x.requires_grad)
+        return fresh
 
-    # All are kept until the end, so that no id is used again.
     tensors = [*model.parameters(), *model.buffers()]
-    for module in model.modules():
-        slots: tuple[dict[str, Any], ...] = module._parameters, module._buffers
-        for slot in slots:
-            for name, tensor in slot.items():
-                if tensor is not None and tensor.is_meta:
-                    slot[name] = real(tensor)
-    del tensors
-    preprocessor = getattr(model, 'data_preprocessor', None)
+    made = {id(x): real(x) for x in tensors if x.is_meta}
+    result: Any = copy.deepcopy(model, made)
+    preprocessor = getattr(result, 'data_preprocessor', None)
     if preprocessor is not None:
-        preprocessor._device = torch.device(device)
+        preprocessor.to(device)
+    return result

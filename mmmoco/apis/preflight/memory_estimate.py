@@ -1,36 +1,31 @@
 """How much memory a run needs, counted on tensors without storage.
 
-The model is built without storage, and two optimizer steps of it run on fake
-tensors, which have shapes and lifetimes but no bytes. What is alive at each
-moment is counted; nothing is guessed from the layers' types.
+The model is built on fake tensors, which have shapes and lifetimes but no
+bytes, and takes two optimizer steps on them. What is alive at each moment is
+counted; nothing is guessed from the layers' types.
 """
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from importlib import import_module
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
-from torch import nn
-from torch._subclasses.fake_tensor import (
-    FakeTensorMode,
-    unset_fake_temporarily,
-)
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmmoco.apis.model import build_without_memory
+from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.engine.train_step import TrainStep
-from mmmoco.functional import ShufflePlan
-from mmmoco.registry import MODELS, bare_type
+from mmmoco.registry import MODELS, bare_type, in_scope_of
 
 from . import sample_batch
-from .live_bytes import LiveBytes, materialise, storage_bytes
+from .live_bytes import LiveBytes, placed, storage_bytes
 
-DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
+DTYPES = ('float32', 'bfloat16')
 
 
 @dataclass
@@ -80,11 +75,6 @@ class Estimate:
         """Activations, gradients and temporaries at the peak."""
         return self.total - self.model - self.optimizer - self.buckets
 
-    @property
-    def peak_phase(self) -> str:
-        """When the peak is reached."""
-        return max(self.peaks, key=lambda phase: self.peaks[phase])
-
 
 def estimate_memory(
     cfg: Config,
@@ -107,22 +97,32 @@ def estimate_memory(
         ValueError: If the config is none of pre-training.
     """
     check_config(cfg)
-    loader = cfg.train_dataloader
-    batch_size = batch_size or int(loader.batch_size)
-    if batch_size < 1:
-        raise ValueError(f'--batch-size {batch_size}: must be at least 1.')
+    batch_size = batch_size or int(cfg.train_dataloader.batch_size)
     dtype = dtype or config_dtype(cfg)
-    samples = sample_batch.open_dataset(cfg)
-    sample = sample_batch.draw(cfg, samples, 1)
+    sample = sample_batch.draw(cfg, sample_batch.open_dataset(cfg), 1)
+
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    result = Estimate(dtype, batch_size, 'fake tensors')
+
+    def count(model: Any, n: int) -> Estimate:
+        batch = sample_batch.like(sample, n)
+        return _count(cfg, model, batch, foreach, Estimate(dtype, n, ''))
+
+    def real_model() -> Any:
+        with in_scope_of(cfg):
+            return MODELS.build(cfg.model)
+
     try:
-        _simulate_fake(cfg, sample, result, device, foreach)
+        model = build_without_memory(cfg)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            result = count(placed(model, device), batch_size)
+        result.method = 'fake tensors'
     except (RuntimeError, NotImplementedError, TypeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         reason = f'{type(error).__name__}: {error}'.splitlines()[0][:120]
-        result = _extrapolate(cfg, sample, result, foreach)
+        small = smallest_batch(real_model())
+        low, high = (count(real_model(), n) for n in (small, 2 * small))
+        result = _on_a_line(low, high, batch_size)
         result.method += f'; fake tensors failed with {reason}'
     if processes > 1:
         result.buckets = result.trained
@@ -132,8 +132,9 @@ def estimate_memory(
 def config_dtype(cfg: Config) -> str:
     """Return the precision that a config trains in."""
     name: str = cfg.optim_wrapper.get('dtype', 'float32')
-    kind = bare_type(cfg.optim_wrapper)
-    amp = name != 'float32' or kind == 'AmpOptimWrapper'
+    amp = (
+        name != 'float32' or bare_type(cfg.optim_wrapper) == 'AmpOptimWrapper'
+    )
     return 'bfloat16' if amp else 'float32'
 
 
@@ -153,197 +154,130 @@ def check_config(cfg: Config) -> None:
         )
 
 
-def _simulate_fake(
-    cfg: Config,
-    sample: dict[str, Any],
-    result: Estimate,
-    device: str,
-    foreach: bool | None,
-) -> None:
-    model = build_without_memory(cfg)
-    with FakeTensorMode(allow_non_fake_inputs=True), _real_plans():
-        materialise(model, device)
-        _simulate(cfg, model, sample, result, foreach)
+def smallest_batch(model: nn.Module) -> int:
+    """Return the smallest batch that every SplitBN can split, at least 2."""
+    splits = [getattr(m, 'num_splits', 1) for m in model.modules()]
+    # Each part needs two values for statistics.
+    return 2 * math.lcm(*splits)
 
 
-@contextmanager
-def _real_plans() -> Iterator[None]:
-    """Draw permutations of keys for real: fake tensors have no values."""
-    base: Any = import_module('mmmoco.models.algorithms.momentum_contrast')
-    draw = base.shuffle_plan
-
-    def plan(*args: Any) -> ShufflePlan:
-        with unset_fake_temporarily():
-            drawn: ShufflePlan = draw(*args)
-            return drawn
-
-    base.shuffle_plan = plan
-    try:
-        yield
-    finally:
-        base.shuffle_plan = draw
-
-
-def _extrapolate(
-    cfg: Config,
-    sample: dict[str, Any],
-    goal: Estimate,
-    foreach: bool | None,
-) -> Estimate:
-    """Count real tensors at two small batches; go on along their line."""
-    with DefaultScope.overwrite_default_scope(
-        cfg.get('default_scope', 'mmmoco')
-    ):
-        model = MODELS.build(cfg.model)
-    small = smallest_batch(model)
-    low, high = (Estimate(goal.dtype, n, '') for n in (small, 2 * small))
-    for part in (low, high):
-        _simulate(cfg, model, sample, part, foreach)
-    ratio = (goal.batch_size - low.batch_size) / (
-        high.batch_size - low.batch_size
-    )
+def _on_a_line(low: Estimate, high: Estimate, batch_size: int) -> Estimate:
+    """Go on from two small batches to another one."""
+    step = high.batch_size - low.batch_size
+    ratio = (batch_size - low.batch_size) / step
 
     def line(a: int, b: int) -> int:
         return round(a + (b - a) * ratio)
 
-    return Estimate(
-        **{
-            **asdict(high),
-            'batch_size': goal.batch_size,
-            'method': 'real tensors, extrapolated from batches of '
-            f'{low.batch_size} and {high.batch_size}',
-            'kept': line(low.kept, high.kept),
-            'peaks': {
-                phase: line(low.peaks[phase], high.peaks[phase])
-                for phase in high.peaks
-            },
-        }
+    return replace(
+        high,
+        batch_size=batch_size,
+        method='real tensors, extrapolated from batches of '
+        f'{low.batch_size} and {high.batch_size}',
+        kept=line(low.kept, high.kept),
+        peaks={
+            phase: line(low.peaks[phase], peak)
+            for phase, peak in high.peaks.items()
+        },
     )
 
 
-def smallest_batch(model: nn.Module) -> int:
-    """Return the smallest batch that every SplitBN can split, at least 2."""
-    splits = [getattr(m, 'num_splits', 1) for m in model.modules()]
-    smallest = math.lcm(*splits)
-    # Each part needs two values for statistics.
-    return 2 * smallest
+class _Watched(ContrastOptimWrapper):
+    """Tells the counter what goes on, and asks for no value of a tensor."""
+
+    def __init__(self, counter: LiveBytes, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.counter = counter
+        self.before = self.kept = self.gradients = 0
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        with super().optim_context(model):
+            self.before = self.counter.live
+            with self.counter.during('forward'):
+                yield
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        self.kept = self.counter.live - self.before
+        with self.counter.during('backward'):
+            super().backward(loss, **kwargs)
+
+    def step(self, **kwargs: Any) -> None:
+        self.gradients = storage_bytes(
+            p.grad for p in self._learnt() if p.grad is not None
+        )
+        with self.counter.during('optimizer'):
+            super().step(**kwargs)
+
+    def _all_agree(self, finite: Tensor, norm: Tensor) -> bool:
+        return True
 
 
-def _simulate(
+def _count(
     cfg: Config,
     model: Any,
-    sample: dict[str, Any],
-    result: Estimate,
+    batch: dict[str, Any],
     foreach: bool | None,
-) -> None:
+    result: Estimate,
+) -> Estimate:
     """Run two optimizer steps, counting; write what was found."""
     model.train()
-    micro = min(cfg.optim_wrapper.get('accumulative_counts', 1), 2)
-    wrapper = _optim_wrapper(cfg, model, micro, foreach)
-    optimizer = wrapper.optimizer
-    train_step = TrainStep(model, wrapper, 2 * micro)
     counter = LiveBytes()
-    dictionary = [b for each in model.dictionaries for b in each.buffers()]
+    micro = min(cfg.optim_wrapper.get('accumulative_counts', 1), 2)
+    wrapper = _Watched(
+        counter,
+        dtype=result.dtype,
+        optimizer=_optimizer(cfg, model, foreach),
+        accumulative_counts=micro,
+        clip_grad=cfg.optim_wrapper.get('clip_grad'),
+    )
+    train_step = TrainStep(model, wrapper, 2 * micro)
+    # Writing them into the dictionary takes no memory of its own.
+    model.commit_keys = model.discard_keys
+    for part, phase in (
+        (model.key_encoder, 'key pass'),
+        (model.teacher, 'teacher pass'),
+    ):
+        if part is not None:
+            part.register_forward_pre_hook(
+                lambda *_, p=phase: counter.begin(p)
+            )
+            part.register_forward_hook(lambda *_: counter.end())
     result.trained = storage_bytes(
         p for p in model.parameters() if p.requires_grad
     )
     result.frozen = storage_bytes(model.parameters()) - result.trained
-    result.dictionary = storage_bytes(dictionary)
+    result.dictionary = storage_bytes(
+        b for each in model.dictionaries for b in each.buffers()
+    )
     result.buffers = storage_bytes(model.buffers()) - result.dictionary
     counter.count([*model.parameters(), *model.buffers()])
-    handles = _name_the_frozen_passes(model, counter)
-    try:
-        with counter:
-            for step in range(2):
-                if step == 1:
-                    counter.reset_peak()
-                for i in range(micro):
-                    if i:
-                        train_step.end(stepped=False, due=False)
-                    train_step.begin()
-                    _micro_step(model, sample, result, counter)
-                result.gradients = storage_bytes(
-                    p.grad for p in model.parameters() if p.grad is not None
-                )
-                with counter.during('optimizer'):
-                    optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                # Writing them into the dictionary takes no memory of its own.
-                model.discard_keys()
-                with counter.during('key update'):
-                    train_step.end(stepped=True)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with counter:
+        for i in range(2 * micro):
+            if i == micro:
+                counter.peaks.clear()
+            train_step.begin()
+            model.train_step(batch, wrapper)
+            with counter.during('key update'):
+                train_step.end(wrapper.stepped, wrapper.should_update())
+    result.gradients, result.kept = wrapper.gradients, wrapper.kept
     result.optimizer = storage_bytes(
         value
-        for state in optimizer.state.values()
+        for state in wrapper.optimizer.state.values()
         for value in state.values()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, Tensor)
     )
     result.peaks = {k: v for k, v in counter.peaks.items() if k}
+    return result
 
 
-def _micro_step(
-    model: Any,
-    sample: dict[str, Any],
-    result: Estimate,
-    counter: LiveBytes,
-) -> None:
-    """One forward and backward pass, as ``train_step`` does them."""
-    device = next(model.parameters()).device.type
-    dtype = DTYPES[result.dtype]
-    autocast: AbstractContextManager[Any] = nullcontext()
-    if dtype is not None:
-        autocast = torch.autocast(device, dtype=dtype)
-    before = counter.live
-    with counter.during('forward'):
-        data = sample_batch.like(sample, result.batch_size)
-        with autocast:
-            data = model.data_preprocessor(data, True)
-            losses = model(**data, mode='loss')
-            loss, _ = model.parse_losses(losses)
-        del losses, _
-    result.kept = counter.live - before
-    with counter.during('backward'):
-        loss.backward()
-
-
-def _optim_wrapper(
-    cfg: Config, model: nn.Module, micro: int, foreach: bool | None
-) -> Any:
+def _optimizer(cfg: Config, model: nn.Module, foreach: bool | None) -> Any:
     settings = cfg.optim_wrapper.copy()
-    settings.accumulative_counts = micro
     settings.pop('dtype', None)
     settings.pop('loss_scale', None)
-    with DefaultScope.overwrite_default_scope(
-        cfg.get('default_scope', 'mmmoco')
-    ):
-        wrapper = build_optim_wrapper(model, settings)
-    if foreach is not None and 'foreach' in wrapper.optimizer.defaults:
-        for group in wrapper.optimizer.param_groups:
+    with in_scope_of(cfg):
+        optimizer = build_optim_wrapper(model, settings).optimizer
+    if foreach is not None and 'foreach' in optimizer.defaults:
+        for group in optimizer.param_groups:
             group['foreach'] = foreach
-    return wrapper
-
-
-def _name_the_frozen_passes(model: Any, counter: LiveBytes) -> list[Any]:
-    """Let key encoder and teacher be phases of their own."""
-    handles: list[Any] = []
-    for module, phase in (
-        (model.key_encoder, 'key pass'),
-        (model.teacher, 'teacher pass'),
-    ):
-        if module is None:
-            continue
-        during: list[AbstractContextManager[None]] = []
-
-        def enter(*_: Any, phase: str = phase, during: Any = during) -> None:
-            during.append(counter.during(phase))
-            during[-1].__enter__()
-
-        def leave(*_: Any, during: Any = during) -> None:
-            during.pop().__exit__(None, None, None)
-
-        handles.append(module.register_forward_pre_hook(enter))
-        handles.append(module.register_forward_hook(leave))
-    return handles
+    return optimizer
