@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 import mmmoco
@@ -21,6 +22,7 @@ from mmmoco.engine import checkpoint_io
 
 from .. import conftest
 from ..conftest import call, one_line
+from ..engine.earlier.make import KINDS, config, images
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -166,6 +168,27 @@ def test_fast_turns_the_speed_settings_on(monkeypatch, has_units):
     assert cfg.default_hooks.checkpoint.by_epoch is False
     assert cfg.default_hooks.checkpoint.interval == 10
     assert cfg.work_dir == 'work_dirs/mocov2_r50_8xb32'
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_fast_gives_every_method_its_memory_format(kind, tmp_path):
+    cfg = config(kind, tmp_path)
+    use_precision(cfg, amp=False, fast=True)
+    model = mmmoco.get_model(cfg)
+    x = images(kind)
+    features = model.extract_feat(x)
+    kernels = [p for p in model.parameters() if p.dim() == 4]
+    last = dict(memory_format=torch.channels_last)
+    assert kernels and all(p.is_contiguous(**last) for p in kernels)
+    plain = mmmoco.get_model(config(kind, tmp_path))
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(plain.extract_feat(x), features)
+
+
+def test_fast_leaves_foreign_models_alone():
+    cfg = Config(dict(model=dict(type='ImageClassifier'), optim_wrapper={}))
+    use_precision(cfg, amp=False, fast=True)
+    assert 'channels_last' not in cfg.model
 
 
 def test_workers_fit_the_machine_and_may_be_none():

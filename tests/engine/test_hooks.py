@@ -4,12 +4,14 @@ import json
 import math
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
+from mmmoco.registry import HOOKS
 
 
 def epochs_of(runner):
@@ -127,6 +129,15 @@ def test_resume_at_an_epochs_end_equals_not_having_stopped(
     resumed.train()
     for name, value in bare_model(resumed).state_dict().items():
         assert torch.equal(value, expected['state_dict'][name]), name
+
+
+@pytest.mark.parametrize(
+    'hook', ['KeyEncoderUpdateHook', 'DictionaryUpdateHook']
+)
+def test_update_hooks_say_which_model_is_none_of_ours(hook):
+    runner = Mock(model=torch.nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match=f'Linear is no .*{hook}'):
+        HOOKS.build(dict(type=hook)).before_train(runner)
 
 
 def test_weights_without_key_encoder_give_it_a_copy(small_config, runner_of):

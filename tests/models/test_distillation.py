@@ -58,7 +58,7 @@ def images(n=4, side=96, seed=1):
 
 
 def test_teacher_never_moves_and_the_loss_falls():
-    """No hook, no key encoder: the optimizer wrapper alone trains it."""
+    """It needs no hook: the optimizer wrapper alone trains it."""
     init_default_scope('mmmoco')
     model = build()
     before = copy.deepcopy(model.teacher.state_dict())
@@ -254,7 +254,7 @@ def test_teacher_from_a_file(tmp_path):
         get_model(Config(dict(model=cfg)))
 
 
-def test_a_real_run_without_the_update_hooks(small_config, runner_of):
+def test_a_real_run_with_the_hooks_of_every_run(small_config, runner_of):
     cfg = small_config()
     cfg.model = dict(
         type='Distillation',
@@ -262,11 +262,11 @@ def test_a_real_run_without_the_update_hooks(small_config, runner_of):
         teacher=vit(24, 7, 14, in_channels=1),
         data_preprocessor=cfg.model.data_preprocessor,
     )
-    cfg.custom_hooks = [
-        h for h in cfg.custom_hooks if 'Update' not in h['type']
-    ]
+    hooks = {hook.type for hook in cfg.custom_hooks}
+    assert {'KeyEncoderUpdateHook', 'DictionaryUpdateHook'} <= hooks
     runner = runner_of(cfg)
     runner.train()
     assert runner.iter == 4
     logged = runner.message_hub.log_scalars
     assert logged['train/loss_patches'].current() > 0
+    assert 'train/m' not in logged
