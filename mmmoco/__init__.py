@@ -1,15 +1,50 @@
-"""mmmoco: momentum-contrast pre-training for OpenMMLab."""
+"""mmmoco: momentum-contrast pre-training for OpenMMLab.
 
-from typing import Any
+Every tool is a function here: paths and numbers in, a small result out. They
+can be called one after the other in one process, such as a notebook.
+"""
 
+from typing import TYPE_CHECKING, Any
+
+from .apis.data.jobs import (
+    dataset_stats,
+    label_subset,
+    make_digit_scenes,
+    make_shards,
+)
+from .apis.dense.jobs import (
+    davis,
+    similarity,
+    visualize_similarity,
+    zero_shot_segmentation,
+)
+from .apis.preflight.jobs import browse_views, estimate_memory, verify_config
+from .apis.training.jobs import train, transfer
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .apis import get_model, list_configs, load_config
+    from .engine.train_step import TrainStep
 
 __all__ = [
     'TrainStep',
     '__version__',
+    'browse_views',
+    'dataset_stats',
+    'davis',
+    'estimate_memory',
     'get_model',
+    'label_subset',
     'list_configs',
     'load_config',
+    'make_digit_scenes',
+    'make_shards',
+    'similarity',
+    'train',
+    'transfer',
+    'verify_config',
+    'visualize_similarity',
+    'zero_shot_segmentation',
 ]
 
 
