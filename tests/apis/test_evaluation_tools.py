@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import safetensors.numpy
 import torch
 from PIL import Image
 
@@ -28,7 +27,7 @@ from mmmoco.datasets import ImageFolderDataset
 from mmmoco.engine.evaluation.leaks import ImageIdentity
 
 from .. import conftest
-from ..conftest import call, results
+from ..conftest import call, optional, results
 
 pytestmark = pytest.mark.slow
 
@@ -238,9 +237,10 @@ def read_features(path):
     if path.suffix == '.npz':
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
+    safetensors = optional('safetensors')
     with safetensors.safe_open(path, 'np') as file:
         paths = json.loads(file.metadata()['paths'])
-    return safetensors.numpy.load_file(path) | {'paths': paths}
+    return optional('safetensors.numpy').load_file(path) | {'paths': paths}
 
 
 VIT = """
@@ -287,7 +287,7 @@ def test_tokens_of_a_foreign_backbone_to_safetensors(tmp_path, capsys):
         argv = [config, path, '--out', out, '--stage', stage]
         argv += ['--images', tmp_path / 'images', '--size', 32]
         assert call(extract_features.main, *argv) == 0
-        with safetensors.safe_open(out, framework='np') as file:
+        with optional('safetensors').safe_open(out, 'np') as file:
             found = file.get_tensor('features')
             paths = json.loads(file.metadata()['paths'])
         assert [p.rsplit('/')[-1] for p in paths] == [

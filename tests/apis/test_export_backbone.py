@@ -4,7 +4,6 @@ import hashlib
 import os
 
 import pytest
-import timm
 import torch
 import torchvision
 from mmengine.registry import DefaultScope
@@ -17,7 +16,7 @@ from mmmoco.convert import TARGETS
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS
 
-from ..conftest import call, one_line
+from ..conftest import call, one_line, optional
 from ..convert import layouts
 from .test_import_checkpoint import Bomb
 
@@ -128,6 +127,7 @@ class Pooled:
 @pytest.mark.parametrize(('kind', 'size'), CASES)
 def test_timm(tmp_path, kind, size):
     net, x = ours(kind, size), photograph(size)
+    timm = optional('timm')
     path = exported(tmp_path, net, 'timm')
     if 'resnet' in kind:
         theirs = timm.create_model(

@@ -20,7 +20,7 @@ from mmmoco.apis.dense.subject import digit_scenes
 from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
 from mmmoco.datasets.digit_scenes import DigitScenes
 
-from ..conftest import results
+from ..conftest import optional, results
 
 pytestmark = pytest.mark.slow
 
@@ -168,7 +168,7 @@ def test_a_file_with_a_backbone_only(checkpoint, tmp_path):
 @torch.no_grad()
 def test_an_imported_timm_checkpoint(scenes, tmp_path):
     """Patch tokens as timm computes them, through the converter's file."""
-    timm = pytest.importorskip('timm')
+    timm = optional('timm')
     options = dict(img_size=64, patch_size=16, embed_dim=192, depth=2)
     theirs = timm.models.VisionTransformer(
         num_heads=3, num_classes=0, **options

@@ -6,14 +6,14 @@ repository, the names around them are written out here as facts.
 
 import copy
 
-import timm
 import torch
 import torchvision
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn.functional import normalize
 
 from mmmoco.models.backbones.mocov3_vit import sincos_positions
+
+from ..conftest import optional
 
 K = 32
 
@@ -42,7 +42,7 @@ def resnet(depth=18, **kwargs):
 
 
 def vit(fixed=False, width=192, depth=2, heads=3, size=32, patch=8, **kwargs):
-    net = VisionTransformer(
+    net = optional('timm').models.VisionTransformer(
         img_size=size,
         patch_size=patch,
         embed_dim=width,
@@ -396,7 +396,7 @@ ALL = {
         dict(backbone=120),
     ),
     'timm resnet': (
-        lambda: timm.create_model('resnet18').state_dict(),
+        lambda: optional('timm').create_model('resnet18').state_dict(),
         'resnet',
         dict(backbone=120),
     ),

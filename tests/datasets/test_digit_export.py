@@ -20,6 +20,8 @@ from mmmoco.apis.data.digit_export import (
 from mmmoco.apis.data.jobs import make_digit_scenes
 from mmmoco.datasets import DigitScenes
 
+from ..conftest import optional
+
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_digit_scenes.py'
 NUMBERS = {'train': 6, 'val': 4}
 
@@ -75,7 +77,7 @@ def test_image_folders_hold_the_scenes_by_their_first_digit(
 
 @pytest.mark.parametrize('split', NUMBERS)
 def test_coco_instances(folder, scenes, split, capsys):
-    pytest.importorskip('pycocotools')
+    optional('pycocotools')
     from pycocotools import mask as rle
     from pycocotools.coco import COCO
 
@@ -278,8 +280,8 @@ def test_the_tool_runs_from_the_command_line(tmp_path):
 @pytest.mark.slow
 @pytest.mark.downstream
 def test_the_libraries_read_their_layouts(folder):
-    pytest.importorskip('mmdet')
-    pytest.importorskip('mmseg')
+    optional('mmdet')
+    optional('mmseg')
     from mmdet.datasets import CocoDataset, VOCDataset
     from mmpretrain.datasets import CustomDataset
     from mmseg.datasets import BaseSegDataset

@@ -20,6 +20,8 @@ from mmmoco.datasets import (
     SeasonalPlaces,
 )
 
+from ..conftest import optional
+
 PACK = [dict(type='LoadRGB'), dict(type='PackImage')]
 
 
@@ -142,7 +144,7 @@ def encoded(level):
 @pytest.fixture
 def parquet(tmp_path):
     """Three files of four rows; one image is broken."""
-    datasets = pytest.importorskip('datasets')
+    datasets = optional('datasets')
     features = datasets.Features(
         image=datasets.Image(), label=datasets.ClassLabel(names=['a', 'b'])
     )
@@ -204,7 +206,7 @@ def test_streamed_data_of_hugging_face(parquet):
 
 
 def test_a_saved_data_set_and_plain_arrays(tmp_path):
-    datasets = pytest.importorskip('datasets')
+    datasets = optional('datasets')
     rows = [np.full((4, 4, 3), i, np.uint8) for i in range(3)]
     features = datasets.Features(image=datasets.Image())
     data = datasets.Dataset.from_dict({'image': rows}, features=features)
@@ -329,7 +331,7 @@ class FailingRows(list):
 
 
 def test_each_odd_row_costs_one_sample(tmp_path):
-    datasets = pytest.importorskip('datasets')
+    datasets = optional('datasets')
     good = {'image': np.full((4, 4, 3), 7, np.uint8), 'label': 1}
     datasets.Dataset.from_dict({'image': [1], 'label': [1]}).save_to_disk(
         tmp_path / 'saved'

@@ -12,6 +12,8 @@ from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import ImageFolderDataset, SampleAddress, TarShards
 from mmmoco.datasets.transforms import LoadBands, LoadRGB
 
+from ..conftest import optional
+
 LOAD = [dict(type='LoadRGB')]
 AUTO = [dict(type='LoadRGB', range='auto')]
 
@@ -359,7 +361,7 @@ def test_channels_that_are_no_bands_are_named(tmp_path):
 def test_no_data_and_nan_count_nowhere(tmp_path, dtype, tagged, capsys):
     from mmmoco.apis.data.jobs import dataset_stats
 
-    tifffile = pytest.importorskip('tifffile')
+    tifffile = optional('tifffile')
     nothing = {'uint8': 255, 'uint16': 0, 'int16': -9999, 'float32': -1e30}
     array = of_shape((20, 20, 2), 10, 200, dtype=dtype)
     missing = np.zeros(array.shape, bool)

@@ -41,6 +41,8 @@ from mmmoco.engine.checkpoint_io import (
     write_text,
 )
 
+from ..conftest import optional
+
 
 class Tiny(BaseModel):
     def __init__(self):
@@ -212,7 +214,7 @@ def test_resume_continues_the_run(work_dir, tmp_path):
 
 
 def test_safetensors(tmp_path):
-    torch_part = pytest.importorskip('safetensors.torch')
+    torch_part = optional('safetensors.torch')
     weights = {'a': torch.arange(3.0)}
     path = tmp_path / 'a.safetensors'
     torch_part.save_file(weights, path, metadata={'config': 'import os'})
@@ -414,7 +416,7 @@ def test_torchscript_is_refused(tmp_path):
 
 
 def test_pickle_named_safetensors_runs_nothing(tmp_path):
-    pytest.importorskip('safetensors')
+    optional('safetensors')
     path, marker = tmp_path / 'a.safetensors', tmp_path / 'marker'
     torch.save(Call(os.system, f'touch {marker}'), path)
     with pytest.raises(CheckpointError):

@@ -21,6 +21,8 @@ from mmmoco.datasets.transforms import (
 )
 from mmmoco.datasets.transforms.loading import FORMATS, MAX_SCANS, decode_rgb
 
+from ..conftest import optional
+
 
 def encoded(image, kind, **options):
     stream = io.BytesIO()
@@ -271,14 +273,14 @@ def tiff(width, height, samples, bits=8, compression=1):
     'claim', [(10**4, 10**4, 40), (2 * 10**5, 10**5, 3), (10**4, 10**4, 6000)]
 )
 def test_tiffs_that_claim_much_are_refused(claim):
-    pytest.importorskip('tifffile')
+    optional('tifffile')
     with pytest.raises(OSError, match='more than max'):
         LoadBands()({'img_path': 'x.tif', 'img_bytes': tiff(*claim)})
 
 
 def test_a_tiff_reads_no_other_file(tmp_path, monkeypatch):
     """OME's form of it names files that hold the rest."""
-    tifffile = pytest.importorskip('tifffile')
+    tifffile = optional('tifffile')
     array = np.zeros((2, 16, 16), np.uint16)
     uid = 'urn:uuid:00000000-0000-0000-0000-000000000000'
     xml = tifffile.OmeXml()
@@ -325,7 +327,7 @@ HOSTILE_DIRECTORIES = {
 
 @pytest.mark.parametrize('name', HOSTILE_DIRECTORIES)
 def test_tiffs_whose_directories_never_end_are_refused(name):
-    pytest.importorskip('tifffile')
+    optional('tifffile')
     start = time.process_time()
     for load in (LoadBands(), LoadRGB()):
         with pytest.raises(OSError, match='x.tif'):
@@ -335,7 +337,7 @@ def test_tiffs_whose_directories_never_end_are_refused(name):
 
 def test_pages_of_one_size_are_bands(tmp_path):
     """And others, such as thumbnails, are not."""
-    tifffile = pytest.importorskip('tifffile')
+    tifffile = optional('tifffile')
     array = np.arange(13 * 8 * 9, dtype=np.uint16).reshape(13, 8, 9)
     for kind in ({}, {'ome': True}, {'imagej': True}, {'bigtiff': True}):
         path = tmp_path / 'x.tif'

@@ -17,6 +17,8 @@ from mmmoco.datasets.transforms import (
 )
 from mmmoco.datasets.transforms.views import to_tensor
 
+from ...conftest import optional
+
 TYPES = (np.uint8, np.uint16, np.float32)
 
 
@@ -148,7 +150,7 @@ def load(path, **options):
 @pytest.mark.parametrize('dtype', TYPES)
 @pytest.mark.parametrize('bands', [2, 4, 13, 16])
 def test_tiff_and_npy_in_both_orders(tmp_path, dtype, bands):
-    tifffile = pytest.importorskip('tifffile')
+    tifffile = optional('tifffile')
     array = image(dtype, bands, height=30, width=20)
     chw = np.ascontiguousarray(array.transpose(2, 0, 1))
     for name, data, config in (
@@ -182,8 +184,8 @@ def test_order_can_be_said_where_it_cannot_be_seen(tmp_path):
 
 
 def test_compressed_tiff(tmp_path):
-    tifffile = pytest.importorskip('tifffile')
-    pytest.importorskip('imagecodecs')
+    tifffile = optional('tifffile')
+    optional('imagecodecs')
     array = image(np.uint16, 3, 32, 32)
     for codec in ('lzw', 'deflate'):
         file = tmp_path / f'{codec}.tif'
