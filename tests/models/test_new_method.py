@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from mmmoco.apis.exchange.export_backbone import export_backbone, read_source
 from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
-from mmmoco.apis.preflight.verify import verify_config
+from mmmoco.apis.preflight.jobs import verify_config
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.models.algorithms import MoCo, MomentumContrast
@@ -156,7 +156,7 @@ def test_exports_and_is_taken_for_nothing_else(config, runner_of, tmp_path):
 def test_passes_the_pre_flight(config):
     cfg = config()
     cfg.auto_scale_lr.base_batch_size = 16
-    checks = verify_config(cfg)
+    checks = verify_config(cfg).checks
     wrong = [check for check in checks if check.verdict != 'ok']
     assert not wrong
     rows = [check.name for check in checks]
