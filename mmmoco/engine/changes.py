@@ -41,7 +41,7 @@ _MOST = 8
 def describe_run(runner: Runner) -> dict[str, Any]:
     """Return what a resume compares, as plain data for the checkpoint."""
     return {
-        'config': _config_name(runner),
+        'config': Path(runner.cfg.filename or '').stem,
         'options': dict(_leaves(runner.cfg.to_dict())),
         'data': describe_data(runner.train_dataloader.dataset),
     }
@@ -119,7 +119,7 @@ def changes(
         f'{name} {_shown(configured[name])} in the config, '
         f'{_shown(loaded[name])} in the checkpoint'
         for name in sorted(configured.keys() & loaded.keys())
-        if not _alike(configured[name], loaded[name])
+        if _shown(configured[name], '.9g') != _shown(loaded[name], '.9g')
     ]
     seed = (runner.cfg.get('randomness') or {}).get('seed')
     if seed is not None and meta.get('seed') not in (None, seed):
@@ -146,10 +146,6 @@ def changes(
     return said
 
 
-def _config_name(runner: Runner) -> str:
-    return Path(runner.cfg.filename or '').stem
-
-
 def _leaves(node: Any, place: str = '') -> Iterator[tuple[str, str]]:
     if any(place == p or place.startswith(f'{p}.') for p in _ELSEWHERE):
         return
@@ -170,31 +166,17 @@ def _changed(before: Any, now: dict[str, Any]) -> list[str]:
         return []
     names = [*now, *(name for name in before if name not in now)]
     return [
-        f'{str(name)[:80]} {_short(before.get(name, "absent"))} before, '
-        f'{_short(now.get(name, "absent"))} now'
+        f'{str(name)[:80]} {clipped(str(old), 60)} before, '
+        f'{clipped(str(new), 60)} now'
         for name in names
-        if before.get(name, 'absent') != now.get(name, 'absent')
+        if (old := before.get(name, 'absent'))
+        != (new := now.get(name, 'absent'))
     ]
 
 
-def _alike(a: set[Any], b: set[Any]) -> bool:
-    def rounded(values: set[Any]) -> set[Any]:
-        return {
-            f'{value:.9g}' if isinstance(value, float) else value
-            for value in values
-        }
-
-    return rounded(a) == rounded(b)
-
-
-def _shown(values: set[Any]) -> str:
-    return ', '.join(
-        sorted(f'{v:g}' if isinstance(v, float) else str(v) for v in values)
-    )
-
-
-def _short(value: Any) -> str:
-    return clipped(str(value), 60)
+def _shown(values: set[Any], form: str = 'g') -> str:
+    texts = (f'{v:{form}}' if isinstance(v, float) else str(v) for v in values)
+    return ', '.join(sorted(texts))
 
 
 def _few(items: list[str]) -> str:

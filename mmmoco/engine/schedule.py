@@ -8,7 +8,7 @@ serves every kind of schedule.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,18 +78,14 @@ class Length:
 
 def end_of(config: dict[str, Any]) -> float | None:
     """Return the step at which a schedule is done, None if it says none."""
-    begin = config.get('begin') or 0
-    for name in ('T_max', 'total_steps'):
-        if config.get(name):
-            return begin + config[name]
-    if config.get('periods'):
-        return begin + sum(config['periods'])
+    steps = config.get('T_max') or config.get('total_steps')
+    steps = steps or sum(config.get('periods') or ())
+    if steps:
+        return (config.get('begin') or 0) + steps
     end = config.get('end')
     if end is not None and end < _WITHOUT_END:
         return end
-    if config.get('milestones'):
-        return max(config['milestones'])
-    return None
+    return max(config.get('milestones') or (), default=None)
 
 
 def reach(configs: Sequence[dict[str, Any]], length: Length) -> float | None:
@@ -115,10 +111,10 @@ def reach(configs: Sequence[dict[str, Any]], length: Length) -> float | None:
 def mismatch(configs: Sequence[dict[str, Any]], length: Length) -> str | None:
     """Say how the schedules miss the end of the run by more than an epoch."""
     for config in configs:
-        per_epoch = config.get('by_epoch', True)
-        if config.get('convert_to_iter_based') or not per_epoch:
-            continue
-        if not length.by_epoch:
+        per_iteration = config.get('convert_to_iter_based')
+        if config.get('by_epoch', True) and not (
+            per_iteration or length.by_epoch
+        ):
             return (
                 f'{bare_type(config)} counts epochs, which an iteration-based '
                 'run does not: it would never move'
@@ -161,31 +157,19 @@ def _scaled(
     for name in ('T_max', 'total_iters', 'total_steps', 'step_size'):
         if config.get(name):
             config[name] = scaled(config[name], 1)
+    for name in ('milestones', 'periods'):
+        if config.get(name):
+            config[name] = [scaled(value, 1) for value in config[name]]
     if config.get('begin'):
         config['begin'] = scaled(config['begin'])
     end = config.get('end')
     if end is not None and end < _WITHOUT_END:
         # A schedule of mmengine needs two steps.
         config['end'] = scaled(end, (config.get('begin') or 0) + 2)
-    for name in ('milestones', 'periods'):
-        if config.get(name):
-            config[name] = [scaled(value, 1) for value in config[name]]
     return config
 
 
 # What they do
-
-
-class _StandIn(torch.optim.Optimizer):
-    """An optimizer of which only the groups' settings are used."""
-
-    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
-        super().__init__(
-            [{**group, 'params': [torch.zeros(1)]} for group in groups], {}
-        )
-
-    def step(self, closure: Any = None) -> Any:
-        """Do nothing."""
 
 
 class Trial:
@@ -209,8 +193,12 @@ class Trial:
         distinct = list(dict.fromkeys(keys))
         #: Which of the groups here stands for each of the real ones.
         self.index = [distinct.index(key) for key in keys]
-        self.optimizer = _StandIn(
-            settings[keys.index(key)] for key in distinct
+        # Never stepped: only the settings of its groups are used.
+        self.optimizer = torch.optim.SGD(
+            [
+                {**settings[keys.index(key)], 'params': [torch.zeros(1)]}
+                for key in distinct
+            ]
         )
         parts = dict(optimizer=self.optimizer, epoch_length=length.epoch)
         self.schedulers = [
@@ -399,11 +387,12 @@ class Schedule:
         older = configs != self.configs
         trial = Trial(configs, groups, self.length)
         changed = [
-            f'{bare_type(config)}.{name} {before} before, {now} now'
-            for config, ours, theirs in zip(
-                configs, trial.schedulers, loaded, strict=True
+            f'{bare_type(config)}.{name} {before.get(name)} before, {now} now'
+            for config, ours, before in zip(
+                configs, trial.schedulers, map(vars, loaded), strict=True
             )
-            for name, before, now in _differences(ours, theirs)
+            for name, now in vars(ours).items()
+            if name not in _MOVING and before.get(name) != now
         ]
         epochs = loop.epoch if self.length.by_epoch else 0
         moved = any(
@@ -417,23 +406,18 @@ class Schedule:
                 'iteration early, the CIFAR-10 recipe counted epochs from '
                 '0): it goes on with the schedule that it began with.'
             )
-        before = [group['lr'] for group in groups]
-        if changed or moved:
-            trial.go(loop.iter, epochs)
-            states = trial.states()
-            values = [trial.optimizer.param_groups[i] for i in trial.index]
-        elif older:
-            states = [s.state_dict() for s in loaded]
-            values = [dict(group) for group in groups]
-        else:
+        if not (older or changed or moved):
             return
+        before = max(group['lr'] for group in groups)
+        trial.go(loop.iter, epochs)
         self.configs = configs
         runner.param_schedulers = runner.build_param_scheduler(configs)
         for scheduler, state in zip(
-            runner.param_schedulers, states, strict=True
+            runner.param_schedulers, trial.states(), strict=True
         ):
             scheduler.load_state_dict(state)
-            for group, value in zip(groups, values, strict=True):
+            for group, index in zip(groups, trial.index, strict=True):
+                value = trial.optimizer.param_groups[index]
                 group[scheduler.param_name] = value[scheduler.param_name]
         if changed or moved:
             runner.logger.warning(
@@ -441,7 +425,7 @@ class Schedule:
                 f'{": " if changed else ""}{"; ".join(changed)}. At '
                 f'iteration {loop.iter} the '
                 f'learning rate is {max(g["lr"] for g in groups):.4g} '
-                f'instead of {max(before):.4g}.'
+                f'instead of {before:.4g}.'
             )
 
 
@@ -456,13 +440,3 @@ def _as_begun(config: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     if isinstance(factor, float) and 0 < factor <= 1:
         older['start_factor'] = factor
     return older
-
-
-def _differences(ours: Any, theirs: Any) -> list[tuple[str, Any, Any]]:
-    """Return name, loaded and new value of what makes a schedule."""
-    now, before = vars(ours), vars(theirs)
-    return [
-        (name, before.get(name), value)
-        for name, value in now.items()
-        if name not in _MOVING and before.get(name) != value
-    ]
