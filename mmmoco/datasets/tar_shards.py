@@ -10,9 +10,9 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 from urllib.parse import quote, urljoin
 
 from mmmoco.functional import derive_seed
@@ -41,12 +41,7 @@ _MOST_INDEX = 64 << 20  # Bytes; some millions of shards.
 _SMALLEST = 512  # Bytes of a sample in a tar: its header.
 _SECONDS = 60  # of silence before a connection is given up
 
-
-class _Part(NamedTuple):
-    """A file inside a shard."""
-
-    name: str
-    read: Callable[[], bytes]
+_Read = Callable[[], bytes]
 
 
 @DATASETS.register_module()
@@ -127,9 +122,9 @@ class TarShards(ShardStream):
         """
         name = self.shards[shard]
         number = -1
-        groups = itertools.groupby(self._parts(name), lambda p: _stem(p.name))
+        groups = itertools.groupby(self._parts(name), lambda p: _stem(p[0]))
         for number, (stem, group) in enumerate(groups):
-            parts = {_suffix(p.name): p for p in group}
+            parts = {_suffix(member): read for member, read in group}
             images = [s for s in parts if s in self.extensions]
             if self.counts is None:
                 sample = derive_seed(0, PurePosixPath(name).name, stem)
@@ -139,31 +134,32 @@ class TarShards(ShardStream):
             if not images:
                 self.bad_files.note(path, f'no image among {sorted(parts)}')
                 continue
-            load = _Loader(f'{path}.{images[0]}', sample, parts, images[0])
-            yield Record(load.name, load)
+            path = f'{path}.{images[0]}'
+            content = parts[images[0]], parts.get(_LABEL)
+            yield Record(path, partial(_load, path, sample, *content))
         if self.counts is not None and number + 1 < self.counts[shard]:
             raise OSError(
                 f'damaged: {number + 1} of {self.counts[shard]} samples'
             )
 
-    def _parts(self, shard: str) -> Iterator[_Part]:
-        """Yield the files of a shard, in their order."""
+    def _parts(self, shard: str) -> Iterator[tuple[str, _Read]]:
+        """Yield the files of a shard, in their order, and what reads them."""
         with contextlib.ExitStack() as stack:
             local = scheme_of(shard) is None
             opened = open_regular(shard) if local else open_url(shard)
             tar = TarReader(stack.enter_context(opened), seekable=local)
             try:
                 for member in tar:
-                    part = self._part(shard, tar, member, local)
-                    if part is not None:
-                        yield part
+                    read = self._reader(shard, tar, member, local)
+                    if read is not None:
+                        yield member.name, read
             except http.client.HTTPException as error:
                 raise OSError(f'not a readable tar: {error}') from error
 
-    def _part(
+    def _reader(
         self, shard: str, tar: TarReader, member: Member, local: bool
-    ) -> _Part | None:
-        """Return a member that may belong to a sample.
+    ) -> _Read | None:
+        """Return what reads a member; None: it belongs to no sample.
 
         Raises:
             OSError: If a member of a URL is too large to be passed over.
@@ -180,85 +176,52 @@ class TarShards(ShardStream):
             )
             return None
         if member.kind == 'sparse':
-            return _Part(name, _Refused('a sparse member'))
+            return partial(_refuse, 'a sparse member')
         if member.size > self.max_bytes:
             reason = (
                 f'{member.size} bytes are more than max_bytes={self.max_bytes}'
             )
             if not local:
                 raise OSError(f'{shortened(name)}: {reason}')
-            return _Part(name, _Refused(reason))
+            return partial(_refuse, reason)
         if local:
-            return _Part(name, _Slice(shard, member.offset, member.size))
-        return _Part(name, _Bytes(tar.content(member)))
+            return partial(_slice, shard, member.offset, member.size)
+        data = tar.content(member)
+        return lambda: data
 
 
-@dataclass(frozen=True)
-class _Refused:
-    """A member that is not read."""
-
-    reason: str
-
-    def __call__(self) -> bytes:
-        raise OSError(self.reason)
+def _refuse(reason: str) -> bytes:
+    raise OSError(reason)
 
 
-@dataclass(frozen=True)
-class _Slice:
-    """Bytes of a local file."""
-
-    file: str
-    offset: int
-    size: int
-
-    def __call__(self) -> bytes:
-        with open_regular(self.file) as stream:
-            stream.seek(self.offset)
-            try:
-                data = stream.read(self.size)
-            except MemoryError as error:
-                raise OSError(
-                    f'too little memory for its {self.size} bytes'
-                ) from error
-        if len(data) < self.size:
-            raise OSError('the shard ends within this member')
-        return data
+def _slice(file: str, offset: int, size: int) -> bytes:
+    """Read bytes of a local file."""
+    with open_regular(file) as stream:
+        stream.seek(offset)
+        try:
+            data = stream.read(size)
+        except MemoryError as error:
+            raise OSError(f'too little memory for its {size} bytes') from error
+    if len(data) < size:
+        raise OSError('the shard ends within this member')
+    return data
 
 
-@dataclass(frozen=True)
-class _Bytes:
-    """Bytes at hand."""
-
-    data: bytes
-
-    def __call__(self) -> bytes:
-        return self.data
-
-
-@dataclass(frozen=True)
-class _Loader:
-    """What the first transform receives for a sample."""
-
-    name: str
-    sample: int
-    parts: dict[str, _Part]
-    image: str
-
-    def __call__(self) -> dict[str, Any]:
-        result: dict[str, Any] = {
-            'img_bytes': self.parts[self.image].read(),
-            'img_path': self.name,
-            'sample_idx': self.sample,
-        }
-        if _LABEL in self.parts:
-            text = self.parts[_LABEL].read()
-            if len(text) > _MOST_LABEL or not _NUMBER.fullmatch(text):
-                raise OSError(
-                    f'label {shortened(text, 40)} is no whole number of up '
-                    'to 18 digits'
-                )
-            result['gt_label'] = int(text)
-        return result
+def _load(
+    name: str, sample: int, image: _Read, label: _Read | None
+) -> dict[str, Any]:
+    """Return what the first transform receives for a sample."""
+    result: dict[str, Any] = {'img_path': name, 'sample_idx': sample}
+    result['img_bytes'] = image()
+    if label is not None:
+        text = label()
+        if len(text) > _MOST_LABEL or not _NUMBER.fullmatch(text):
+            raise OSError(
+                f'label {shortened(text, 40)} is no whole number of up '
+                'to 18 digits'
+            )
+        result['gt_label'] = int(text)
+    return result
 
 
 def _stem(name: str) -> str:
@@ -369,24 +332,20 @@ def _find(place: str) -> tuple[list[str], list[int]]:
         names, counts = _read_index(read_file(index, _MOST_INDEX), index)
         shards = [str(path / name) for name in names]
     else:
-        pattern = str(path)
-        if path.is_dir():
-            pattern = os.path.join(glob.escape(str(path)), '*.tar')
-        shards, counts = sorted(glob.glob(pattern)), []
-        if path.is_file():
-            shards = [str(path)]
+        shards, counts = [str(path)], []
+        if not path.is_file():
+            folder = os.path.join(glob.escape(str(path)), '*.tar')
+            pattern = folder if path.is_dir() else str(path)
+            shards = sorted(glob.glob(pattern))
     missing = [shard for shard in shards if not Path(shard).is_file()]
     if missing or not shards:
+        wrong = 'no shard'
+        if missing:
+            wrong = f'{shortened(missing[0])} does not exist, or is no regular'
+            wrong += ' file'
         raise FileNotFoundError(
-            f'data_root {shortened(place)}: '
-            + (
-                f'{shortened(missing[0])} does not exist, or is no regular '
-                'file.'
-                if missing
-                else 'no shard.'
-            )
-            + ' Give a folder with *.tar files, a glob, or a list; '
-            'tools/make_shards.py writes them.'
+            f'data_root {shortened(place)}: {wrong}. Give a folder with '
+            '*.tar files, a glob, or a list; tools/make_shards.py writes them.'
         )
     for shard, count in zip(shards, counts, strict=False):
         size = Path(shard).stat().st_size
@@ -396,11 +355,6 @@ def _find(place: str) -> tuple[list[str], list[int]]:
                 f'{size} bytes and cannot hold them: write the index again.'
             )
     return shards, counts
-
-
-def _is_plain(name: str) -> bool:
-    fits = _PLAIN.fullmatch(name) is not None
-    return fits and len(name.encode()) <= _LONGEST_NAME
 
 
 def _read_index(data: bytes, name: str) -> tuple[list[str], list[int]]:
@@ -420,7 +374,11 @@ def _read_index(data: bytes, name: str) -> tuple[list[str], list[int]]:
             f'{name!r} is no index of shards ({shortened(str(error))}).'
         ) from error
     for shard, count in zip(names, counts, strict=True):
-        if not isinstance(shard, str) or not _is_plain(shard):
+        if not (
+            isinstance(shard, str)
+            and _PLAIN.fullmatch(shard)
+            and len(shard.encode()) <= _LONGEST_NAME
+        ):
             raise ValueError(
                 f'{name!r} names {shortened(shard)}: shards must lie beside '
                 'it, and be named by letters, digits and any of "._+=@,()~ -".'

@@ -197,7 +197,7 @@ def test_lack_of_memory_costs_one_sample(tmp_path, monkeypatch):
     file.write_bytes(bytes(9))
     monkeypatch.setattr(tar_shards, 'open_regular', lambda _: _Short())
     with pytest.raises(OSError, match='too little memory'):
-        tar_shards._Slice(str(file), 0, 9)()
+        tar_shards._slice(str(file), 0, 9)
 
     class Opened(_Short):
         def fileno(self):

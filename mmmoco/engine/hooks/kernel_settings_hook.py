@@ -46,26 +46,19 @@ class KernelSettingsHook(Hook):
         """Set the flags of PyTorch, or those of the C library."""
         if next(runner.model.parameters()).device.type == 'cpu':
             kept = self.keep_memory and _keep_freed_memory()
-            print_log(
-                f'Kernels: freed memory is {"kept" if kept else "returned"}.',
-                logger='current',
+            said = f'freed memory is {"kept" if kept else "returned"}'
+        elif torch.are_deterministic_algorithms_enabled():
+            said = 'the run is deterministic; TF32 and cuDNN benchmark are '
+            said += 'left as they are'
+        else:
+            torch.backends.cuda.matmul.allow_tf32 = self.tf32
+            torch.backends.cudnn.allow_tf32 = self.tf32
+            torch.backends.cudnn.benchmark = self.cudnn_benchmark
+            said = (
+                f'TF32 {"on" if self.tf32 else "off"}, cuDNN benchmark '
+                f'{"on" if self.cudnn_benchmark else "off"}'
             )
-            return
-        if torch.are_deterministic_algorithms_enabled():
-            print_log(
-                'Kernels: the run is deterministic; TF32 and cuDNN benchmark '
-                'are left as they are.',
-                logger='current',
-            )
-            return
-        torch.backends.cuda.matmul.allow_tf32 = self.tf32
-        torch.backends.cudnn.allow_tf32 = self.tf32
-        torch.backends.cudnn.benchmark = self.cudnn_benchmark
-        print_log(
-            f'Kernels: TF32 {"on" if self.tf32 else "off"}, cuDNN benchmark '
-            f'{"on" if self.cudnn_benchmark else "off"}.',
-            logger='current',
-        )
+        print_log(f'Kernels: {said}.', logger='current')
 
 
 def _keep_freed_memory() -> bool:

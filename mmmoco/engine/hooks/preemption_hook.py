@@ -192,9 +192,6 @@ class PreemptionHook(RunHook):
         self._released.set()
         while self._before:
             signal.signal(*self._before.popitem())
-        self._give_back_reserve()
-
-    def _give_back_reserve(self) -> None:
         if self._work_dir:
             with contextlib.suppress(OSError):
                 remove_reserve(self._work_dir)
@@ -298,8 +295,8 @@ class PreemptionHook(RunHook):
     def _end(self, runner: Runner, why: str, save: bool = False) -> NoReturn:
         """End the process from here, whatever its main thread is doing."""
         self._ending.acquire()
-        done, code, hook = runner.iter, 0, self._saver
-        assert hook is not None
+        done, code, saver = runner.iter, 0, self._saver
+        assert saver is not None
         # Within an accumulation there is no state to go on from.
         save = save and done > 0 and runner.optim_wrapper.should_update()
         first = 'saving the state, then ending' if save else 'ending'
@@ -307,7 +304,7 @@ class PreemptionHook(RunHook):
             f'{self._name()}, {done} iterations are done, and {why}: {first}.'
         )
         try:
-            self._mark(runner, done, save and hook.save_now(runner, done))
+            self._mark(runner, done, save and saver.save_now(runner, done))
             # No process may end before, which breaks the others.
             if is_main_process():
                 tell_all(MARKED)
@@ -323,10 +320,10 @@ class PreemptionHook(RunHook):
                 if isinstance(error, MarkerError)
                 else traceback.format_exc(),
             )
-        for each in runner.hooks:
-            if isinstance(each, RunHook) and each is not self:
-                each.release()
-        self._give_back_reserve()
+        self._before.clear()  # Only the main thread could give them back.
+        for hook in runner.hooks:
+            if isinstance(hook, RunHook):
+                hook.release()
         logging.shutdown()
         for child in multiprocessing.active_children():
             child.kill()
