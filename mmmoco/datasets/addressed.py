@@ -23,7 +23,7 @@ from mmmoco.functional import (
 )
 from mmmoco.registry import DATA_SAMPLERS
 
-from .bad_files import MAX_ATTEMPTS, BadFileLog, UnreadableDataError, reason_of
+from .bad_files import MAX_ATTEMPTS, BadFileLog, none_readable
 from .transforms.pipeline import build_pipeline
 
 
@@ -92,12 +92,9 @@ class AddressedDataset(Dataset[dict[str, Any]]):
             try:
                 return self._make(item, index, attempt)
             except OSError as error:
-                bad, reason = self.name_of(index), reason_of(error)
+                bad, last = self.name_of(index), error
                 self.bad_files.note(bad, error)
-        raise UnreadableDataError(
-            f'{MAX_ATTEMPTS} samples in a row could not be read; the last '
-            f'one was {bad!r}: {reason}'
-        )
+        raise none_readable(bad, last)
 
     def _replacement(self, address: SampleAddress, attempt: int) -> int:
         index, epoch, seed = address

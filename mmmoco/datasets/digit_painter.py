@@ -8,7 +8,7 @@ telling photographs apart is easier than reading the digits.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -107,46 +107,34 @@ class ScenePainter:
     seed: int
 
     def __post_init__(self) -> None:
-        _require(
-            self.split in SPLITS, 'split', self.split, "use 'train' or 'val'"
-        )
+        for name, holds, mend in self._rules():
+            if not holds:
+                value = getattr(self, name)
+                raise ValueError(f'DigitScenes: {name}={value!r}: {mend}.')
+
+    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+        """Yield what has to hold, of which argument, and what to do if not."""
+        yield 'split', self.split in SPLITS, "use 'train' or 'val'"
+        both = 'give the lowest and the highest'
         for name in ('digits_per_image', 'scale'):
             pair = getattr(self, name)
-            _require(
-                _ascends(pair) and pair[0] > 0,
-                name,
-                pair,
-                'give the lowest and the highest value, above 0',
-            )
+            fits = _ascends(pair) and pair[0] > 0
+            yield name, fits, f'{both} value, above 0'
         for name in ('background', 'contrast', 'noise'):
             pair = getattr(self, name)
-            _require(
-                _ascends(pair) and pair[0] >= 0 and pair[1] <= 255,
-                name,
-                pair,
-                'give the lowest and the highest grey level, 0 to 255',
-            )
-        _require(self.scale[1] <= 1, 'scale', self.scale, 'use at most 1')
-        _require(
-            self.scale[0] * self.size >= _SMALLEST_DIGIT,
+            fits = _ascends(pair) and pair[0] >= 0 and pair[1] <= 255
+            yield name, fits, f'{both} grey level, 0 to 255'
+        yield 'scale', self.scale[1] <= 1, 'use at most 1'
+        yield (
             'size',
-            self.size,
+            self.scale[0] * self.size >= _SMALLEST_DIGIT,
             f'with scale {self.scale} digits can be under {_SMALLEST_DIGIT} '
             'pixels high, too small to read: use at least '
             f'{math.ceil(_SMALLEST_DIGIT / self.scale[0])}, or raise scale',
         )
-        _require(
-            0 <= self.max_slant <= 45,
-            'max_slant',
-            self.max_slant,
-            'use 0 to 45 degrees',
-        )
-        _require(
-            0 <= self.max_overlap < 1,
-            'max_overlap',
-            self.max_overlap,
-            'use a fraction from 0 to below 1',
-        )
+        yield 'max_slant', 0 <= self.max_slant <= 45, 'use 0 to 45 degrees'
+        fits = 0 <= self.max_overlap < 1
+        yield 'max_overlap', fits, 'use a fraction from 0 to below 1'
 
     def draw(self, index: int) -> tuple[Image, list[SceneDigit]]:
         """Draw a scene.
@@ -252,8 +240,3 @@ def _overlap(a: Box, b: Box) -> float:
 
 def _ascends(pair: Sequence[float]) -> bool:
     return len(pair) == 2 and pair[0] <= pair[1]
-
-
-def _require(holds: bool, name: str, value: object, mend: str) -> None:
-    if not holds:
-        raise ValueError(f'DigitScenes: {name}={value!r}: {mend}.')

@@ -48,13 +48,11 @@ class HFDataset(AddressedDataset):
         pipeline: Sequence[dict[str, Any]] = (),
     ) -> None:
         super().__init__(pipeline)
-        data = _load(data_root, split, options, streaming=False)
-        _check_columns(data.column_names, data_root, image_key, label_key)
-        self.image_key, self.label_key = image_key, label_key
-        self.data_root = data_root
-        feature = data.features.get(label_key) if label_key else None
+        keys = image_key, label_key
+        self.data = _load(data_root, split, options, keys, streaming=False)
+        self.data_root, self._keys = data_root, keys
+        feature = self.data.features.get(label_key) if label_key else None
         self.classes = tuple(getattr(feature, 'names', None) or ())
-        self.data = _undecoded(data, image_key)
         check_ranges(self)
 
     @property
@@ -75,7 +73,7 @@ class HFDataset(AddressedDataset):
         name = self.name_of(index)
         with decoding(name, 'read row'):
             row = self.data[index]
-        return _to_sample(row, index, name, self.image_key, self.label_key)
+        return _to_sample(row, index, name, *self._keys)
 
 
 @DATASETS.register_module()
@@ -113,13 +111,9 @@ class HFStream(ShardStream):
         buffer_size: int = 1000,
         pipeline: Sequence[dict[str, Any]] = (),
     ) -> None:
-        data = _load(data_root, split, options, streaming=True)
-        # None: known only after the first row.
-        names = data.column_names or list(next(iter(data)))
-        _check_columns(names, data_root, image_key, label_key)
-        self.image_key, self.label_key = image_key, label_key
-        self.data_root = data_root
-        self.data = _undecoded(data, image_key)
+        keys = image_key, label_key
+        self.data = _load(data_root, split, options, keys, streaming=True)
+        self.data_root, self._keys = data_root, keys
         super().__init__(
             self.data.num_shards, epoch_size, lanes, buffer_size, pipeline
         )
@@ -147,25 +141,25 @@ class HFStream(ShardStream):
                 return
             name = f'{self.shard_name(shard)}, row {number}'
             identity = derive_seed(0, self.data_root, shard, number)
-            yield Record(
-                name,
-                partial(
-                    _to_sample,
-                    row,
-                    identity,
-                    name,
-                    self.image_key,
-                    self.label_key,
-                ),
-            )
+            load = partial(_to_sample, row, identity, name, *self._keys)
+            yield Record(name, load)
 
 
 def _load(
     data_root: str,
     split: str,
     options: dict[str, Any] | None,
+    keys: tuple[str, str | None],
     streaming: bool,
 ) -> Any:
+    """Open a data set; its images are left to our own loader.
+
+    That one knows what to do with bad files.
+
+    Raises:
+        ImportError: If ``datasets`` is missing.
+        ValueError: If there is no such split or column.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -186,31 +180,22 @@ def _load(
         if streaming:
             files = max(1, len(data.cache_files))
             data = data.to_iterable_dataset(num_shards=files)
-        return data
-    return datasets.load_dataset(
-        data_root, split=split, streaming=streaming, **(options or {})
-    )
-
-
-def _undecoded(data: Any, image_key: str) -> Any:
-    """Let our own loader decode, which knows what to do with bad files."""
-    import datasets
-
-    features = data.features
-    if features and isinstance(features.get(image_key), datasets.Image):
-        return data.cast_column(image_key, datasets.Image(decode=False))
-    return data
-
-
-def _check_columns(
-    names: Sequence[str], data_root: str, *wanted: str | None
-) -> None:
-    for name in wanted:
+    else:
+        data = datasets.load_dataset(
+            data_root, split=split, streaming=streaming, **(options or {})
+        )
+    # None: known only after the first row.
+    names = data.column_names or list(next(iter(data), {}))
+    for name in keys:
         if name is not None and name not in names:
             raise ValueError(
                 f'{data_root!r} has no column {name!r}, but '
                 f'{", ".join(names)}: set image_key and label_key.'
             )
+    image = (data.features or {}).get(keys[0])
+    if isinstance(image, datasets.Image):
+        data = data.cast_column(keys[0], datasets.Image(decode=False))
+    return data
 
 
 def _to_sample(

@@ -8,7 +8,7 @@ from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
 from .files import Listing, files_below
-from .image_lists import read_list
+from .image_lists import by_name, read_list
 from .value_range import check_ranges
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
@@ -100,9 +100,7 @@ class ImageFolderDataset(AddressedDataset):
                     '(<class>/<image>); set with_labels=False, or ann_file '
                     'to a list of "path label" lines.'
                 )
-            self.classes = tuple(sorted(set(names)))
-            number = {name: i for i, name in enumerate(self.classes)}
-            self.labels = [number[name] for name in names]
+            self.labels, self.classes = by_name(names)
 
     def _read_list(self, file: Path, folder: Path) -> None:
         if not file.is_file():

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmengine.logging import print_log
 
@@ -35,6 +35,7 @@ LABELS = ('label', 'gt_label', 'class', 'target', 'category', 'label_id')
 MOST_JSON, MOST_LINES = 256 << 20, 1 << 25
 
 _BYTE_ORDER = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_HINT = ' For CSV, begin with a line that names the columns: path,label'
 _LABEL = re.compile(r'[0-9]{1,6}')
 _LABELLED = re.compile(rf'(.*\S)\s+({_LABEL.pattern})')
 
@@ -116,10 +117,11 @@ def _from_lines(
     for number, line in lines:
         match = _LABELLED.fullmatch(line)
         if match is None:
+            hint = _HINT if ',' in line else ''
             raise ValueError(
                 f'{place}, line {number}: expected "path label" with a '
                 'whole-number label of up to 6 digits, got '
-                f'{shortened(line)}.{_hint(line)}'
+                f'{shortened(line)}.{hint}'
             )
         names.append(match[1])
         labels.append(int(match[2]))
@@ -144,12 +146,6 @@ def _end_with_labels(lines: Sequence[tuple[int, str]], folder: Path) -> bool:
         return False
     whole, cut = (os.path.join(folder, name) for name in (first, match[1]))
     return not os.path.lexists(whole) and os.path.lexists(cut)
-
-
-def _hint(line: str) -> str:
-    if ',' in line:
-        return ' For CSV, begin with a line that names the columns: path,label'
-    return ''
 
 
 def _header(line: str) -> tuple[str, list[str]] | None:
@@ -203,9 +199,14 @@ def _labelled(names: list[str], given: Sequence[str]) -> ImageList:
     if all(map(_LABEL.fullmatch, given)):
         labels = [int(label) for label in given]
         return ImageList(names, labels, _numbered(labels))
+    return ImageList(names, *by_name(given))
+
+
+def by_name(given: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+    """Number classes by their sorted names; return labels and names."""
     classes = tuple(sorted(set(given)))
     number = {name: i for i, name in enumerate(classes)}
-    return ImageList(names, [number[name] for name in given], classes)
+    return [number[name] for name in given], classes
 
 
 def _numbered(labels: Sequence[int]) -> tuple[str, ...]:
@@ -245,7 +246,7 @@ def _from_json(text: str, place: str, with_labels: bool) -> ImageList:
             )
         names.append(name)
         if with_labels:
-            label: Any = entry['gt_label'] if _has_label(entry) else None
+            label = entry.get('gt_label') if isinstance(entry, dict) else None
             if type(label) is not int or not 0 <= label < 10**6:
                 raise ValueError(
                     f'{place}, entry {number} of its data_list: with_labels '
@@ -258,7 +259,3 @@ def _from_json(text: str, place: str, with_labels: bool) -> ImageList:
     if max(labels, default=-1) >= len(classes):
         classes = _numbered(labels)
     return ImageList(names, labels, classes)
-
-
-def _has_label(entry: Any) -> bool:
-    return isinstance(entry, dict) and 'gt_label' in entry

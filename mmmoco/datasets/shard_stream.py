@@ -29,7 +29,12 @@ from mmmoco.functional import (
 )
 
 from .addressed import SampleAddress, transformed
-from .bad_files import MAX_ATTEMPTS, BadFileLog, UnreadableDataError, reason_of
+from .bad_files import (
+    MAX_ATTEMPTS,
+    BadFileLog,
+    UnreadableDataError,
+    none_readable,
+)
 from .transforms.pipeline import build_pipeline
 
 T = TypeVar('T')
@@ -211,15 +216,12 @@ class ShardStream(Dataset[dict[str, Any]]):
             try:
                 result = transformed(self.pipeline, record.load(), attempt)
             except OSError as error:
-                bad, reason = record.name, reason_of(error)
+                bad, last = record.name, error
                 self.bad_files.note(bad, error)
                 continue
             lane.step()
             return result
-        raise UnreadableDataError(
-            f'{MAX_ATTEMPTS} samples in a row could not be read; the last '
-            f'one was {bad!r}: {reason}'
-        )
+        raise none_readable(bad, last)
 
 
 class _Lane:

@@ -46,6 +46,11 @@ class Bands(NamedTuple):
     image: AnyImage
     missing: NDArray[np.bool_] | None
 
+    def of(self, numbers: Sequence[int]) -> 'Bands':
+        """Return a copy of some bands."""
+        gap = None if self.missing is None else self.missing[..., numbers]
+        return Bands(self.image[..., numbers], gap)
+
 
 @TRANSFORMS.register_module()
 class LoadBands(BaseTransform):
@@ -129,10 +134,7 @@ class LoadBands(BaseTransform):
         count = read.image.shape[2]
         if not all(0 <= band < count for band in self.bands):
             raise _unfit(path, f'bands={self.bands}, but there are {count}')
-        image, missing = read
-        if missing is not None:
-            missing = missing[..., self.bands]
-        return Bands(image[..., self.bands], missing)
+        return read.of(self.bands)
 
     def _read_folder(self, folder: Path) -> Bands:
         found = {
@@ -157,7 +159,8 @@ class LoadBands(BaseTransform):
         parts, held = [], 0
         for name in names:
             data = read_file(found[name], self.max_bytes)
-            parts.append(_only_first(self._read(data, str(found[name]))))
+            # One band of each; the memory of others is freed.
+            parts.append(self._read(data, str(found[name])).of([0]))
             held += parts[-1].image.nbytes
             self._check_whole(held, folder)
         height, width = max(part.image.shape[:2] for part in parts)
@@ -168,11 +171,9 @@ class LoadBands(BaseTransform):
         image = np.stack([layer.image for layer in layers], axis=2)
         if all(layer.missing is None for layer in layers):
             return Bands(image, None)
-        missing = np.zeros(image.shape, np.bool_)
-        for number, layer in enumerate(layers):
-            if layer.missing is not None:
-                missing[..., number] = layer.missing
-        return Bands(image, missing)
+        none = np.zeros((height, width), np.bool_)
+        gaps = [none if x.missing is None else x.missing for x in layers]
+        return Bands(image, np.stack(gaps, axis=2))
 
     def _check_whole(self, size: int, folder: Path) -> None:
         """Refuse bands that together are larger than a file may be."""
@@ -181,32 +182,19 @@ class LoadBands(BaseTransform):
             raise _unfit(str(folder), f'together, {reason}')
 
 
-def _only_first(read: Bands) -> Bands:
-    """Return the first band alone; the memory of the others is freed."""
-    image, missing = read
-    if image.shape[2] == 1:
-        return read
-    gap = None if missing is None else missing[..., :1].copy()
-    return Bands(image[..., :1].copy(), gap)
-
-
 def _unfit(path: str, reason: str) -> OSError:
     return OSError(f'Cannot read bands of {printable(path)!r}: {reason}')
 
 
 def _with_zeros(image: AnyImage, nothing: float | None) -> Bands:
     """Put 0 where there is no value, and say where that is."""
-    missing = None if nothing is None else image == nothing
-    if image.dtype.kind == 'f':
-        odd = ~np.isfinite(image)
-        missing = odd if missing is None else missing | odd
+    missing: Any = False if nothing is None else image == nothing
     if image.dtype.name not in DTYPES:
-        with np.errstate(over='ignore'):
+        with np.errstate(over='ignore'):  # Beyond what float32 can hold.
             image = image.astype(np.float32)
-        if image.dtype.kind == 'f' and not np.isfinite(image).all():
-            odd = ~np.isfinite(image)  # Beyond what float32 can hold.
-            missing = odd if missing is None else missing | odd
-    if missing is None or not missing.any():
+    if image.dtype.kind == 'f':
+        missing = missing | ~np.isfinite(image)
+    if not np.any(missing):
         return Bands(image, None)
     image = image.copy()
     image[missing] = 0
@@ -385,10 +373,6 @@ class BandGray(FastView):
 
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
-
-    def draw(self, height: int, width: int) -> Drawn:
-        """There is nothing to draw."""
-        return {}
 
     def apply(self, image: AnyImage, **drawn: Any) -> AnyImage:
         """Return as many bands, all equal."""

@@ -38,9 +38,9 @@ class FastView(BaseTransform):
             raise ValueError(f'prob={prob} must lie within [0, 1].')
         self.prob = prob
 
-    @abstractmethod
     def draw(self, height: int, width: int) -> Drawn:
         """Draw the parameters of :meth:`apply` for an image of this size."""
+        return {}
 
     @abstractmethod
     def apply(self, image: AnyImage, **drawn: Any) -> AnyImage:
@@ -224,10 +224,6 @@ class FastGrayscale(FastView):
 
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
-
-    def draw(self, height: int, width: int) -> Drawn:
-        """There is nothing to draw."""
-        return {}
 
     def apply(self, image: AnyImage, **drawn: Any) -> AnyImage:
         """Return the grey image."""

@@ -288,9 +288,14 @@ def to_bytes(
                 f'Cannot decode image {printable(name)!r}: {narrow(low, high)}'
             )
         result = (values >> 8).astype(np.uint8)
-    if result.ndim == 2:
-        return np.repeat(result[..., None], 3, axis=2)
-    return np.ascontiguousarray(result[..., :3])
+    return _three_channels(result)
+
+
+def _three_channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return H×W×3 of H×W, or of H×W×C."""
+    if image.ndim == 2:
+        return np.repeat(image[..., None], 3, axis=2)
+    return np.ascontiguousarray(image[..., :3])
 
 
 def narrow(low: float, high: float) -> str:
@@ -328,9 +333,7 @@ def _from_array(
         array = array[..., 0]
     if array.dtype != np.uint8:
         return to_bytes(array, 'in memory', value_range, allow_narrow)
-    if array.ndim == 2:
-        return np.repeat(array[..., None], 3, axis=2)
-    return np.ascontiguousarray(array[..., :3])
+    return _three_channels(array)
 
 
 @TRANSFORMS.register_module()
