@@ -1,6 +1,7 @@
 """Hand over a backbone: ``python tools/export_backbone.py --help``."""
 
-from mmmoco.apis.exchange.export_backbone import main
+from mmmoco.apis import cli
+from mmmoco.apis.exchange.jobs import export_backbone
 
 if __name__ == '__main__':
-    main()
+    cli.main(export_backbone)

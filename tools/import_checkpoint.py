@@ -1,6 +1,7 @@
 """Take in a checkpoint: ``python tools/import_checkpoint.py --help``."""
 
-from mmmoco.apis.exchange.import_checkpoint import main
+from mmmoco.apis import cli
+from mmmoco.apis.exchange.jobs import import_checkpoint
 
 if __name__ == '__main__':
-    main()
+    cli.main(import_checkpoint)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from mmmoco.apis import cli
 from mmmoco.apis.config.files import load_config
-from mmmoco.apis.exchange.convert_config import convert_config, main
+from mmmoco.apis.exchange.jobs import convert_config
 from mmmoco.apis.model import build_without_memory
 from mmmoco.convert.openmmlab_config import convert_config as convert
 
@@ -86,7 +87,7 @@ def hyper_parameters_of_ours(cfg):
 def test_equal_values_and_it_builds(tmp_path, name):
     out = tmp_path / 'ours.py'
     converted = convert_config(f'mmpretrain::{name}.py', str(out))
-    assert converted.unknown == {}
+    assert converted.converted.unknown == {}
     theirs = load_config(f'mmpretrain::{name}.py')
     cfg = load_config(str(out))
     assert hyper_parameters_of_ours(cfg) == hyper_parameters_of_theirs(theirs)
@@ -274,7 +275,7 @@ def test_an_unknown_field_stands_in_the_written_file(tmp_path, capsys):
         f"_base_ = 'mmpretrain::{SHIPPED[0]}.py'\n"
         'optim_wrapper = dict(odd=7)\n'
     )
-    main([str(source), str(out)])
+    cli.main(convert_config, [str(source), str(out)])
     assert '  optim_wrapper.odd = 7' in capsys.readouterr().out
     assert '# Not converted: optim_wrapper.odd = 7' in out.read_text()
 
@@ -300,7 +301,7 @@ def test_what_cannot_be_converted(tmp_path, capsys, text, message):
     source, out = tmp_path / 'theirs.py', tmp_path / 'ours.py'
     source.write_text(text)
     with pytest.raises(SystemExit) as stop:
-        main([str(source), str(out)])
+        cli.main(convert_config, [str(source), str(out)])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert message in error and 'Traceback' not in error

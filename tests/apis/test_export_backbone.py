@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+from typing import get_args
 
 import pytest
 import torch
@@ -10,9 +12,9 @@ from mmengine.registry import DefaultScope
 from sklearn.datasets import load_sample_image
 
 from mmmoco.apis import load_config
-from mmmoco.apis.exchange.export_backbone import export_backbone, main
-from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
-from mmmoco.convert import TARGETS
+from mmmoco.apis.exchange import jobs
+from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
+from mmmoco.convert import FORMATS, TARGETS
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS
 
@@ -68,7 +70,7 @@ def exported(tmp_path, net, target, **options):
     save(net, tmp_path / 'ours.pth')
     out = str(tmp_path / 'net')
     return export_backbone(
-        str(tmp_path / 'ours.pth'), out, target, **options
+        str(tmp_path / 'ours.pth'), out, to=target, **options
     ).path
 
 
@@ -264,6 +266,15 @@ def test_files_go_there_and_back_bit_by_bit(tmp_path, target):
         assert state[name].dtype == value.dtype
 
 
+def test_the_options_name_every_target_and_every_layout():
+    """They are read without importing what the tables need."""
+    assert list(get_args(jobs.Target)) == list(TARGETS)
+    (told,) = re.findall(
+        r'by the keys: ([^:]*)\.\n', import_checkpoint.__doc__
+    )
+    assert re.split(r',\s+', told) == list(FORMATS)
+
+
 def test_name_hash_and_metadata(tmp_path):
     cfg = load_config('mocov2_r18_1xb512_cifar10')
     with DefaultScope.overwrite_default_scope('mmmoco'):
@@ -273,10 +284,10 @@ def test_name_hash_and_metadata(tmp_path):
     path = tmp_path / 'epoch_200.pth'
     torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
 
-    first = export_backbone(str(path), str(tmp_path), 'mmdet').path
+    first = export_backbone(str(path), str(tmp_path), to='mmdet').path
     digest = hashlib.sha256(first.read_bytes()).hexdigest()[:8]
     assert first.name == f'epoch_200_mmdet-{digest}.pth'
-    again = export_backbone(str(path), f'{tmp_path}/new/', 'mmdet').path
+    again = export_backbone(str(path), f'{tmp_path}/new/', to='mmdet').path
     assert again.name == first.name
     assert again.parent == tmp_path / 'new'
     read = checkpoint_io.read(first)
@@ -294,7 +305,7 @@ def test_name_hash_and_metadata(tmp_path):
     assert read['meta']['backbone']['type'] == 'mmpretrain.ResNet_CIFAR'
 
     out = export_backbone(
-        str(path), str(tmp_path / 'k'), 'safetensors', 'key'
+        str(path), str(tmp_path / 'k'), to='safetensors', encoder='key'
     ).path
     key = checkpoint_io.read(out)
     assert key['meta']['encoder'] == 'key'
@@ -316,7 +327,9 @@ def test_any_backbone_whose_config_is_in_the_checkpoint(
     runner = build_runner(cfg)
     runner.train()
     checkpoint = next((tmp_path / 'run').glob('*.pth'))
-    path = export_backbone(str(checkpoint), str(tmp_path / 'a'), 'mmdet').path
+    path = export_backbone(
+        str(checkpoint), str(tmp_path / 'a'), to='mmdet'
+    ).path
     config = cfg.model.backbone.to_dict()
     # SplitBN keeps the names of BatchNorm.
     config.update(type='mmmoco.PlainConvNet', norm_cfg=dict(type='BN'))
@@ -358,7 +371,7 @@ def damaged(tmp_path, change):
 )
 def test_broken_checkpoints(tmp_path, capsys, change, words):
     path = damaged(tmp_path, change)
-    assert call(main, path, tmp_path / 'out', '--to', 'timm') == 2
+    assert call(export_backbone, path, tmp_path / 'out', '--to', 'timm') == 2
     line = one_line(capsys)
     assert all(word in line for word in words), line
     assert os.listdir(tmp_path) == ['a.pth']
@@ -367,7 +380,16 @@ def test_broken_checkpoints(tmp_path, capsys, change, words):
 def test_a_pickle_bomb_does_not_go_off(tmp_path, capsys):
     marker = tmp_path / 'went-off'
     torch.save({'state_dict': Bomb(f'touch {marker}')}, tmp_path / 'a.pth')
-    assert call(main, tmp_path / 'a.pth', tmp_path / 'b', '--to', 'mmdet') == 2
+    assert (
+        call(
+            export_backbone,
+            tmp_path / 'a.pth',
+            tmp_path / 'b',
+            '--to',
+            'mmdet',
+        )
+        == 2
+    )
     assert 'refused' in one_line(capsys)
     assert os.listdir(tmp_path) == ['a.pth']
 
@@ -393,7 +415,7 @@ def test_the_config_text_of_a_checkpoint_builds_nothing_foreign(
     net = ours('resnet18', 64)
     state = {f'backbone.{k}': v for k, v in net.state_dict().items()}
     torch.save({'state_dict': state, 'meta': {'cfg': text}}, tmp_path / 'a')
-    path = export_backbone(str(tmp_path / 'a'), str(tmp_path / 'b'), 'timm')
+    path = export_backbone(str(tmp_path / 'a'), str(tmp_path / 'b'), to='timm')
     assert path.tensors == 120 and not marker.exists()
     # It was live.
     REGISTRY.build(dict(type='os.system', command=f'touch {marker}'))
@@ -417,7 +439,9 @@ def test_bad_input(tmp_path, capsys):
         ),
     ):
         path = tmp_path / argv[0]
-        assert call(main, path, tmp_path / argv[1], *argv[2:]) == 2, argv
+        assert (
+            call(export_backbone, path, tmp_path / argv[1], *argv[2:]) == 2
+        ), argv
         line = one_line(capsys)
         assert all(word in line for word in words), line
     assert sorted(os.listdir(tmp_path)) == ['moco.pth', 'vit.pth']

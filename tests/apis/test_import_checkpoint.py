@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 import mmmoco
-from mmmoco.apis.exchange.import_checkpoint import import_checkpoint, main
+from mmmoco.apis.exchange.jobs import import_checkpoint
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS
 
@@ -229,7 +229,7 @@ def test_the_file_says_how_its_images_were_normalised(
     tmp_path, capsys, make, expected
 ):
     torch.save(make(), tmp_path / 'a.pth')
-    assert call(main, tmp_path / 'a.pth', tmp_path / 'b.pth') == 0
+    assert call(import_checkpoint, tmp_path / 'a.pth', tmp_path / 'b.pth') == 0
     said = capsys.readouterr().out
     found = checkpoint_io.read(tmp_path / 'b.pth')['meta'].get('preprocessing')
     if expected is None:
@@ -382,20 +382,24 @@ def test_layer_scale_of_dinov2(tmp_path):
 def test_positions_are_brought_to_another_size(tmp_path, capsys):
     torch.save(layouts.dino(), tmp_path / 'a.pth')
     out = tmp_path / 'b.pth'
-    assert call(main, tmp_path / 'a.pth', out, '--img-size', 48) == 0
+    assert (
+        call(import_checkpoint, tmp_path / 'a.pth', out, '--img-size', 48) == 0
+    )
     said = capsys.readouterr().out
     assert 'interpolated to images of 48 pixels: backbone.pos_embed' in said
     assert "'img_size': 48" in said and '3 heads' in said
     weights = checkpoint_io.read(out)['state_dict']
     assert weights['backbone.pos_embed'].shape == (1, 37, 192)
-    assert call(main, tmp_path / 'a.pth', out, '--img-size', 50) == 2
+    assert (
+        call(import_checkpoint, tmp_path / 'a.pth', out, '--img-size', 50) == 2
+    )
     assert '--img-size 50 is no multiple' in one_line(capsys)
 
 
 def test_the_report(tmp_path, capsys):
     checkpoint = layouts.mmselfsup_0x()
     torch.save(checkpoint, tmp_path / 'a.pth')
-    assert call(main, tmp_path / 'a.pth', tmp_path / 'b.pth') == 0
+    assert call(import_checkpoint, tmp_path / 'a.pth', tmp_path / 'b.pth') == 0
     said = capsys.readouterr().out
     for line in (
         'Recognised: MoCo or MoCoV3 of mmselfsup 0.x (mmselfsup-0.x)',
@@ -408,7 +412,7 @@ def test_the_report(tmp_path, capsys):
         assert line in said.splitlines()
 
     torch.save(layouts.seed_pipeline(), tmp_path / 'a.pth')
-    assert call(main, tmp_path / 'a.pth', tmp_path / 'b.pth') == 0
+    assert call(import_checkpoint, tmp_path / 'a.pth', tmp_path / 'b.pth') == 0
     said = capsys.readouterr().out
     assert 'Not in the file: key_encoder (starts as a copy' in said
     assert 'Not in the file: dictionary (starts with random keys)' in said
@@ -418,7 +422,7 @@ def test_the_report(tmp_path, capsys):
 def test_a_config_that_the_weights_must_fit(tmp_path, capsys):
     torch.save(layouts.moco(2)[0], tmp_path / 'a.pth')
     argv = [tmp_path / 'a.pth', tmp_path / 'b.pth', '--config']
-    assert call(main, *argv, 'mocov2_r50_8xb32') == 2
+    assert call(import_checkpoint, *argv, 'mocov2_r50_8xb32') == 2
     line = one_line(capsys)
     assert 'backbone.layer1.0.conv3.weight' in line
     assert '330 missing in the file' in line
@@ -430,7 +434,7 @@ def test_a_config_that_the_weights_must_fit(tmp_path, capsys):
         'model = dict(backbone=dict(depth=18), dictionary=dict(size=32),\n'
         '             neck=dict(in_channels=512, hid_channels=512))\n'
     )
-    assert call(main, *argv, config) == 0
+    assert call(import_checkpoint, *argv, config) == 0
     model = mmmoco.get_model(str(config), str(tmp_path / 'b.pth'))
     assert model.dictionary.ptr.item() == 8
 
@@ -477,7 +481,7 @@ def test_broken_checkpoints(tmp_path, capsys, damage, words):
     damage(checkpoint['state_dict'])
     torch.save(checkpoint, tmp_path / 'a.pth.tar')
     out = tmp_path / 'b.pth'
-    assert call(main, tmp_path / 'a.pth.tar', out) == 2
+    assert call(import_checkpoint, tmp_path / 'a.pth.tar', out) == 2
     line = one_line(capsys)
     assert all(word in line for word in words), line
     assert os.listdir(tmp_path) == ['a.pth.tar']
@@ -507,7 +511,7 @@ def test_a_pickle_bomb_does_not_go_off(tmp_path, capsys, suffix):
         path.write_bytes(pickle.dumps(checkpoint, protocol=2))
     else:
         torch.save(checkpoint, path)
-    assert call(main, path, tmp_path / 'b.pth') == 2
+    assert call(import_checkpoint, path, tmp_path / 'b.pth') == 2
     line = one_line(capsys)
     assert 'refused' in line and 'system' in line and 'was run' in line
     assert not marker.exists() and not (tmp_path / 'b.pth').exists()
@@ -539,7 +543,7 @@ def test_bad_input(tmp_path, capsys, monkeypatch, argv, words):
         (tmp_path / 'half.pth').write_bytes(content[: len(content) // 2])
     torch.save({'net.weight': torch.ones(1)}, 'other.pth')
     torch.save({'epoch': 3, 'lr': [0.1]}, 'nothing.pth')
-    assert call(main, *argv) == 2
+    assert call(import_checkpoint, *argv) == 2
     line = one_line(capsys)
     assert all(word in line for word in words), line
     assert not (tmp_path / 'b.pth').exists()

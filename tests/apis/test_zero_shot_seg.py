@@ -17,7 +17,7 @@ from mmmoco.apis.dense.jobs import (
 )
 from mmmoco.apis.dense.object_masks import SceneObjects
 from mmmoco.apis.dense.subject import digit_scenes
-from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
+from mmmoco.apis.exchange.jobs import import_checkpoint
 from mmmoco.datasets.digit_scenes import DigitScenes
 
 from ..conftest import optional, results

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmmoco.apis.exchange.export_backbone import export_backbone, read_source
-from mmmoco.apis.exchange.import_checkpoint import import_checkpoint
+from mmmoco.apis.exchange.export_backbone import read_source
+from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
 from mmmoco.apis.preflight.jobs import verify_config
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
@@ -136,7 +136,7 @@ def test_exports_and_is_taken_for_nothing_else(config, runner_of, tmp_path):
     (tmp_path / 'cfg.py').write_text(cfg.pretty_text)
     config_file = str(tmp_path / 'cfg.py')
     out = export_backbone(
-        path, str(tmp_path / 'out'), 'mmpretrain', config=config_file
+        path, str(tmp_path / 'out'), to='mmpretrain', config=config_file
     )
     assert out.tensors == len(source.backbone)
     # Its config cannot be read: by the names of its tensors it could be

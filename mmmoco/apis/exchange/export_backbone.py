@@ -1,9 +1,7 @@
-"""Hand a backbone to another library: behind ``tools/export_backbone.py``."""
+"""The backbone of a checkpoint, written for another library."""
 
-import argparse
 import hashlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +17,6 @@ from mmmoco.convert import (
     below,
     describe_backbone,
     family_of,
-    read_config_text,
     rename_backbone,
 )
 from mmmoco.engine import checkpoint_io
@@ -58,18 +55,20 @@ class Source(NamedTuple):
     """A backbone and what its checkpoint tells about it.
 
     Attributes:
+        path: The checkpoint.
         backbone: Tensors by our names, without ``backbone.``.
         config: Config of the backbone.
         scope: Where types without a scope are looked up.
         meta: What goes into the exported file.
-        normalisation: ``mean`` and ``std`` of its images, where known.
+        cfg: Config of the run, where known.
     """
 
+    path: str
     backbone: dict[str, Tensor]
     config: Mapping[str, Any]
     scope: str
     meta: dict[str, Any]
-    normalisation: dict[str, tuple[float, ...]] | None
+    cfg: Config | None
 
 
 class Exported(NamedTuple):
@@ -78,72 +77,37 @@ class Exported(NamedTuple):
     Attributes:
         path: Where, with the hash in its name.
         tensors: Number of tensors in it.
+        encoder: ``'query'`` or ``'key'``.
         loading: How it is loaded there.
     """
 
     path: Path
     tensors: int
+    encoder: str
     loading: str
 
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/export_backbone.py``."""
-    result = argparse.ArgumentParser(
-        prog='export_backbone.py',
-        description='Write the backbone of a checkpoint for another library. '
-        'The first eight digits of its SHA-256 are added to the name.',
-        epilog='Example: python tools/export_backbone.py '
-        'work_dirs/mocov2_r50_8xb32/epoch_200.pth weights/mocov2_r50 '
-        '--to torchvision',
-    )
-    result.add_argument('checkpoint', help='file of a pre-training run')
-    result.add_argument('out', help='name of the new file, or a folder')
-    result.add_argument('--to', required=True, choices=TARGETS, dest='target')
-    result.add_argument(
-        '--encoder',
-        choices=('query', 'key'),
-        default='query',
-        help='the trained encoder or its moving average',
-    )
-    result.add_argument(
-        '--config',
-        help='of the run; default: what the checkpoint tells about itself',
-    )
-    result.add_argument(
-        '--num-heads', type=int, help='of a ViT, where no config tells it'
-    )
-    cli.add_debug(result)
-    return result
+    def __str__(self) -> str:
+        """Say what was written, and how to load it."""
+        return (
+            f'{self.tensors} tensors of the {self.encoder} encoder written '
+            f'to {self.path}\nLoad it: {self.loading}'
+        )
 
 
-def export_backbone(
-    checkpoint: str,
-    out: str,
-    target: str,
-    encoder: str = 'query',
-    config: str | None = None,
-    num_heads: int | None = None,
-) -> Exported:
-    """Write the backbone of one of our checkpoints for another library.
+def write(source: Source, stem: Path, target: str) -> Exported:
+    """Write a backbone, if it is whole.
 
     Args:
-        checkpoint: File of a pre-training run, or an imported one.
-        out: Name of the new file, to which a hash is added, or a folder.
+        source: The backbone.
+        stem: Of the new file, from :func:`stem_of`.
         target: A key of ``TARGETS``.
-        encoder: ``'query'`` or ``'key'``.
-        config: Config of the run, if the checkpoint does not hold it.
-        num_heads: Of a ViT without a config.
 
     Raises:
-        FileNotFoundError: If checkpoint or config do not exist.
-        CheckpointError: If the checkpoint cannot be read, or is incomplete.
+        CheckpointError: If tensors are missing, unknown or of other shapes.
         ValueError: If the library has no such backbone.
     """
-    # What costs nothing is checked first.
-    stem = _stem(out, checkpoint, target)
-    source = read_source(checkpoint, encoder, config, num_heads)
     check_complete(
-        source.backbone, source.config, source.scope, source=checkpoint
+        source.backbone, source.config, source.scope, source=source.path
     )
     weights = rename_backbone(source.backbone, target)
     suffix = TARGETS[target].suffix
@@ -151,7 +115,9 @@ def export_backbone(
     digest = hashlib.sha256(content).hexdigest()[:8]
     path = stem.with_name(f'{stem.name}-{digest}{suffix}')
     checkpoint_io.write_bytes(path, content)
-    return Exported(path, len(weights), _loading(path, target, source))
+    encoder = source.meta['encoder']
+    loading = _loading(path, target, source)
+    return Exported(path, len(weights), encoder, loading)
 
 
 def read_source(
@@ -213,19 +179,7 @@ def read_source(
         'mmmoco_version': mmmoco.__version__,
     }
     known = {k: v for k, v in told.items() if v is not None}
-    return Source(backbone, described, scope, known, _normalisation(cfg))
-
-
-def _normalisation(cfg: Config | None) -> dict[str, tuple[float, ...]] | None:
-    given: Any = cfg and (
-        cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    )
-    try:
-        return {
-            name: tuple(map(float, given[name])) for name in ('mean', 'std')
-        }
-    except (TypeError, KeyError, ValueError):
-        return None
+    return Source(checkpoint, backbone, described, scope, known, cfg)
 
 
 def method_of(content: Mapping[str, Any]) -> str | None:
@@ -259,14 +213,11 @@ def _key_encoder_name(content: Mapping[str, Any]) -> str:
 
 def _config_of(meta: Mapping[str, Any]) -> Config | None:
     """The config stored in a checkpoint; None if there is none to read."""
-    text = meta.get('cfg')
-    if not isinstance(text, str):
-        return None
-    try:
-        cfg = Config(read_config_text(text))
-    except ValueError:
-        return None
-    return cfg if 'backbone' in cfg.get('model', {}) else None
+    told = checkpoint_io.config_in(meta) or {}
+    model = told.get('model')
+    if isinstance(model, dict) and isinstance(model.get('backbone'), dict):
+        return Config(told)
+    return None
 
 
 def _is_buildable(node: Any) -> bool:
@@ -298,7 +249,17 @@ def _method_of(weights: Mapping[str, Tensor]) -> str | None:
     return 'MoCoV2' if 'neck.mlp.0.weight' in weights else None
 
 
-def _stem(out: str, checkpoint: str, target: str) -> Path:
+def stem_of(out: str, checkpoint: str, target: str) -> Path:
+    """Return the place of the new file, without hash and suffix.
+
+    Args:
+        out: Its name, or a folder.
+        checkpoint: Gives the name in a folder.
+        target: A key of ``TARGETS``.
+
+    Raises:
+        UsageError: If the name ends in another suffix than is written.
+    """
     path = Path(out).expanduser()
     if path.is_dir() or out.endswith('/'):
         return path / f'{Path(checkpoint).stem}_{target}'
@@ -325,25 +286,3 @@ def _loading(path: Path, target: str, source: Source) -> str:
     if family_of(source.backbone) == 'vit' and heads:
         line += f' (heads of the attention: {heads}; no tensor tells them)'
     return line
-
-
-def run(args: argparse.Namespace) -> None:
-    """Export as the command line says, and say how to load the file."""
-    exported = export_backbone(
-        args.checkpoint,
-        args.out,
-        args.target,
-        args.encoder,
-        args.config,
-        args.num_heads,
-    )
-    sys.stdout.write(
-        f'{exported.tensors} tensors of the {args.encoder} encoder written '
-        f'to {exported.path}\nLoad it: {exported.loading}\n'
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/export_backbone.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: run(args), 'export_backbone.py', args.debug)

@@ -1,8 +1,6 @@
-"""Take in a foreign checkpoint: behind ``tools/import_checkpoint.py``."""
+"""The checkpoint of another library, taken in whole."""
 
-import argparse
 import pprint
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +9,8 @@ from mmengine.config import Config
 from mmengine.utils import to_2tuple
 
 from mmmoco.apis import cli
-from mmmoco.apis.config.files import load_config
 from mmmoco.apis.model import check_complete
 from mmmoco.convert import (
-    FORMATS,
     Imported,
     below,
     count_by_module,
@@ -32,8 +28,6 @@ from mmmoco.two_phase import method_class
 from .export_backbone import recorded_method
 from .weight_files import encode
 
-SUFFIXES = ('.pth', '.safetensors')
-
 #: What training can begin without, and what happens then.
 MAY_BE_ABSENT = {
     'neck': 'starts untrained',
@@ -43,97 +37,102 @@ MAY_BE_ABSENT = {
 }
 
 
-class Report(NamedTuple):
+class Import(NamedTuple):
     """What was carried over.
 
     Attributes:
+        source: The foreign file.
         imported: Weights and the recognised layout.
         model: Config that the weights fill: a whole model, or a backbone.
         absent: Parts of that model that the file lacks.
         preprocessing: Mean, std, order of the channels and range of the
             values that its network was trained with; None: not known.
+        epoch: Of the foreign run, if the file tells.
+        path: The new file.
     """
 
+    source: str
     imported: Imported
     model: dict[str, Any]
     absent: list[str]
     preprocessing: dict[str, Any] | None
+    epoch: int | None
+    path: str | None = None
+
+    def __str__(self) -> str:
+        """Say in words what was carried over and what was not."""
+        imported, model, eyes = self.imported, self.model, self.preprocessing
+        counts = count_by_module(imported.weights)
+        carried = ', '.join(f'{name} {n}' for name, n in counts.items())
+        lines = [
+            f'Recognised: {imported.format.title} ({imported.format.name})',
+            f'Carried over: {len(imported.weights)} entries ({carried})',
+            f'Left behind: {len(imported.left)} entries',
+        ]
+        for reason in dict.fromkeys(imported.left.values()):
+            names = [k for k, why in imported.left.items() if why == reason]
+            if len(names) > 10:
+                tops = count_by_module(names)
+                names = [f'{top}.* ({n})' for top, n in tops.items()]
+            lines.append(f'  {reason}: {", ".join(names)}')
+        lines += [
+            f'Not in the file: {name} ({MAY_BE_ABSENT[name]})'
+            for name in self.absent
+        ]
+        lines += [f'Note: {note}' for note in imported.notes]
+        if eyes is None:
+            lines.append(
+                'Preprocessing: not known from this file; give the data '
+                'preprocessor the mean and std that its authors used.'
+            )
+        else:
+            lines.append(
+                f'Preprocessing: mean {eyes["mean"]}, std {eyes["std"]}, '
+                f'{eyes["channel_order"]}, values up to {eyes["value_range"]}'
+            )
+        lines.append('The state of the optimizer is not carried over.')
+        backbone = model.get('backbone', model)
+        if isinstance(backbone.get('arch'), Mapping):
+            heads = backbone['arch']['num_heads']
+            lines.append(
+                f'Note: {heads} heads of attention; no tensor tells their '
+                'number. Correct it with --num-heads if the source had '
+                'another.'
+            )
+        text = pprint.pformat(model, sort_dicts=False, width=77)
+        what = 'model' if 'backbone' in model else 'backbone'
+        lines += [
+            f'Every shape fits this {what}:',
+            text,
+            f'Written: {self.path}',
+        ]
+        return '\n'.join(lines)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/import_checkpoint.py``."""
-    result = argparse.ArgumentParser(
-        prog='import_checkpoint.py',
-        description='Turn the checkpoint of another library into ours, with '
-        'key encoder, queue and heads where it has them. The state of its '
-        'optimizer is not carried over.',
-        epilog='Example: python tools/import_checkpoint.py '
-        'moco_v2_800ep_pretrain.pth.tar mocov2_r50.pth && python '
-        'tools/train.py configs/mocov2_r50_8xb32.py --load-from '
-        'mocov2_r50.pth',
-    )
-    result.add_argument('source', help='file of another library')
-    result.add_argument('out', help='new file, .pth or .safetensors')
-    result.add_argument(
-        '--from',
-        dest='layout',
-        metavar='LAYOUT',
-        help=f'do not tell by the keys: {", ".join(FORMATS)}',
-    )
-    result.add_argument(
-        '--config', help='that the weights must fit; default: what they tell'
-    )
-    result.add_argument(
-        '--img-size',
-        type=int,
-        help='interpolate the position embeddings of a ViT to images of this '
-        "side; default: the config's, or as in the file",
-    )
-    result.add_argument(
-        '--num-heads', type=int, help='of a ViT, where no config tells it'
-    )
-    result.add_argument(
-        '--drop',
-        nargs='+',
-        default=[],
-        metavar='PATTERN',
-        help='leave these keys of the file behind (head.*)',
-    )
-    cli.add_debug(result)
-    return result
-
-
-def import_checkpoint(
+def read_foreign(
     source: str,
-    out: str,
+    cfg: Config | None = None,
     layout: str | None = None,
-    config: str | None = None,
     img_size: int | None = None,
     num_heads: int | None = None,
     drop: Sequence[str] = (),
-) -> Report:
-    """Write a foreign checkpoint with our names, if it is whole.
+) -> Import:
+    """Read a foreign checkpoint, with our names.
 
     Args:
         source: File of another library, read without running code in it.
-        out: New file, ``.pth`` or ``.safetensors``.
+        cfg: Config that the weights must fit; None: what they tell.
         layout: Key of ``FORMATS``; None: told by the keys.
-        config: Config that the weights must fit; None: what they tell.
         img_size: Side of the images to which the position embeddings of a
             ViT are interpolated; None: the config's, or as they are.
         num_heads: Of a ViT without a config.
         drop: Shell patterns of keys to leave behind.
 
     Raises:
-        FileNotFoundError: If source or config do not exist.
+        FileNotFoundError: If there is no such file.
         CheckpointError: If the file needs code, is damaged or incomplete.
         ValueError: If its layout is unknown, ambiguous or does not fit.
     """
-    if Path(out).suffix not in SUFFIXES:
-        raise cli.UsageError(
-            f'{out}: give a name that ends in {" or ".join(SUFFIXES)}.'
-        )
-    cfg = load_config(config) if config else None
     content = checkpoint_io.read(source)
     weights = checkpoint_io.state_dict_of(flattened(content))
     imported = import_weights(weights, layout, drop)
@@ -144,27 +143,34 @@ def import_checkpoint(
     model = model_of(imported, cfg, num_heads, method)
     _resize(imported, model, cfg, img_size)
     absent = check_imported(imported, model, cfg)
-    source_meta = content.get('meta')
+    told = content.get('meta')
     preprocessing = preprocessing_of(
         imported.format,
         imported.weights,
-        source_meta.get('cfg') if isinstance(source_meta, Mapping) else None,
+        told.get('cfg') if isinstance(told, Mapping) else None,
     )
+    epoch = content.get('epoch')
+    epoch = epoch if isinstance(epoch, int) else None
+    return Import(source, imported, model, absent, preprocessing, epoch)
+
+
+def write(report: Import, out: str) -> Import:
+    """Write what was read; return it with its new place."""
     meta: dict[str, Any] = {
         'imported': {
-            'format': imported.format.name,
-            'source': Path(source).name,
-            'left': sorted(imported.left),
-            'model': model,
+            'format': report.imported.format.name,
+            'source': Path(report.source).name,
+            'left': sorted(report.imported.left),
+            'model': report.model,
         }
     }
-    if isinstance(content.get('epoch'), int):
-        meta['imported']['epoch'] = content['epoch']
-    if preprocessing is not None:
-        meta['preprocessing'] = preprocessing
-    suffix = Path(out).suffix
-    checkpoint_io.write_bytes(out, encode(imported.weights, meta, suffix))
-    return Report(imported, model, absent, preprocessing)
+    if report.epoch is not None:
+        meta['imported']['epoch'] = report.epoch
+    if report.preprocessing is not None:
+        meta['preprocessing'] = report.preprocessing
+    content = encode(report.imported.weights, meta, Path(out).suffix)
+    checkpoint_io.write_bytes(out, content)
+    return report._replace(path=out)
 
 
 def model_of(
@@ -262,67 +268,3 @@ def check_imported(
     if model.get('dictionary', {}).get('type', 'InBatch') == 'InBatch':
         absent = [name for name in absent if name != 'dictionary']
     return absent
-
-
-def describe(report: Report, out: str) -> str:
-    """Say in words what was carried over and what was not."""
-    imported, model, absent, eyes = report
-    counts = count_by_module(imported.weights)
-    carried = ', '.join(f'{name} {n}' for name, n in counts.items())
-    lines = [
-        f'Recognised: {imported.format.title} ({imported.format.name})',
-        f'Carried over: {len(imported.weights)} entries ({carried})',
-        f'Left behind: {len(imported.left)} entries',
-    ]
-    for reason in dict.fromkeys(imported.left.values()):
-        names = [k for k, why in imported.left.items() if why == reason]
-        if len(names) > 10:
-            tops = count_by_module(names)
-            names = [f'{top}.* ({n})' for top, n in tops.items()]
-        lines.append(f'  {reason}: {", ".join(names)}')
-    lines += [
-        f'Not in the file: {name} ({MAY_BE_ABSENT[name]})' for name in absent
-    ]
-    lines += [f'Note: {note}' for note in imported.notes]
-    if eyes is None:
-        lines.append(
-            'Preprocessing: not known from this file; give the data '
-            'preprocessor the mean and std that its authors used.'
-        )
-    else:
-        lines.append(
-            f'Preprocessing: mean {eyes["mean"]}, std {eyes["std"]}, '
-            f'{eyes["channel_order"]}, values up to {eyes["value_range"]}'
-        )
-    lines.append('The state of the optimizer is not carried over.')
-    backbone = model.get('backbone', model)
-    if isinstance(backbone.get('arch'), Mapping):
-        heads = backbone['arch']['num_heads']
-        lines.append(
-            f'Note: {heads} heads of attention; no tensor tells their '
-            'number. Correct it with --num-heads if the source had another.'
-        )
-    text = pprint.pformat(model, sort_dicts=False, width=77)
-    what = 'model' if 'backbone' in model else 'backbone'
-    lines += [f'Every shape fits this {what}:', text, f'Written: {out}']
-    return '\n'.join(lines)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Import as the command line says, and print the report."""
-    report = import_checkpoint(
-        args.source,
-        args.out,
-        args.layout,
-        args.config,
-        args.img_size,
-        args.num_heads,
-        args.drop,
-    )
-    sys.stdout.write(f'{describe(report, args.out)}\n')
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/import_checkpoint.py``."""
-    args = parser().parse_args(argv)
-    cli.run(lambda: run(args), 'import_checkpoint.py', args.debug)

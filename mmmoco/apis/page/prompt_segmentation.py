@@ -38,6 +38,7 @@ from mmmoco.apis.exchange.export_backbone import read_source
 from mmmoco.apis.model import check_complete
 from mmmoco.apis.probing.extract_features import Encoder
 from mmmoco.datasets.transforms.loading import decode_rgb, decoding, identify
+from mmmoco.engine.evaluation.eyes import preprocessor_of
 from mmmoco.evaluation.zero_shot import similarity_maps
 from mmmoco.visualization import keep_mask
 
@@ -191,7 +192,8 @@ def described_config(checkpoint: str) -> Config:
             f'{checkpoint!r} does not tell what network it holds: name the '
             'config of the run with --config.'
         ) from error
-    if source.normalisation is None:
+    normalisation = _normalisation(source.cfg)
+    if normalisation is None:
         raise cli.UsageError(
             f'{checkpoint!r} does not say how its images are normalised: '
             'name the config of the run with --config.'
@@ -203,11 +205,21 @@ def described_config(checkpoint: str) -> Config:
         dict(
             model=dict(
                 backbone=dict(source.config),
-                data_preprocessor=source.normalisation,
+                data_preprocessor=normalisation,
             ),
             default_scope=source.scope,
         )
     )
+
+
+def _normalisation(cfg: Config | None) -> dict[str, tuple[float, ...]] | None:
+    given: Any = preprocessor_of(cfg or {})
+    try:
+        return {
+            name: tuple(map(float, given[name])) for name in ('mean', 'std')
+        }
+    except (TypeError, KeyError, ValueError):
+        return None
 
 
 def build(args: argparse.Namespace) -> Prompting:

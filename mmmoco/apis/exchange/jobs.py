@@ -1,0 +1,155 @@
+"""Weights and configs, from other libraries and for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from mmmoco.apis.cli import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .convert_config import Conversion
+    from .export_backbone import Exported
+    from .import_checkpoint import Import
+
+Target = Literal[
+    'mmpretrain',
+    'mmdet',
+    'mmseg',
+    'torchvision',
+    'timm',
+    'detectron2',
+    'safetensors',
+]
+
+
+def export_backbone(
+    checkpoint: str,
+    out: str,
+    *,
+    to: Target,
+    encoder: Literal['query', 'key'] = 'query',
+    config: str | None = None,
+    num_heads: int | None = None,
+) -> Exported:
+    """Write the backbone of a checkpoint for another library.
+
+    The first eight digits of its SHA-256 are added to the name.
+
+    Args:
+        checkpoint: File of a pre-training run, or an imported one.
+        out: Name of the new file, or a folder.
+        to: The library, or the format.
+        encoder: The trained encoder or its moving average.
+        config: Of the run; default: what the checkpoint tells about itself.
+        num_heads: Of a ViT, where no config tells it.
+
+    Returns:
+        Where the file is, and how it is loaded there.
+
+    Raises:
+        FileNotFoundError: If checkpoint or config do not exist.
+        CheckpointError: If the checkpoint cannot be read, or is incomplete.
+        ValueError: If the library has no such backbone.
+
+    Example:
+        python tools/export_backbone.py
+        work_dirs/mocov2_r50_8xb32/epoch_200.pth weights/mocov2_r50
+        --to torchvision
+    """
+    from .export_backbone import read_source, stem_of, write
+
+    # What costs nothing is checked first.
+    stem = stem_of(out, checkpoint, to)
+    return write(read_source(checkpoint, encoder, config, num_heads), stem, to)
+
+
+def import_checkpoint(
+    source: str,
+    out: str,
+    *,
+    from_: Annotated[str | None, {'metavar': 'LAYOUT'}] = None,
+    config: str | None = None,
+    img_size: int | None = None,
+    num_heads: int | None = None,
+    drop: Annotated[Sequence[str], {'metavar': 'PATTERN'}] = (),
+) -> Import:
+    """Turn the checkpoint of another library into ours, if it is whole.
+
+    With key encoder, queue and heads where it has them. The state of its
+    optimizer is not carried over. It is read without running code in it.
+
+    Args:
+        source: File of another library.
+        out: New file, .pth or .safetensors.
+        from_: Do not tell by the keys: mmmoco, moco, mocov3,
+            mmpretrain-moco, mmpretrain-mocov3, mmselfsup-0.x, openmmlab,
+            mmpretrain-vit, mmseg-vit, seco, encoder-proj, encoder-proj-bn,
+            lightly, lightly-benchmark, solo-learn-mocov2plus,
+            solo-learn-mocov3, resnet, torchvision-vit, timm-vit, dinov2, mae,
+            dino, detectron2.
+        config: That the weights must fit; default: what they tell.
+        img_size: Interpolate the position embeddings of a ViT to images of
+            this side; default: the config's, or as in the file.
+        num_heads: Of a ViT, where no config tells it.
+        drop: Leave these keys of the file behind (head.*).
+
+    Returns:
+        What was carried over and what was not.
+
+    Raises:
+        FileNotFoundError: If source or config do not exist.
+        CheckpointError: If the file needs code, is damaged or incomplete.
+        ValueError: If its layout is unknown, ambiguous or does not fit.
+
+    Example:
+        python tools/import_checkpoint.py moco_v2_800ep_pretrain.pth.tar
+        mocov2_r50.pth && python tools/train.py configs/mocov2_r50_8xb32.py
+        --load-from mocov2_r50.pth
+    """
+    suffixes = '.pth', '.safetensors'
+    if Path(out).suffix not in suffixes:
+        raise UsageError(
+            f'{out}: give a name that ends in {" or ".join(suffixes)}.'
+        )
+    from mmmoco.apis.config.files import load_config
+
+    from .import_checkpoint import read_foreign, write
+
+    cfg = load_config(config) if config else None
+    return write(
+        read_foreign(source, cfg, from_, img_size, num_heads, drop), out
+    )
+
+
+def convert_config(config: str, out: str) -> Conversion:
+    """Turn a MoCo or MoCoV3 config of mmpretrain or mmselfsup 1.x into ours.
+
+    A config is Python code and is executed: use only those that you trust.
+
+    Args:
+        config: Path, or package::path.
+        out: New config, .py. What was not converted stands in its head.
+
+    Returns:
+        What became of every field.
+
+    Raises:
+        FileNotFoundError: If the config does not exist.
+        ValueError: If it is of another method or an older layout, or if the
+            result would not build.
+
+    Example:
+        python tools/convert_config.py
+        mmpretrain::mocov2/mocov2_resnet50_8xb32-coslr-200e_in1k.py
+        my_mocov2.py
+    """
+    if Path(out).suffix != '.py':
+        raise UsageError(f'{out}: give a name that ends in .py.')
+    from mmmoco.apis.config.files import load_config
+
+    from .convert_config import convert, write
+
+    return write(convert(load_config(config)), config, out)
