@@ -18,6 +18,11 @@ from .apis.dense.jobs import (
     visualize_similarity,
     zero_shot_segmentation,
 )
+from .apis.exchange.jobs import (
+    convert_config,
+    export_backbone,
+    import_checkpoint,
+)
 from .apis.preflight.jobs import browse_views, estimate_memory, verify_config
 from .apis.training.jobs import train, transfer
 from .version import __version__
@@ -30,10 +35,13 @@ __all__ = [
     'TrainStep',
     '__version__',
     'browse_views',
+    'convert_config',
     'dataset_stats',
     'davis',
     'estimate_memory',
+    'export_backbone',
     'get_model',
+    'import_checkpoint',
     'label_subset',
     'list_configs',
     'load_config',

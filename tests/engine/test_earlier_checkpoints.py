@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import mmmoco
-from mmmoco.apis.exchange.export_backbone import export_backbone, read_source
+from mmmoco.apis.exchange.export_backbone import read_source
+from mmmoco.apis.exchange.jobs import export_backbone
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io import CheckpointError
@@ -68,5 +69,5 @@ def test_both_encoders_are_exported(kind, tmp_path):
         assert source.backbone
         for name, value in source.backbone.items():
             assert torch.equal(value, weights[f'{prefix}backbone.{name}'])
-    out = export_backbone(path, str(tmp_path / 'out'), 'mmpretrain')
+    out = export_backbone(path, str(tmp_path / 'out'), to='mmpretrain')
     assert out.tensors == len(source.backbone)
