@@ -40,7 +40,14 @@ def knn_accuracy(
         labels: Class indices.
         k: Neighbours that vote, at most M (published: 20 or 200).
         temperature: τ of the votes (published: 0.07 or 0.1).
+
+    Raises:
+        ValueError: If k exceeds the bank or the shapes do not fit.
     """
+    if len(bank) != len(bank_labels):
+        raise ValueError(
+            f'{len(bank)} bank features but {len(bank_labels)} labels.'
+        )
     found = nearest(bank, queries, k)
     classes = count_classes(bank_labels, labels)
     votes = vote(found, bank_labels, classes, temperature)

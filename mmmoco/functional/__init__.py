@@ -5,7 +5,7 @@ from .feature_distance import check_distance, feature_distance
 from .feature_spread import effective_rank, feature_spread
 from .gather import gather, gather_with_grad
 from .info_nce import Candidates, Stats, info_nce, plain_info_nce
-from .knn import Neighbours, nearest, nearest_in_shards, vote, weighted_knn
+from .knn import Neighbours, nearest, nearest_in_shards, vote
 from .masked import masked_l1, patch_distance, patch_fraction, patch_info_nce
 from .momentum import check_momentum, ema_, momentum_at
 from .randomness import (
@@ -14,6 +14,7 @@ from .randomness import (
     generator_on,
     seed_global_generators,
 )
+from .ranges import Range, check_range, check_within
 from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
 from .transfer import send
 
@@ -21,12 +22,15 @@ __all__ = [
     'PASSES',
     'Candidates',
     'Neighbours',
+    'Range',
     'ShufflePlan',
     'Stats',
     'blur_radius',
     'blur_taps',
     'check_distance',
     'check_momentum',
+    'check_range',
+    'check_within',
     'derive_seed',
     'effective_rank',
     'ema_',
@@ -52,5 +56,4 @@ __all__ = [
     'shuffle_plan',
     'unshuffle',
     'vote',
-    'weighted_knn',
 ]

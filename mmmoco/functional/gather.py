@@ -1,10 +1,8 @@
 """Gathering tensors of equal shape from all processes, in rank order."""
 
-from typing import Any
-
 import torch
 import torch.distributed as torch_dist
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_world_size
 from torch import Tensor
 
 
@@ -27,28 +25,14 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-class _GatherWithGrad(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.size = x.shape[0]
-        return gather(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # Each process holds the gradient of its own loss towards every key;
-        # the owner of a key needs the sum.
-        grad = grads[0].contiguous()
-        torch_dist.all_reduce(grad)
-        start = get_rank() * ctx.size
-        return grad[start : start + ctx.size]
-
-
 def gather_with_grad(x: Tensor) -> Tensor:
     """As :func:`gather`, and the gradient flows back to the owner of a row.
 
-    The gradient that arrives is the sum over the losses of all processes.
+    Each process holds the gradient of its own loss towards every key; what
+    arrives at the owner of a key is the sum over all processes.
     """
     if get_world_size() == 1:
         return x
-    result: Tensor = _GatherWithGrad.apply(x)
-    return result
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(x))

@@ -253,36 +253,3 @@ def vote(
         return torch.einsum('nk,nkl->nl', shares, labels.float())
     votes = similarity.new_zeros(len(similarity), num_classes)
     return votes.scatter_add_(1, labels, weight)
-
-
-def weighted_knn(
-    bank: Tensor,
-    bank_labels: Tensor,
-    queries: Tensor,
-    num_classes: int,
-    k: int = 20,
-    temperature: float = 0.07,
-) -> tuple[Tensor, Tensor]:
-    """Search and vote in one call.
-
-    Args:
-        bank: M×C labelled features.
-        bank_labels: M class indices.
-        queries: N×C features to classify.
-        num_classes: Number of classes.
-        k: Neighbours that vote; at most M.
-        temperature: τ of the votes.
-
-    Returns:
-        N×num_classes votes, and N×k indices of the neighbours, nearest
-        first.
-
-    Raises:
-        ValueError: If k exceeds the bank or the shapes do not fit.
-    """
-    if len(bank) != len(bank_labels):
-        raise ValueError(
-            f'{len(bank)} bank features but {len(bank_labels)} labels.'
-        )
-    found = nearest(bank, queries, k)
-    return vote(found, bank_labels, num_classes, temperature), found.indices

@@ -9,10 +9,9 @@ encode. On one process a permutation inside the batch, together with
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.distributed as torch_dist
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 
@@ -103,34 +102,18 @@ def unshuffle(encoded: Tensor, plan: ShufflePlan) -> Tensor:
     return returned[plan.leave.argsort()]
 
 
-class _AllToAll(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, sent: Sequence[int], received: Sequence[int]
-    ) -> Tensor:
-        ctx.sent, ctx.received = list(sent), list(received)
-        result = x.new_empty(sum(received), *x.shape[1:])
-        torch_dist.all_to_all_single(
-            result, x.contiguous(), ctx.received, ctx.sent
-        )
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        back = grads[0].new_empty(sum(ctx.sent), *grads[0].shape[1:])
-        torch_dist.all_to_all_single(
-            back, grads[0].contiguous(), ctx.sent, ctx.received
-        )
-        return back, None, None
-
-
 def _all_to_all(
     x: Tensor, sent: Sequence[int], received: Sequence[int]
 ) -> Tensor:
-    if get_world_size() == 1:
+    if len(sent) == 1:
         return x
-    result: Tensor = _AllToAll.apply(x, sent, received)
-    return result
+    from torch.distributed.nn.functional import all_to_all_single
+
+    result = x.new_empty(sum(received), *x.shape[1:])
+    arrived: Tensor = all_to_all_single(
+        result, x.contiguous(), list(received), list(sent)
+    )
+    return arrived
 
 
 def _counts(processes: Tensor, world: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
 from mmmoco.evaluation import knn_accuracy, knn_metrics
-from mmmoco.functional import nearest, vote, weighted_knn
+from mmmoco.functional import nearest, vote
 
 from ..comparison import Comparison, check
 
@@ -38,7 +38,8 @@ def of_sklearn(bank, queries, k):
 
 def test_neighbours_and_votes_equal_those_of_scikit_learn():
     bank, queries, labels = random_features()
-    votes, found = weighted_knn(bank, labels, queries, 7, k=9)
+    neighbours = nearest(bank, queries, 9)
+    votes, found = vote(neighbours, labels, 7), neighbours.indices
     distance, expected = of_sklearn(bank, queries, 9)
     np.testing.assert_array_equal(found.numpy(), expected)
 
@@ -261,9 +262,7 @@ def test_products_are_exact_whatever_was_chosen(monkeypatch):
 
 def test_no_overflow_at_a_small_temperature():
     bank = torch.eye(4)
-    votes, _ = weighted_knn(
-        bank, torch.arange(4), bank, 4, k=4, temperature=1e-3
-    )
+    votes = vote(nearest(bank, bank, 4), torch.arange(4), 4, 1e-3)
     assert torch.isfinite(votes).all()
     assert votes.argmax(1).tolist() == [0, 1, 2, 3]
 
@@ -271,9 +270,9 @@ def test_no_overflow_at_a_small_temperature():
 def test_bad_input_names_values():
     eye, labels = torch.eye(4), torch.arange(4)
     with pytest.raises(ValueError, match='between 1 and 4'):
-        weighted_knn(eye, labels, eye, 4, k=5)
+        nearest(eye, eye, 5)
     with pytest.raises(ValueError, match='labels'):
-        weighted_knn(eye, labels[:3], eye, 4, k=1)
+        knn_accuracy(eye, labels[:3], eye, labels, k=1)
     with pytest.raises(ValueError, match='4 numbers, the queries of 3'):
         nearest(eye, eye[:, :3], 1)
     with pytest.raises(ValueError, match="'annoy'"):

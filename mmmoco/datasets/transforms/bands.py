@@ -16,6 +16,7 @@ from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
 
 from mmmoco.datasets.files import MAX_BYTES, hidden, read_file
+from mmmoco.functional import Range, check_range, check_within
 from mmmoco.messages import printable
 from mmmoco.registry import TRANSFORMS
 
@@ -329,11 +330,7 @@ class BandBrightnessContrast(FastView):
         per_band: bool = False,
     ) -> None:
         super().__init__(prob)
-        if not (0.0 <= brightness <= 1.0 and 0.0 <= contrast <= 1.0):
-            raise ValueError(
-                f'brightness={brightness} and contrast={contrast} must lie '
-                'within [0, 1].'
-            )
+        check_within(brightness=brightness, contrast=contrast)
         self.brightness, self.contrast = brightness, contrast
         self.per_band = per_band
 
@@ -391,12 +388,9 @@ class BandBlur(FastView):
         prob: Probability that the operation acts.
     """
 
-    def __init__(
-        self, sigma: tuple[float, float] = (0.1, 2.0), prob: float = 0.5
-    ) -> None:
+    def __init__(self, sigma: Range = (0.1, 2.0), prob: float = 0.5) -> None:
         super().__init__(prob)
-        if not 0.0 < sigma[0] <= sigma[1]:
-            raise ValueError(f'sigma={sigma} must be positive, low to high.')
+        check_range('sigma', sigma, positive=True)
         self.sigma = sigma
 
     def draw(self, height: int, width: int) -> Drawn:

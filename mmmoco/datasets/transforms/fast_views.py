@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from mmmoco.functional import Range, check_range, check_within
 from mmmoco.registry import TRANSFORMS
 
 from . import pixel_ops
@@ -18,7 +19,6 @@ from .pixel_ops import AnyImage
 
 Results = dict[str, Any]
 Drawn = dict[str, Any]
-Range = tuple[float, float]
 
 
 class FastView(BaseTransform):
@@ -34,8 +34,7 @@ class FastView(BaseTransform):
     channels = 0
 
     def __init__(self, prob: float) -> None:
-        if not 0.0 <= prob <= 1.0:
-            raise ValueError(f'prob={prob} must lie within [0, 1].')
+        check_within(prob=prob)
         self.prob = prob
 
     def draw(self, height: int, width: int) -> Drawn:
@@ -96,10 +95,8 @@ class FastRandomResizedCrop(FastView):
                 f'FastRandomResizedCrop(size={size!r}): views are squares; '
                 'size is their side, a whole number of pixels from 1.'
             )
-        if not 0.0 < scale[0] <= scale[1] <= 1.0:
-            raise ValueError(f'scale={scale} must lie within (0, 1].')
-        if not 0.0 < ratio[0] <= ratio[1]:
-            raise ValueError(f'ratio={ratio} must be positive, low to high.')
+        check_range('scale', scale, most=1.0, positive=True)
+        check_range('ratio', ratio, positive=True)
         self.size, self.scale, self.ratio = size, scale, ratio
 
     def draw(self, height: int, width: int) -> Drawn:
@@ -139,9 +136,7 @@ class FastFlip(FastView):
 
     def __init__(self, horizontal: float = 0.5, vertical: float = 0.0) -> None:
         super().__init__(prob=1.0)
-        for prob in (horizontal, vertical):
-            if not 0.0 <= prob <= 1.0:
-                raise ValueError(f'Probability {prob} is not within [0, 1].')
+        check_within(horizontal=horizontal, vertical=vertical)
         self.horizontal, self.vertical = horizontal, vertical
 
     def draw(self, height: int, width: int) -> Drawn:
@@ -188,12 +183,8 @@ class FastColorJitter(FastView):
             saturation=saturation,
             hue=hue,
         )
-        for name, width in self.widths.items():
-            if not 0.0 <= width <= (0.5 if name == 'hue' else 1.0):
-                raise ValueError(
-                    f'{name}={width} must lie within '
-                    f'[0, {0.5 if name == "hue" else 1}].'
-                )
+        check_within(**self.widths)
+        check_within(0.5, hue=hue)
 
     def draw(self, height: int, width: int) -> Drawn:
         """Return the factors, in the order in which they apply."""
@@ -244,8 +235,7 @@ class FastGaussianBlur(FastView):
 
     def __init__(self, sigma: Range = (0.1, 2.0), prob: float = 0.5) -> None:
         super().__init__(prob)
-        if not 0.0 <= sigma[0] <= sigma[1]:
-            raise ValueError(f'sigma={sigma} must be positive, low to high.')
+        check_range('sigma', sigma)
         self.sigma = sigma
 
     def draw(self, height: int, width: int) -> Drawn:

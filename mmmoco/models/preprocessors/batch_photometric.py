@@ -12,17 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmoco.functional import blur_radius, blur_taps
+from mmmoco.functional import (
+    Range,
+    blur_radius,
+    blur_taps,
+    check_range,
+    check_within,
+)
 from mmmoco.registry import BATCH_AUGMENTS
 
-from .batch_views import (
-    BatchView,
-    Drawn,
-    Range,
-    Ready,
-    check_range,
-    per_image,
-)
+from .batch_views import BatchView, Drawn, Ready, per_image
 from .batch_views import uniform as draw_uniform
 
 #: PIL's weights of grey (ITU-R 601-2).
@@ -165,14 +164,11 @@ class BatchColorJitter(BatchView):
         prob: float = 1.0,
     ) -> None:
         super().__init__(prob)
+        check_within(
+            brightness=brightness, contrast=contrast, saturation=saturation
+        )
+        check_within(0.5, hue=hue)
         self.widths = (brightness, contrast, saturation, hue)
-        for name, width, most in zip(
-            ('brightness', 'contrast', 'saturation', 'hue'),
-            self.widths,
-            (1.0, 1.0, 1.0, 0.5),
-            strict=True,
-        ):
-            check_range(name, (0.0, width), most)
 
     def draw(self, n: int, generator: torch.Generator) -> Drawn:
         """Draw N×4 factors, and the N×4 order in which they apply."""
@@ -359,8 +355,7 @@ class BatchFlip(BatchView):
 
     def __init__(self, horizontal: float = 0.5, vertical: float = 0.0) -> None:
         super().__init__()
-        check_range('horizontal', (0.0, horizontal), 1.0)
-        check_range('vertical', (0.0, vertical), 1.0)
+        check_within(horizontal=horizontal, vertical=vertical)
         self.horizontal, self.vertical = horizontal, vertical
 
     def draw(self, n: int, generator: torch.Generator) -> Drawn:

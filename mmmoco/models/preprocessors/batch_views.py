@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmoco.functional import send
+from mmmoco.functional import Range, check_range, check_within, send
 from mmmoco.registry import BATCH_AUGMENTS
 
 Drawn = dict[str, Tensor]
 Ready = dict[str, Any]
-Range = tuple[float, float]
 
 
 class BatchView(ABC):
@@ -35,8 +34,7 @@ class BatchView(ABC):
     """
 
     def __init__(self, prob: float = 1.0) -> None:
-        if not 0.0 <= prob <= 1.0:
-            raise ValueError(f'prob={prob} must lie within [0, 1].')
+        check_within(prob=prob)
         self.prob = prob
 
     @abstractmethod
@@ -86,14 +84,6 @@ def uniform(n: int, bounds: Range, generator: torch.Generator) -> Tensor:
     return torch.rand(n, generator=generator) * (high - low) + low
 
 
-def check_range(name: str, bounds: Range, most: float = math.inf) -> None:
-    """Refuse bounds that are not ordered within [0, most]."""
-    if not 0.0 <= bounds[0] <= bounds[1] <= most:
-        raise ValueError(
-            f'{name}={tuple(bounds)} must be low to high, within [0, {most}].'
-        )
-
-
 @BATCH_AUGMENTS.register_module()
 class BatchRandomResizedCrop(BatchView):
     """Crop a random part of each image and resize it, by bilinear sampling.
@@ -118,10 +108,8 @@ class BatchRandomResizedCrop(BatchView):
         flip: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0.0 < scale[0] <= scale[1] <= 1.0:
-            raise ValueError(f'scale={scale} must lie within (0, 1].')
-        if not 0.0 < ratio[0] <= ratio[1]:
-            raise ValueError(f'ratio={ratio} must be positive, low to high.')
+        check_range('scale', scale, most=1.0, positive=True)
+        check_range('ratio', ratio, positive=True)
         self.size, self.scale, self.ratio, self.flip = size, scale, ratio, flip
 
     def draw(self, n: int, generator: torch.Generator) -> Drawn:
@@ -182,11 +170,7 @@ class BatchBrightnessContrast(BatchView):
         self, brightness: float = 0.4, contrast: float = 0.4, prob: float = 1.0
     ) -> None:
         super().__init__(prob)
-        if not (0.0 <= brightness <= 1.0 and 0.0 <= contrast <= 1.0):
-            raise ValueError(
-                f'brightness={brightness} and contrast={contrast} must lie '
-                'within [0, 1].'
-            )
+        check_within(brightness=brightness, contrast=contrast)
         self.brightness, self.contrast = brightness, contrast
 
     def draw(self, n: int, generator: torch.Generator) -> Drawn:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmmoco.functional import generator_on, send
+from mmmoco.functional import check_range, check_within, generator_on, send
 from mmmoco.registry import BATCH_AUGMENTS
 
 MODES = ('either', 'both')
@@ -76,11 +76,8 @@ class BlockCorruption:
                 f'mode={mode!r}, fill={fill!r}: use one of {MODES} and one '
                 f'of {FILLS}.'
             )
-        if not (0.0 <= alien_prob <= 1.0 and 0.0 < max_side <= 1.0):
-            raise ValueError(
-                f'alien_prob={alien_prob} and max_side={max_side} must lie '
-                'within 0 and 1.'
-            )
+        check_within(alien_prob=alien_prob)
+        check_range('max_side', (max_side, max_side), 1.0, positive=True)
         if align < 1 or max_blocks < 1:
             raise ValueError(
                 f'align={align} and max_blocks={max_blocks} must be at '
