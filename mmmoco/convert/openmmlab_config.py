@@ -17,37 +17,18 @@ ARCHS = {
 
 #: What a runner of mmengine reads; all other names at the top of a config
 #: are variables of the file.
-_RUNNER = {
-    'auto_scale_lr',
-    'custom_hooks',
-    'custom_imports',
-    'data_preprocessor',
-    'default_hooks',
-    'default_scope',
-    'env_cfg',
-    'experiment_name',
-    'find_unused_parameters',
-    'launcher',
-    'load_from',
-    'log_level',
-    'log_processor',
-    'model',
-    'model_wrapper_cfg',
-    'optim_wrapper',
-    'param_scheduler',
-    'randomness',
-    'resume',
-    'sync_bn',
-    'test_cfg',
-    'test_dataloader',
-    'test_evaluator',
-    'train_cfg',
-    'train_dataloader',
-    'val_cfg',
-    'val_dataloader',
-    'val_evaluator',
-    'visualizer',
+RUNNER_FIELDS = {
+    *('auto_scale_lr', 'custom_hooks', 'custom_imports', 'data_preprocessor'),
+    *('default_hooks', 'default_scope', 'env_cfg', 'experiment_name'),
+    *('find_unused_parameters', 'launcher', 'load_from', 'log_level'),
+    *('log_processor', 'model', 'model_wrapper_cfg', 'optim_wrapper'),
+    *('param_scheduler', 'randomness', 'resume', 'sync_bn', 'visualizer'),
     'work_dir',
+    *(
+        f'{split}_{part}'
+        for split in ('train', 'val', 'test')
+        for part in ('cfg', 'dataloader', 'evaluator')
+    ),
 }
 
 #: Fields for which our runtime has its own, each with the reason.
@@ -140,7 +121,7 @@ def convert_config(
     fields.take('load_from')  # None, else listed below
     if source.get('load_from') is not None:
         unknown['load_from'] = source['load_from']
-    variables = [name for name in fields.tree if name not in _RUNNER]
+    variables = [name for name in fields.tree if name not in RUNNER_FIELDS]
     for name in variables:
         fields.take(name)
     return Converted(

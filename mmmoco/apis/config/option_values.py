@@ -17,21 +17,39 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmmoco.convert.openmmlab_config import RUNNER_FIELDS
 from mmmoco.messages import shortened
 
+#: What is wanted instead of a value; None: it does.
+Rule = Callable[[Any], str | None]
 
-def _whole(
-    least: int, *others: int, most: float = math.inf
-) -> Callable[[Any], str | None]:
+
+def _number(
+    least: float,
+    most: float = math.inf,
+    above: bool = False,
+    kind: Any = int | float,
+    others: tuple[int, ...] = (),
+) -> Rule:
+    name = 'a whole number' if kind is int else 'a number'
+    span = f'above {least:g}' if above else f'from {least:g}'
+    end = f' to {most:.10g}' if most < math.inf else '' if above else ' on'
+    more = ''.join(f', or {other}' for other in others)
+
     def wrong(value: Any) -> str | None:
-        good = isinstance(value, int) and not isinstance(value, bool)
-        if good and (least <= value <= most or value in others):
+        good = isinstance(value, kind) and not isinstance(value, bool)
+        inside = good and least <= value <= most and value < math.inf
+        if (inside and not (above and value == least)) or (
+            good and value in others
+        ):
             return None
-        end = 'on' if most == math.inf else f'to {most}'
-        more = ''.join(f', or {other}' for other in others)
-        return f'a whole number from {least} {end}{more}'
+        return f'{name} {span}{end}{more}'
 
     return wrong
+
+
+def _whole(least: int, *others: int, most: float = math.inf) -> Rule:
+    return _number(least, most, kind=int, others=others)
 
 
 def _workers(value: Any) -> str | None:
@@ -39,33 +57,11 @@ def _workers(value: Any) -> str | None:
     return wanted and f"{wanted}, or 'auto'"
 
 
-def _number(
-    least: float, most: float = math.inf, without_least: bool = False
-) -> Callable[[Any], str | None]:
-    def wrong(value: Any) -> str | None:
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        if (
-            good
-            and math.isfinite(value)
-            and least <= value <= most
-            and not (without_least and value == least)
-        ):
-            return None
-        text = (
-            f'a number above {least:g}'
-            if without_least
-            else (f'a number from {least:g} on')
-        )
-        return text if most == math.inf else f'{text}, at most {most:g}'
-
-    return wrong
-
-
-def _kind(name: str, *kinds: type) -> Callable[[Any], str | None]:
+def _kind(name: str, *kinds: type) -> Rule:
     return lambda value: None if isinstance(value, kinds) else name
 
 
-def _each(rule: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+def _each(rule: Rule) -> Rule:
     def wrong(value: Any) -> str | None:
         many = value if isinstance(value, list | tuple) else [value]
         return next(filter(None, map(rule, many)), None)
@@ -74,34 +70,32 @@ def _each(rule: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
 
 
 #: Place in a config (a pattern) -> what is wrong with a value there.
-RANGES: dict[str, Callable[[Any], str | None]] = {
+RANGES: dict[str, Rule] = {
+    **dict.fromkeys(
+        (
+            *('model', 'model.backbone', 'model.dictionary', 'model.loss'),
+            *('default_hooks', 'optim_wrapper', 'optim_wrapper.optimizer'),
+            *('train_cfg', 'randomness', 'knn', '*_dataloader.dataset'),
+        ),
+        _kind('a dict', dict),
+    ),
+    **{
+        f'*_dataloader.{name}': _kind('True or False', bool)
+        for name in ('drop_last', 'shuffle', 'persistent_workers')
+    },
     'default_scope': _kind('a name', str),
-    'model': _kind('a dict', dict),
-    'model.backbone': _kind('a dict', dict),
-    'model.dictionary': _kind('a dict', dict),
-    'model.loss': _kind('a dict', dict),
-    'default_hooks': _kind('a dict', dict),
     'custom_hooks': _kind('a list', list, tuple),
-    'optim_wrapper': _kind('a dict', dict),
-    'train_cfg': _kind('a dict', dict),
-    'randomness': _kind('a dict', dict),
-    'knn': _kind('a dict', dict),
     'work_dir': _kind('a path', str),
     '*_dataloader': _kind('a dict', dict, list),
-    '*_dataloader.dataset': _kind('a dict', dict),
     '*_dataloader.batch_size': _whole(1),
     '*_dataloader.num_workers': _workers,
     'knn.*.num_workers': _workers,
-    '*_dataloader.drop_last': _kind('True or False', bool),
-    '*_dataloader.shuffle': _kind('True or False', bool),
-    '*_dataloader.persistent_workers': _kind('True or False', bool),
     '*_dataloader.dataset.num_scenes': _whole(1),
     'knn.*.dataset.num_scenes': _whole(1),
     'default_hooks.checkpoint.interval': _whole(1, -1),
     'default_hooks.checkpoint.max_keep_ckpts': _whole(1, -1),
     'default_hooks.logger.interval': _whole(1),
     'custom_hooks.*.interval': _whole(1, -1),
-    'optim_wrapper.optimizer': _kind('a dict', dict),
     'optim_wrapper.optimizer.lr': _number(0),
     'optim_wrapper.optimizer.weight_decay': _number(0),
     'optim_wrapper.optimizer.momentum': _number(0, 1),
@@ -109,9 +103,9 @@ RANGES: dict[str, Callable[[Any], str | None]] = {
     'train_cfg.max_epochs': _whole(1),
     'train_cfg.max_iters': _whole(1),
     'train_cfg.val_interval': _whole(1),
-    'param_scheduler.*.T_max': _number(0, without_least=True),
+    'param_scheduler.*.T_max': _number(0, above=True),
     'param_scheduler.*.begin': _number(0),
-    'param_scheduler.*.end': _number(0, without_least=True),
+    'param_scheduler.*.end': _number(0, above=True),
     'param_scheduler.*.eta_min': _number(0),
     'model.dictionary.size': _whole(1),
     'model.dictionary.feat_dim': _whole(1),
@@ -119,46 +113,20 @@ RANGES: dict[str, Callable[[Any], str | None]] = {
     'auto_scale_lr.base_batch_size': _whole(1),
     'randomness.seed': _whole(0, most=2**32 - 1),  # numpy's
     'knn.k': _each(_whole(1)),
-    'knn.temperature': _each(_number(0, without_least=True)),
+    'knn.temperature': _each(_number(0, above=True)),
 }
 #: What mmengine and mmmoco read of a config; its other names are for itself.
-READ = {
+READ = RUNNER_FIELDS | {
     'activation_checkpointing',
     'allow_partial',
-    'auto_scale_lr',
     'compile',
-    'custom_hooks',
-    'custom_imports',
-    'data_preprocessor',
-    'default_hooks',
-    'default_scope',
     'device_views',
-    'env_cfg',
-    'experiment_name',
-    'find_unused_parameters',
     'input_range',
     'knn',
-    'launcher',
-    'load_from',
-    'log_level',
-    'log_processor',
-    'model',
-    'model_wrapper_cfg',
-    'optim_wrapper',
-    'param_scheduler',
-    'randomness',
-    'resume',
     'runner_type',
     'schedule',
     'tta_model',
     'tta_pipeline',
-    'visualizer',
-    'work_dir',
-    *(
-        f'{split}_{part}'
-        for split in ('train', 'val', 'test')
-        for part in ('cfg', 'dataloader', 'evaluator')
-    ),
 }
 #: What may be None where it stands: the default, or a drawn one.
 _OPTIONAL = (
@@ -259,11 +227,11 @@ def check_option(cfg: Config, key: str, value: Any) -> None:
             raise ValueError(
                 f'--cfg-options {key}: there is nothing below {_shown(node)}.'
             )
-    fits, name = _same_kind(node, value)
-    if not fits:
+    wanted = _other_kind(node, value)
+    if wanted:
         raise ValueError(
             f'--cfg-options {key}={_shown(value)}: it replaces '
-            f'{_shown(node)} and has to be {name} too.'
+            f'{_shown(node)} and has to be {wanted} too.'
         )
 
 
@@ -290,28 +258,30 @@ def _check_place(node: dict[str, Any], key: str) -> None:
         )
 
 
-def _same_kind(old: Any, new: Any) -> tuple[bool, str]:
+def _other_kind(old: Any, new: Any) -> str | None:
+    """Return what an old value is, if a new one is something else."""
+    number = isinstance(new, int | float) and not isinstance(new, bool)
+    several = isinstance(new, list | tuple)
     if old is None or new is None:
-        return True, ''
+        return None
     if isinstance(old, bool):
-        return isinstance(new, bool), 'True or False'
+        return None if isinstance(new, bool) else 'True or False'
     if isinstance(old, int | float):
-        number = isinstance(new, int | float) and not isinstance(new, bool)
-        return number or isinstance(new, list | tuple), 'a number'
+        return None if number or several else 'a number'
     if old == 'auto':
-        good = isinstance(new, str | int | float)
-        return good and not isinstance(new, bool), "a number or 'auto'"
+        good = number or isinstance(new, str)
+        return None if good else "a number or 'auto'"
     if isinstance(old, str):
-        return isinstance(new, str | list | tuple), 'text'
+        return None if several or isinstance(new, str) else 'text'
     if isinstance(old, dict):
-        return isinstance(new, dict), 'a dict'
+        return None if isinstance(new, dict) else 'a dict'
     if isinstance(old, list | tuple):
         # One number or text may stand where several do, such as for knn.k.
         kind = str if isinstance(new, str) else int | float
-        one = isinstance(new, kind) and not isinstance(new, bool)
+        one = number or isinstance(new, str)
         one = one and bool(old) and all(isinstance(v, kind) for v in old)
-        return one or isinstance(new, list | tuple), 'a list'
-    return True, ''
+        return None if one or several else 'a list'
+    return None
 
 
 def places(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
@@ -328,10 +298,8 @@ def places(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def _matches(place: str, pattern: str) -> bool:
-    names, patterns = place.split('.'), pattern.split('.')
-    return len(names) == len(patterns) and all(
-        map(fnmatchcase, names, patterns)
-    )
+    alike = place.count('.') == pattern.count('.')
+    return alike and fnmatchcase(place, pattern)
 
 
 def _shown(value: Any) -> str:
