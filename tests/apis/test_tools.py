@@ -1,5 +1,6 @@
 """The command-line tools, called as a user calls them."""
 
+import copy
 import json
 import os
 import subprocess
@@ -200,6 +201,21 @@ def test_workers_fit_the_machine_and_may_be_none():
     assert cfg.train_dataloader.num_workers == cores
     assert cfg.train_dataloader.persistent_workers is True
     assert cfg.knn.bank.persistent_workers is False
+
+
+def test_the_loaders_of_a_hook_follow_the_cores_too():
+    cfg = load_config('mocov2_r50_8xb32')
+    assert cfg.knn.bank.num_workers == 'auto'
+    hook = dict(type='KNNHook', bank=cfg.knn.bank, query=cfg.knn.query)
+    cfg.custom_hooks.append(copy.deepcopy(hook))
+    fit_workers(cfg)
+    cores = min(32, len(os.sched_getaffinity(0)))
+    found = cfg.custom_hooks[-1]
+    assert found['bank']['num_workers'] == cores
+    assert found['query']['num_workers'] == cores
+    wrong = {'custom_hooks.0.bank': dict(num_workers='many')}
+    with pytest.raises(ValueError, match=r'custom_hooks\.0\.bank\.num_work'):
+        load_config('mocov2_r50_8xb32', wrong)
 
 
 def test_published_precision_without_fast():

@@ -12,8 +12,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from mmmoco.engine.schedule import end_of
-from mmmoco.registry import DATASETS, bare_type
+from mmmoco.registry import DATASETS, bare_type, dicts_in
 from mmmoco.two_phase import method_class
+
+_WITH_LOADERS = (
+    *('train_dataloader', 'val_dataloader', 'test_dataloader'),
+    *('knn', 'custom_hooks'),
+)
 
 
 def replace_sync_bn(node: Any, replacement: str = 'BN') -> bool:
@@ -23,7 +28,9 @@ def replace_sync_bn(node: Any, replacement: str = 'BN') -> bool:
     vectors, BN1d takes its place.
     """
     found = False
+    below = node if isinstance(node, list | tuple) else ()
     if isinstance(node, dict):
+        below = list(node.values())
         kind = bare_type(node)
         if kind == 'SyncBN':
             node['type'] = replacement
@@ -32,11 +39,8 @@ def replace_sync_bn(node: Any, replacement: str = 'BN') -> bool:
             replacement = 'BN1d'
         elif 'type' in node:
             replacement = 'BN'
-        for value in node.values():
-            found = replace_sync_bn(value, replacement) or found
-    elif isinstance(node, list | tuple):
-        for value in node:
-            found = replace_sync_bn(value, replacement) or found
+    for value in below:
+        found = replace_sync_bn(value, replacement) or found
     return found
 
 
@@ -129,18 +133,15 @@ def limit_iterations(cfg: Config, max_iters: int) -> None:
     sampler = cfg.train_dataloader.get('sampler') or ConfigDict()
     if bare_type(sampler) == 'AddressedSampler':
         sampler.infinite = True
-    for schedule in _as_list(cfg.get('param_scheduler')):
+    schedules: Any = cfg.get('param_scheduler') or []
+    if isinstance(schedules, dict):
+        schedules = [schedules]
+    for schedule in schedules:
         alike = schedule.get('by_epoch', True) == ('max_epochs' in loop)
         if length and alike and end_of(schedule) is None:
             schedule.end = length
     if cfg.get('schedule') is None:
         cfg.schedule = 'fit'
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def out_dir_of(cfg: Config) -> str | None:
@@ -168,18 +169,16 @@ def fit_workers(cfg: Config) -> None:
     ``num_workers='auto'``, which the configs of data sets say, means as many
     as there are cores, up to 32; for a stream of shards, whose order depends
     on their number, up to 8. ``num_workers=0`` works also in configs that
-    keep workers alive.
+    keep workers alive. The loaders of hooks count too.
 
     Args:
         cfg: Config to change.
     """
     processes = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
     cores = max(1, len(os.sched_getaffinity(0)) // processes)
-    knn = cfg.get('knn') or ConfigDict()
-    loaders = [cfg.get(f'{x}_dataloader') for x in ('train', 'val', 'test')]
     most = chosen = 0
-    for loader in [*loaders, knn.get('bank'), knn.get('query')]:
-        if not loader:
+    for loader in dicts_in([cfg.get(place) for place in _WITH_LOADERS]):
+        if not {'num_workers', 'persistent_workers'} & loader.keys():
             continue
         wanted = loader.get('num_workers', 0)
         if wanted == 'auto':
@@ -187,9 +186,9 @@ def fit_workers(cfg: Config) -> None:
             wanted = min(cores, 8 if hasattr(kind, 'is_stream') else 32)
             chosen = max(chosen, wanted)
         most = max(most, wanted)
-        loader.num_workers = min(wanted, cores)
-        if loader.num_workers == 0:
-            loader.persistent_workers = False
+        loader['num_workers'] = min(wanted, cores)
+        if loader['num_workers'] == 0:
+            loader['persistent_workers'] = False
     if chosen:
         print_log(
             f"{chosen} data workers (num_workers='auto': this process has "

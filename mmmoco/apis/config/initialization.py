@@ -6,7 +6,6 @@ that the RoI head of a C4 detector gets ``layer4`` from the same file as the
 backbone gets the rest.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -14,6 +13,8 @@ from mmengine.config import Config, ConfigDict
 from mmmoco.apis import cli
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import bare_type
+
+from .option_values import places
 
 #: Where training checkpoints hold the query encoder.
 BACKBONE = 'backbone.'
@@ -40,7 +41,11 @@ def initialize(cfg: Config, source: str) -> None:
         ValueError: If nothing in the model is ``Pretrained``, or if there are
             no supervised weights for it.
     """
-    parts = dict(_parts(cfg.get('model'), 'model'))
+    parts = {
+        place: node
+        for place, node in places({'model': cfg.get('model')})
+        if isinstance(node, dict) and _pretrained(node)
+    }
     if not parts:
         raise ValueError(
             f'--init {source}: the model of this config has no '
@@ -69,18 +74,6 @@ def initialize(cfg: Config, source: str) -> None:
                 init.prefix = prefix
     keys = f'its keys {prefix}*' if prefix else 'all its keys, no prefix'
     cfg.initialization = f'{", ".join(parts)}: {checkpoint} ({keys})'
-
-
-def _parts(node: Any, place: str) -> Iterator[tuple[str, ConfigDict]]:
-    """Yield place and config of all that has a ``Pretrained`` init_cfg."""
-    if isinstance(node, dict):
-        if _pretrained(node):
-            yield place, node
-        for key, value in node.items():
-            yield from _parts(value, f'{place}.{key}')
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from _parts(value, f'{place}[{index}]')
 
 
 def _pretrained(part: Any) -> list[ConfigDict]:

@@ -90,6 +90,7 @@ RANGES: dict[str, Rule] = {
     '*_dataloader.batch_size': _whole(1),
     '*_dataloader.num_workers': _workers,
     'knn.*.num_workers': _workers,
+    'custom_hooks.*.*.num_workers': _workers,
     '*_dataloader.dataset.num_scenes': _whole(1),
     'knn.*.dataset.num_scenes': _whole(1),
     'default_hooks.checkpoint.interval': _whole(1, -1),

@@ -5,9 +5,9 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,12 @@ def verify(
             model: Any = build_without_memory(cfg)
             checks += _model(model)
             samples = sample_batch.open_dataset(cfg)
-            checks.append(_data(samples))
-            checks += _batch(cfg, model, samples, processes)
+            dataset: Any = samples.dataset
+            length = 0 if dataset is None else len(dataset)
+            checks.append(_data(dataset, samples.missing, length))
+            checks += _batch(cfg, model, length, processes)
             checks += _knn(cfg)
-            checks += _step(cfg, model, samples, processes)
+            checks += _step(cfg, model, length, processes)
         except Exception as error:
             if debug:
                 raise
@@ -124,24 +126,15 @@ def _model(model: Any) -> Iterator[Check]:
         yield Check('temperature', f'{temperature:g}')
 
 
-def _data(samples: sample_batch.Samples) -> Check:
-    if samples.dataset is None:
-        return Check(
-            'data set',
-            f'{samples.missing} Synthetic images stand in for it below.',
-            WARNING,
-        )
-    dataset: Any = samples.dataset
-    return Check(
-        'data set', f'{type(dataset).__name__}, {len(dataset):,} images'
-    )
+def _data(dataset: Any, missing: str, length: int) -> Check:
+    if dataset is None:
+        said = f'{missing} Synthetic images stand in for it below.'
+        return Check('data set', said, WARNING)
+    return Check('data set', f'{type(dataset).__name__}, {length:,} images')
 
 
 def _batch(
-    cfg: Config,
-    model: Any,
-    samples: sample_batch.Samples,
-    processes: int,
+    cfg: Config, model: Any, length: int, processes: int
 ) -> Iterator[Check]:
     """The batch of the run itself, not of the tiny step."""
     loader = cfg.train_dataloader
@@ -163,15 +156,12 @@ def _batch(
     else:
         text += f'; lr {lr:g}'
     yield Check('effective batch', text, verdict)
-    yield from _attempt('SplitBN', lambda: check_splits(model, batch))
-    length = len(samples.dataset) if samples.dataset is not None else 0  # type: ignore[arg-type]
+    yield from _attempt('SplitBN', partial(check_splits, model, batch))
     if length:
+        numbers = (length, batch, processes, accumulation)
         drop_last = bool(loader.get('drop_last', False))
         yield from _attempt(
-            'data set and batch',
-            lambda: check_samples(
-                length, batch, processes, accumulation, drop_last
-            ),
+            'data set and batch', partial(check_samples, *numbers, drop_last)
         )
     keys = effective * model.keys_per_image
     for dictionary in model.dictionaries:
@@ -209,22 +199,22 @@ def _knn(cfg: Config) -> Iterator[Check]:
 
 
 def _step(
-    cfg: Config,
-    model: Any,
-    samples: sample_batch.Samples,
-    processes: int,
+    cfg: Config, model: Any, length: int, processes: int
 ) -> Iterator[Check]:
     """Run one iteration in the real runner, with all hooks but k-NN."""
     batch = max(4, smallest_batch(model))
     probe = StepWatchHook()
     with tempfile.TemporaryDirectory() as folder:
-        tiny = _cut(cfg, samples, batch, Path(folder))
+        tiny = _cut(cfg, batch, Path(folder), synthetic=not length)
         runner = build_runner(tiny)
         runner.register_hook(probe, priority='HIGHEST')
-        with _collected(runner.logger) as warnings:
-            start = time.perf_counter()
-            runner.train()
-            seconds = time.perf_counter() - start
+        # Never full, so that it keeps what is logged.
+        log = MemoryHandler(10**6, flushLevel=logging.CRITICAL + 1)
+        log.setLevel(logging.WARNING)
+        runner.logger.addHandler(log)
+        start = time.perf_counter()
+        runner.train()
+        seconds = time.perf_counter() - start
         loader = runner.train_dataloader
         dtype = tiny.optim_wrapper.get('dtype', 'float32')
     needs = ', '.join(sorted(model.needs)) or 'none'
@@ -237,6 +227,7 @@ def _step(
     yield _gradients(probe, bool(cfg.get('find_unused_parameters')))
     yield from _moves(model, probe, batch)
     known = model.check_keys(batch, len(loader.dataset))
+    warnings = (' '.join(r.getMessage().split()) for r in log.buffer)
     for text in dict.fromkeys(warnings):
         # What is wrong on one process only is no matter on several.
         alone = processes > 1 and 'On one process' in text
@@ -278,18 +269,15 @@ def _moves(model: Any, probe: StepWatchHook, batch: int) -> Iterator[Check]:
         )
 
 
-def _cut(
-    cfg: Config, samples: sample_batch.Samples, batch: int, folder: Path
-) -> Config:
+def _cut(cfg: Config, batch: int, folder: Path, synthetic: bool) -> Config:
     """Return the config of one iteration, writing to ``folder`` only."""
     tiny = Config(cfg._cfg_dict.to_dict())
     limit_iterations(tiny, 1)
     loader = tiny.train_dataloader
-    loader.batch_size = batch
-    loader.num_workers = 0
+    loader.update(batch_size=batch, num_workers=0)
     for name in ('persistent_workers', 'prefetch_factor', 'pin_memory'):
         loader.pop(name, None)
-    if samples.dataset is None:
+    if synthetic:
         images = folder / 'images'
         loader.dataset = ConfigDict(
             sample_batch.synthetic_dataset(cfg, batch, images)
@@ -298,12 +286,15 @@ def _cut(
     if 'dtype' in tiny.optim_wrapper and not torch.cuda.is_available():
         # Many CPUs only emulate bfloat16, and take minutes for it.
         tiny.optim_wrapper.dtype = 'float32'
-    tiny.work_dir = str(folder / 'run')
-    tiny.experiment_name = f'verify_{time.time_ns()}'
-    tiny.log_level = 'ERROR'
-    tiny.launcher = 'none'
-    tiny.load_from, tiny.resume = None, False
-    tiny.auto_scale_lr = None
+    tiny.update(
+        work_dir=str(folder / 'run'),
+        experiment_name=f'verify_{time.time_ns()}',
+        log_level='ERROR',
+        launcher='none',
+        load_from=None,
+        resume=False,
+        auto_scale_lr=None,
+    )
     # Judged above with the real batch, or of no use in one iteration.
     tiny.default_hooks.pop('guard', None)
     tiny.default_hooks.checkpoint = None
@@ -313,20 +304,3 @@ def _cut(
         if bare_type(hook) != 'KNNHook'
     ]
     return tiny
-
-
-@contextmanager
-def _collected(logger: logging.Logger) -> Iterator[list[str]]:
-    """Collect the warnings that are logged inside."""
-    found: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(' '.join(record.getMessage().split()))
-
-    handler = Collector(logging.WARNING)
-    logger.addHandler(handler)
-    try:
-        yield found
-    finally:
-        logger.removeHandler(handler)
