@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
@@ -114,6 +115,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     paths = ImageFolderDataset(str(args.images)).paths[: args.batch]
     crops = [
         Image.open(p).convert('RGB').resize((224, 224), Image.Resampling.BOX)

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import cv2
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -213,6 +214,7 @@ def main() -> None:
 def benchmark(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     init_default_scope('mmmoco')
     paths = ImageFolderDataset(args.images).paths
     runners = contenders(size=224)

@@ -65,6 +65,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
         ['engine/hooks', 'engine/runner'],
         ['0', '1', '1b', '4', '5a', '5b', '5c'],
     ),
+    ('6', ['apis/process'], None),
     ('6a', ['apis/cli'], None),
     ('6b', ['apis/config'], None),
     ('6c', ['apis/model'], None),

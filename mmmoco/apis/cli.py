@@ -30,6 +30,8 @@ from typing import (
     get_origin,
 )
 
+from .process import LIMIT
+
 #: Settings of a config by dotted key, as from ``--cfg-options``.
 Settings = Mapping[str, Any]
 
@@ -154,7 +156,7 @@ def _hint_of(job: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     if not isinstance(parameter.annotation, str):
         return parameter.annotation
     try:
-        return eval(parameter.annotation, job.__globals__)
+        return eval(parameter.annotation, inspect.unwrap(job).__globals__)
     except NameError:
         return str  # What type checkers alone know is given as text.
 
@@ -306,9 +308,8 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
         name: Name of the tool, for the message.
         debug: Let every exception through.
     """
-    # OpenCV reads it when it is imported: foreign pipelines that decode with
-    # it then refuse image bombs, as LoadRGB does.
-    os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(100_000_000))
+    for variable, value in LIMIT.items():
+        os.environ.setdefault(variable, value)
 
     def explained() -> None:
         try:

@@ -11,10 +11,11 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
+import cv2
 import torch
 from mmengine.dist import get_dist_info
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from mmmoco.functional import (
     derive_seed,
@@ -121,6 +122,9 @@ def transformed(
     Raises:
         OSError: If a transform gives the sample up by returning None.
     """
+    if get_worker_info() is not None and cv2.getNumThreads() > 1:
+        # A worker is one thread; several workers share the cores.
+        cv2.setNumThreads(1)
     result: dict[str, Any] | None = pipeline(sample)
     if result is None:
         raise OSError('a transform returned None')

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from mmmoco.apis.process import tidy
 from mmmoco.apis.cli import Settings, UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .shard_writer import Written
 
 
+@tidy
 def dataset_stats(
     source: str | Config,
     *,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmmoco.apis import cli
+from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
     from mmmoco.evaluation.zero_shot import ZeroShotResult
@@ -17,6 +18,7 @@ Encoder = Literal['query', 'key']
 Upsampling = Literal['bilinear', 'nearest']
 
 
+@tidy
 def zero_shot_segmentation(
     config: str,
     checkpoint: str | None = None,
@@ -120,6 +122,7 @@ def zero_shot_segmentation(
     return result
 
 
+@tidy
 def similarity(
     config: str,
     checkpoint: str | None = None,
@@ -204,6 +207,7 @@ def similarity(
     return figures
 
 
+@tidy
 def visualize_similarity(
     config: str,
     checkpoint: str | None = None,
@@ -286,6 +290,7 @@ def visualize_similarity(
     return drawn
 
 
+@tidy
 def davis(
     config: str,
     checkpoint: str,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from mmmoco.apis.cli import Settings, UsageError
+from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -55,6 +56,7 @@ class Verification:
         return '\n'.join(lines)
 
 
+@tidy
 def verify_config(
     config: str | Config,
     *,
@@ -89,6 +91,7 @@ def verify_config(
     return Verification(name_of(config), verify(cfg, gpus, debug))
 
 
+@tidy
 def estimate_memory(
     config: str | Config,
     *,
@@ -134,6 +137,7 @@ def estimate_memory(
     return memory
 
 
+@tidy
 def browse_views(
     config: str | Config,
     *,

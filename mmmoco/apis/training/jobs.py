@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mmmoco.apis.cli import Launcher, Settings
+from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -30,6 +31,7 @@ class Training:
     metrics: dict[str, float]
 
 
+@tidy
 def train(
     config: str | Config,
     *,
@@ -115,6 +117,7 @@ class Transfer:
         return f'{self.config} → {self.work_dir}'
 
 
+@tidy
 def transfer(
     checkpoint: Checkpoint,
     task: str,

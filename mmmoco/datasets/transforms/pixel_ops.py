@@ -27,9 +27,6 @@ GREY = np.array([0.299, 0.587, 0.114])
 #: agree. The rest keeps whole numbers, which round to even, from falling.
 CUT = -0.4999
 
-# A worker is one thread; several workers share the cores.
-cv2.setNumThreads(1)
-
 
 def crop_resize(
     image: AnyImage, top: int, left: int, height: int, width: int, size: int

@@ -1,0 +1,62 @@
+"""A job leaves its process as it was; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec('_P')
+_R = TypeVar('_R')
+
+#: OpenCV reads it when it is imported: foreign pipelines that decode with it
+#: then refuse image bombs, as LoadRGB does.
+LIMIT = {'OPENCV_IO_MAX_IMAGE_PIXELS': str(100_000_000)}
+
+
+def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let what a job sets for its process hold as long as the job.
+
+    That is what mmengine's runner sets (the environment, OpenCV's threads,
+    the way to start processes), and what we replace in it.
+    """
+
+    @functools.wraps(job)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with _environment_kept(), _libraries_kept():
+            return job(*args, **kwargs)
+
+    return run
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update({**LIMIT, **before})
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _libraries_kept() -> Iterator[None]:
+    import multiprocessing
+
+    import cv2
+
+    from mmmoco.engine.checkpoint_io import guarded
+    from mmmoco.engine.class_folders import hidden_skipped
+
+    threads = cv2.getNumThreads()
+    start = multiprocessing.get_start_method(allow_none=True)
+    try:
+        with guarded, hidden_skipped:
+            yield
+    finally:
+        cv2.setNumThreads(threads)
+        multiprocessing.set_start_method(start, force=True)
