@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from mmmoco.apis.cli import UsageError
+from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,6 +125,7 @@ def import_checkpoint(
     )
 
 
+@tidy
 def convert_config(config: str, out: str) -> Conversion:
     """Turn a MoCo or MoCoV3 config of mmpretrain or mmselfsup 1.x into ours.
 
