@@ -26,6 +26,7 @@ Target = Literal[
 ]
 
 
+@tidy
 def export_backbone(
     checkpoint: str,
     out: str,
@@ -67,6 +68,7 @@ def export_backbone(
     return write(read_source(checkpoint, encoder, config, num_heads), stem, to)
 
 
+@tidy
 def import_checkpoint(
     source: str,
     out: str,
