@@ -21,7 +21,7 @@ from view_learning import add_arguments, compare, config, write_lists
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import use_precision
 from mmmoco.apis.training.runner import build_runner
-from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation import build_evaluation
 
 LAST = 50
 PATHS = ('plain', 'fast', 'bfloat16')
@@ -46,7 +46,8 @@ def run(
 
     wrapper.train_step = noted
     model = runner.train()
-    (metrics,) = KNNProtocol.build(cfg.knn, seed=0).evaluate(model).values()
+    knn, data = build_evaluation('KNN', cfg.knn, seed=0)
+    metrics = knn.measure(model, data)[0].metrics
     return losses, metrics['top1']
 
 

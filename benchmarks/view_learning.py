@@ -23,7 +23,7 @@ from mmengine.registry import init_default_scope
 from mmmoco.apis import load_config
 from mmmoco.apis.config.device_views import move_views
 from mmmoco.apis.training.runner import build_runner
-from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation import build_evaluation
 
 JITTER = dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 CROP = dict(size=32, scale=(0.2, 1.0))
@@ -150,7 +150,8 @@ def run(
     start = time.perf_counter()
     model = runner.train()
     seconds = time.perf_counter() - start
-    (metrics,) = KNNProtocol.build(cfg.knn, seed=0).evaluate(model).values()
+    knn, data = build_evaluation('KNN', cfg.knn, seed=0)
+    metrics = knn.measure(model, data)[0].metrics
     return metrics['top1'], seconds
 
 

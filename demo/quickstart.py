@@ -17,9 +17,9 @@ import numpy as np
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
 from mmmoco.apis import cli, get_model
-from mmmoco.apis.probing.knn import raw_pixel_features
 from mmmoco.apis.training.runner import build_runner
 from mmmoco.apis.training.train import prepare
 from mmmoco.engine import checkpoint_io
@@ -61,7 +61,7 @@ def quickstart(args: argparse.Namespace) -> None:
     ]
     protocol = {'k': cfg.knn.k, 'temperature': cfg.knn.temperature}
 
-    raw = knn(*(raw_pixel_features(loader) for loader in loaders), protocol)
+    raw = knn(*(extract_features(Pixels(), x) for x in loaders), protocol)
 
     runner = build_runner(cfg)
     start = time.perf_counter()
@@ -96,6 +96,18 @@ def quickstart(args: argparse.Namespace) -> None:
     )
     draw(work_dir / 'neighbours.png', loaders, trained)
     report(summary, protocol, work_dir)
+
+
+class Pixels(nn.Module):
+    """The images themselves as features, the floor of any backbone."""
+
+    def data_preprocessor(self, batch: Any, training: bool) -> Any:
+        """Leave a batch as it is."""
+        return batch
+
+    def extract_feat(self, x: Tensor, stage: str) -> Tensor:
+        """Return the pixels of N images."""
+        return x.flatten(1).float()
 
 
 def knn(

@@ -24,6 +24,14 @@ from .apis.exchange.jobs import (
     import_checkpoint,
 )
 from .apis.preflight.jobs import browse_views, estimate_memory, verify_config
+from .apis.probing.jobs import (
+    evaluate_checkpoints,
+    evaluate_knn,
+    evaluate_svm,
+    extract_features,
+    linear_probe,
+    test,
+)
 from .apis.training.jobs import train, transfer
 from .version import __version__
 
@@ -39,15 +47,21 @@ __all__ = [
     'dataset_stats',
     'davis',
     'estimate_memory',
+    'evaluate_checkpoints',
+    'evaluate_knn',
+    'evaluate_svm',
     'export_backbone',
+    'extract_features',
     'get_model',
     'import_checkpoint',
     'label_subset',
+    'linear_probe',
     'list_configs',
     'load_config',
     'make_digit_scenes',
     'make_shards',
     'similarity',
+    'test',
     'train',
     'transfer',
     'verify_config',

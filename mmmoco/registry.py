@@ -56,6 +56,8 @@ BATCH_AUGMENTS = _child('batch augment', None, _MODELS)
 TASK_UTILS = _child('task util', root.TASK_UTILS, _MODELS)
 TOKENIZER = _child('tokenizer', None, _MODELS)
 
+EVALUATIONS = _child('evaluation', None, ['mmmoco.engine.evaluation'])
+
 METRICS = _child('metric', root.METRICS, _EVALUATION)
 EVALUATORS = _child('evaluator', root.EVALUATOR, _EVALUATION)
 

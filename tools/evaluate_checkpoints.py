@@ -1,6 +1,7 @@
 """Evaluate many checkpoints: see ``--help``."""
 
-from mmmoco.apis.probing.evaluate_checkpoints import main
+from mmmoco.apis import cli
+from mmmoco.apis.probing.jobs import evaluate_checkpoints
 
 if __name__ == '__main__':
-    main()
+    cli.main(evaluate_checkpoints)

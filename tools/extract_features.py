@@ -1,6 +1,7 @@
 """Write features of images to a file: see ``--help``."""
 
-from mmmoco.apis.probing.extract_features import main
+from mmmoco.apis import cli
+from mmmoco.apis.probing.jobs import extract_features
 
 if __name__ == '__main__':
-    main()
+    cli.main(extract_features)

@@ -1,6 +1,7 @@
 """k-NN accuracy of a checkpoint: ``python tools/knn.py --help``."""
 
-from mmmoco.apis.probing.knn import main
+from mmmoco.apis import cli
+from mmmoco.apis.probing.jobs import evaluate_knn
 
 if __name__ == '__main__':
-    main()
+    cli.main(evaluate_knn)

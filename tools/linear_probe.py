@@ -1,6 +1,7 @@
 """Linear probe of a checkpoint: ``python tools/linear_probe.py --help``."""
 
-from mmmoco.apis.probing.linear_probe import main
+from mmmoco.apis import cli
+from mmmoco.apis.probing.jobs import linear_probe
 
 if __name__ == '__main__':
-    main()
+    cli.main(linear_probe)

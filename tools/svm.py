@@ -1,6 +1,7 @@
 """Low-shot linear SVM of a checkpoint: ``python tools/svm.py --help``."""
 
-from mmmoco.apis.probing.svm import main
+from mmmoco.apis import cli
+from mmmoco.apis.probing.jobs import evaluate_svm
 
 if __name__ == '__main__':
-    main()
+    cli.main(evaluate_svm)

@@ -1,6 +1,7 @@
 """Test a checkpoint: ``python tools/test.py --help``."""
 
-from mmmoco.apis.probing.test import main
+from mmmoco.apis import cli
+from mmmoco.apis.probing.jobs import test
 
 if __name__ == '__main__':
-    main()
+    cli.main(test)

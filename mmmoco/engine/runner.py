@@ -26,7 +26,7 @@ from .bare_model import bare_model, two_phase_model
 from .batch_checks import check_loader
 from .changes import changes, describe_run, settings_of
 from .class_folders import hidden_skipped
-from .evaluation.eyes import compare_start
+from .evaluation.preprocessing import compare_start
 from .run_hook import RunHook
 from .schedule import Schedule
 from .work_dir import Outdated, claimed

@@ -14,7 +14,7 @@ from mmmoco.apis.config.option_values import (
     places,
 )
 from mmmoco.apis.training.runner import build_runner
-from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation import build_evaluation
 
 VALUES = (None, '', 'x', -1, 0, float('nan'), 1e30, [], {})
 #: Left out: what names files and loggers, and the k-NN that is not run.
@@ -211,4 +211,4 @@ def test_a_name_that_the_config_only_computes_with(capsys, caplog):
 
 def test_unknown_settings_of_knn():
     with pytest.raises(ValueError, match=r'knn\.kk is no setting'):
-        KNNProtocol.build(dict(bank={}, query={}, kk=3), seed=0)
+        build_evaluation('KNN', dict(bank={}, query={}, kk=3), seed=0)

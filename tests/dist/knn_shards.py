@@ -7,8 +7,7 @@ import torch.distributed as torch_dist
 from torch.utils.data import DataLoader
 
 from mmmoco.datasets import AddressedDataset, AddressedSampler
-from mmmoco.engine.evaluation.features import extract_features
-from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation import KNN, Splits, extract_features
 from mmmoco.functional import nearest_in_shards
 
 M, N, C = 101, 23, 8
@@ -60,9 +59,10 @@ def evaluate(folder):
         dataset = Vectors(values, numbers)
         sampler = AddressedSampler(dataset, shuffle=False)
         loaders.append(DataLoader(dataset, batch_size=10, sampler=sampler))
-    protocol = KNNProtocol(*loaders, (5, 40), 0.07, 'backbone', 'auto', folder)
+    splits = Splits(*loaders, memory_map=folder)
+    found = KNN((5, 40)).measure(Same(), splits)
     return {
-        'metrics': protocol.evaluate(Same()),
+        'metrics': {part.setting['k']: part.metrics for part in found},
         'features': extract_features(Same(), loaders[1]),
     }
 

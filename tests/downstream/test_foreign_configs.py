@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmmoco.apis.probing import test
+from mmmoco.apis.probing.jobs import test as run_test
 from mmmoco.apis.training.jobs import train
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +117,6 @@ def test_train_validate_save_and_test(text, scenes, tmp_path, monkeypatch):
     assert checkpoint.is_file()
     logs = list((tmp_path / 'run').glob('*/*.log'))
     assert '(val)' in ''.join(log.read_text() for log in logs)
-    test.main([str(config), str(checkpoint), '--work-dir', work, '--debug'])
+    run_test(str(config), str(checkpoint), work_dir=work)
     logs = list((tmp_path / 'run').glob('*/*.log'))
     assert '(test)' in ''.join(log.read_text() for log in logs)

@@ -6,7 +6,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmmoco.datasets import AddressedSampler, ImageFolderDataset
-from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation import KNN, Splits
 
 PIPELINE = [dict(type='LoadRGB'), dict(type='PackImage')]
 
@@ -45,8 +45,12 @@ def loader(folder, **options):
     return DataLoader(dataset, batch_size=7, sampler=sampler)
 
 
-def protocol(bank, query, ks=(3,), **options):
-    """The evaluation of two loaders."""
-    return KNNProtocol(
-        bank, query, ks, 0.07, 'backbone', backend='torch', **options
-    )
+def splits_of(bank, query):
+    """The data of two loaders."""
+    return Splits(bank, query, backend='torch')
+
+
+def figures(splits, k=3, **options):
+    """The k-NN figures of pixels by k."""
+    found = KNN(k, **options).measure(Pixels(), splits)
+    return {part.setting['k']: part.metrics for part in found}

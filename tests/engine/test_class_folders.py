@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mmmoco.apis import load_config
-from mmmoco.apis.probing import test
+from mmmoco.apis.probing.jobs import test as run_test
 from mmmoco.engine.class_folders import hidden_skipped
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
@@ -97,7 +97,7 @@ def test_a_validation_split_without_the_first_class(
     checkpoint = tmp_path / 'run/epoch_20.pth'
     meta = torch.load(checkpoint, weights_only=False)['meta']
     assert meta['class_folders'] == ('ant', 'bee', 'cat')
-    test.main([str(path), str(checkpoint), '--work-dir', str(tmp_path / 't')])
+    run_test(str(path), str(checkpoint), work_dir=str(tmp_path / 't'))
     assert 'accuracy/top1: 100.0' in capsys.readouterr().out
 
 

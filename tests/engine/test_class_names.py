@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmmoco.engine.class_names import Matching, match, match_names
-from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation import build_evaluation
 from mmmoco.evaluation import (
     ProbeSettings,
     classification_metrics,
@@ -12,7 +12,7 @@ from mmmoco.evaluation import (
     svm_map,
 )
 
-from .colour_folders import Pixels, draw_class, loader, protocol
+from .colour_folders import Pixels, draw_class, figures, loader, splits_of
 
 NAMES = [f'{word}{i}' for i in range(4) for word in ('ape', 'Bee', '10', '2_')]
 
@@ -28,8 +28,8 @@ def test_any_classes_missing_among_the_queries(tmp_path, seed):
         draw_class(tmp_path / 'bank' / name, number, 6, seed=0)
         if name in kept:
             draw_class(tmp_path / 'query' / name, number, 4, seed=1)
-    splits = protocol(loader(tmp_path / 'bank'), loader(tmp_path / 'query'))
-    metrics = splits.evaluate(Pixels())[3]
+    splits = splits_of(loader(tmp_path / 'bank'), loader(tmp_path / 'query'))
+    metrics = figures(splits)[3]
     assert metrics == {'top1': 100.0, 'top5': 100.0}
     bank, query = splits.extract(Pixels())
     settings = ProbeSettings(lrs=(0.1,), weight_decays=(0.0,), epochs=20)
@@ -49,9 +49,9 @@ def test_labels_of_folders_without_names_are_wrong(tmp_path):
         draw_class(tmp_path / 'bank' / name, number, 6, seed=0)
         if name != 'a':
             draw_class(tmp_path / 'query' / name, number, 4, seed=1)
-    splits = protocol(loader(tmp_path / 'bank'), loader(tmp_path / 'query'))
+    splits = splits_of(loader(tmp_path / 'bank'), loader(tmp_path / 'query'))
     splits.__dict__['matching'] = Matching(None, 0, False, '')
-    assert splits.evaluate(Pixels())[3]['top1'] == 0.0
+    assert figures(splits)[3]['top1'] == 0.0
 
 
 def test_an_unknown_class_is_an_error_before_anything_runs(tmp_path):
@@ -71,10 +71,10 @@ def test_an_unknown_class_is_an_error_before_anything_runs(tmp_path):
         for name in ('bank', 'query')
     }
     with pytest.raises(ValueError, match=r"query has 1 class .* 'dog'"):
-        KNNProtocol.build({**settings, 'k': 2}, seed=0)
+        build_evaluation('KNN', {**settings, 'k': 2}, seed=0)
     settings['query']['dataset']['data_root'] = str(tmp_path / 'none')
     with pytest.raises(FileNotFoundError) as raised:
-        KNNProtocol.build({**settings, 'k': 2}, seed=0)
+        build_evaluation('KNN', {**settings, 'k': 2}, seed=0)
     assert 'knn.query.dataset.data_root=' in str(raised.value)
     assert 'train_dataloader.dataset' not in str(raised.value)
 
@@ -86,11 +86,11 @@ def test_lists_count_by_number_and_say_how_many(tmp_path):
     bank = [f'{row} {"ab".index(row[0])}' for row in rows]
     (tmp_path / 'bank.txt').write_text('\n'.join(bank))
     (tmp_path / 'query.txt').write_text('\n'.join([*bank[::3], 'a/0.png 5']))
-    splits = protocol(
+    splits = splits_of(
         loader(tmp_path, ann_file='bank.txt'),
         loader(tmp_path, ann_file='query.txt'),
     )
-    splits.evaluate(Pixels())
+    figures(splits)
     told = splits.remarks['classes']
     assert 'by number' in told
     assert '2 in the bank, 3 among the queries, 2 in both' in told

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmmoco.engine.evaluation import features
 from mmmoco.engine.evaluation.features import extract, extract_share
 
-from .colour_folders import Pixels, draw_class, loader, protocol
+from .colour_folders import Pixels, draw_class, figures, loader, splits_of
 
 
 @pytest.fixture
@@ -38,20 +38,21 @@ def test_unreadable_samples_are_left_out_and_counted(folder, capsys):
                 i for i in range(30) if i not in lost
             ]
         found = extract(Pixels(), split)
-        for row, i in zip(found.features.values, found.ids, strict=True):
+        for row, i in zip(found.values, found.ids, strict=True):
             image = split.dataset[int(i)]['inputs']['image']
             assert torch.equal(row, image.flatten() - 127.5)
         labels = [split.dataset.labels[i] for i in found.ids]
-        assert found.features.labels.tolist() == labels
+        assert found.labels.tolist() == labels
     told = capsys.readouterr().out
-    assert '2 samples could not be read; they are left out' in told
+    assert '2 of 30 images could not be read; they are left out' in told
+    assert 'out: ' in told and '/0x/2.png, ' in told
 
 
 def test_the_count_stands_beside_the_figures(folder):
     shutil.copytree(folder / 'bank', folder / 'query')
     (folder / 'query/3x/5.png').unlink()
-    splits = protocol(loader(folder / 'bank'), loader(folder / 'query'))
-    assert splits.evaluate(Pixels())[3]['top1'] == 100.0
+    splits = splits_of(loader(folder / 'bank'), loader(folder / 'query'))
+    assert figures(splits)[3]['top1'] == 100.0
     assert splits.remarks['unreadable_bank'] == 2
     assert splits.remarks['unreadable_query'] == 1
 
@@ -95,8 +96,7 @@ def test_features_are_kept_once(tmp_path, call):
     whole = 80 * 192 * 50 * 4
     with Allocations(whole // 2) as counted:
         found = call(Wide(), loader(tmp_path))
-    values = found.values if call is extract_share else found.features.values
-    assert values.nbytes == whole
+    assert found.values.nbytes == whole
     assert len(counted.large) == 1
 
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from mmmoco.engine.evaluation import KNN
 from mmmoco.engine.evaluation.leaks import (
     EQUAL,
     ImageIdentity,
@@ -14,7 +15,7 @@ from mmmoco.engine.evaluation.leaks import (
 )
 from mmmoco.functional import Neighbours, nearest, vote
 
-from .colour_folders import Pixels, draw_class, loader, protocol
+from .colour_folders import Pixels, draw_class, figures, loader, splits_of
 
 CLASSES = 4
 
@@ -28,8 +29,8 @@ def folder(tmp_path):
 
 
 def leaks_of(folder, bank='bank', query='query', **options):
-    splits = protocol(loader(folder / bank), loader(folder / query), **options)
-    return splits, splits.evaluate(Pixels())
+    splits = splits_of(loader(folder / bank), loader(folder / query))
+    return splits, figures(splits, **options)
 
 
 def test_separate_splits_have_none(folder):
@@ -56,7 +57,7 @@ def test_each_way_in_which_a_query_can_stand_in_the_bank(folder, capsys):
 
 def test_only_candidates_are_read(folder, monkeypatch):
     shutil.copy(folder / 'bank/1x/3.png', folder / 'query/1x/copy.png')
-    splits = protocol(loader(folder / 'bank'), loader(folder / 'query'))
+    splits = splits_of(loader(folder / 'bank'), loader(folder / 'query'))
     read = []
     from mmmoco.engine.evaluation import leaks
 
@@ -64,7 +65,7 @@ def test_only_candidates_are_read(folder, monkeypatch):
     monkeypatch.setattr(
         leaks, 'file_hash', lambda path: read.append(path) or original(path)
     )
-    splits.evaluate(Pixels())
+    figures(splits)
     assert [os.path.basename(path) for path in read] == ['3.png', 'copy.png']
 
 
@@ -103,8 +104,8 @@ def test_leave_one_out_equals_its_transcription(folder, copies):
     lines = [f'{r} {int(c)}' for r, c in zip(rows, labels, strict=True)]
     (folder / 'list.txt').write_text('\n'.join(lines))
     both = [loader(folder, ann_file='list.txt') for _ in range(2)]
-    splits = protocol(*both, ks=(1, 5), leave_one_out=True)
-    found = splits.evaluate(Pixels())
+    splits = splits_of(*both)
+    found = figures(splits, (1, 5), leave_one_out=True)
     bank, _ = splits.extract(Pixels())
     content = [(folder / row).read_bytes() for row in rows]
     for k in (1, 5):
@@ -113,9 +114,10 @@ def test_leave_one_out_equals_its_transcription(folder, copies):
         )
         assert found[k]['top1'] == pytest.approx(expected)
     assert splits.remarks['queries_in_bank'] == len(rows)
-    alike = protocol(*both, ks=(1,)).evaluate(Pixels())[1]['top1']
+    alike = figures(splits_of(*both), 1)[1]['top1']
     assert alike > 90 > found[1]['top1']
-    assert splits.describe(5)['leave_one_out']
+    assert KNN(5, leave_one_out=True).describe(splits)['leave_one_out']
+    assert 'leave_one_out' not in KNN(5).describe(splits)
 
 
 def test_too_few_others_is_an_error(folder):
@@ -125,9 +127,8 @@ def test_too_few_others_is_an_error(folder):
         '\n'.join(f'few{i}.png 0' for i in range(3)) + '\nbank/0x/1.png 1'
     )
     both = [loader(folder, ann_file='list.txt') for _ in range(2)]
-    splits = protocol(*both, ks=(2,), leave_one_out=True)
     with pytest.raises(ValueError, match='smaller k'):
-        splits.evaluate(Pixels())
+        figures(splits_of(*both), 2, leave_one_out=True)
 
 
 class Arrays(torch.utils.data.Dataset):

@@ -128,7 +128,7 @@ def limit_iterations(cfg: Config, max_iters: int) -> None:
     logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
     logger.interval = max(1, min(logger.get('interval', 10), max_iters // 5))
     for hook in cfg.get('custom_hooks') or []:
-        if bare_type(hook) == 'KNNHook':
+        if bare_type(hook) in ('KNNHook', 'EvaluationHook'):
             hook.interval = max_iters
     sampler = cfg.train_dataloader.get('sampler') or ConfigDict()
     if bare_type(sampler) == 'AddressedSampler':

@@ -10,8 +10,8 @@ from mmengine.logging import print_log
 
 from mmmoco.apis.cli import Settings, UsageError
 from mmmoco.apis.config.files import load_config
-from mmmoco.apis.probing.protocol import same_eyes
 from mmmoco.datasets.digit_scenes import DigitScenes
+from mmmoco.engine.evaluation.preprocessing import compare_checkpoint
 from mmmoco.engine.results import append_result
 
 from .features import (
@@ -120,7 +120,9 @@ class Subject(NamedTuple):
         folder = Path(work_dir or f'work_dirs/{Path(config).stem}')
         if checkpoint and not work_dir:
             folder = Path(checkpoint).parent
-        return cls(cfg, checkpoint, folder, same_eyes(cfg, checkpoint))
+        return cls(
+            cfg, checkpoint, folder, compare_checkpoint(cfg, checkpoint)
+        )
 
     def model(self) -> Any:
         """Build the model with its weights."""

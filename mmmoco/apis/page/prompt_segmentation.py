@@ -38,7 +38,7 @@ from mmmoco.apis.exchange.export_backbone import read_source
 from mmmoco.apis.model import check_complete
 from mmmoco.apis.probing.extract_features import Encoder
 from mmmoco.datasets.transforms.loading import decode_rgb, decoding, identify
-from mmmoco.engine.evaluation.eyes import preprocessor_of
+from mmmoco.engine.evaluation.preprocessing import preprocessor_of
 from mmmoco.evaluation.zero_shot import similarity_maps
 from mmmoco.visualization import keep_mask
 

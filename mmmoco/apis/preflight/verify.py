@@ -25,7 +25,7 @@ from mmmoco.apis.model import build_without_memory
 from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine.batch_checks import check_samples, check_splits
 from mmmoco.engine.class_folders import hidden_skipped
-from mmmoco.engine.evaluation.knn_protocol import KNNProtocol
+from mmmoco.engine.evaluation import build_evaluation
 from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
 from mmmoco.engine.instances import own_instances
 from mmmoco.registry import bare_type
@@ -179,20 +179,20 @@ def _knn(cfg: Config) -> Iterator[Check]:
     scope = cfg.get('default_scope', 'mmmoco')
     try:
         with hidden_skipped, DefaultScope.overwrite_default_scope(scope):
-            protocol = KNNProtocol.build(cfg.knn, seed=0)
+            evaluation, data = build_evaluation('KNN', cfg.knn, seed=0)
     except FileNotFoundError as error:
         yield Check('k-NN', str(error), WARNING)
         return
     except ValueError as error:
         yield Check('k-NN', str(error), ERROR)
         return
-    found = protocol.describe(max(protocol.ks))
+    found = evaluation.describe(data)
     yield Check(
         'k-NN',
         f'k={found["k"]}, {found["bank"]:,} images in the bank, '
         f'{found["queries"]:,} queries',
     )
-    matching = protocol.matching
+    matching = data.matching
     yield Check(
         'k-NN labels', matching.text, WARNING if matching.differ else OK
     )
@@ -301,6 +301,6 @@ def _cut(cfg: Config, batch: int, folder: Path, synthetic: bool) -> Config:
     tiny.custom_hooks = [
         hook
         for hook in tiny.get('custom_hooks') or []
-        if bare_type(hook) != 'KNNHook'
+        if bare_type(hook) not in ('KNNHook', 'EvaluationHook')
     ]
     return tiny

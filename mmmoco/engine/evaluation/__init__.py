@@ -1,0 +1,21 @@
+"""Evaluations of frozen features: each a file, behind one interface."""
+
+from .building import build_evaluation
+from .evaluation import Evaluation, Measurement
+from .features import Features, extract_features
+from .knn import KNN
+from .linear_probe import LinearProbe
+from .splits import Splits
+from .svm import SVM
+
+__all__ = [
+    'KNN',
+    'SVM',
+    'Evaluation',
+    'Features',
+    'LinearProbe',
+    'Measurement',
+    'Splits',
+    'build_evaluation',
+    'extract_features',
+]

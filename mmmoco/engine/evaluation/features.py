@@ -12,6 +12,9 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmmoco.functional import gather
+from mmmoco.messages import few
+
+from .leaks import path_of
 
 
 class Features(NamedTuple):
@@ -19,7 +22,8 @@ class Features(NamedTuple):
 
     Attributes:
         values: N×C, float32, where :func:`place_for` puts them.
-        labels: N class indices, or N×L with 1 where a class is present.
+        labels: N class indices, or N×L with 1 where a class is present; N×0
+            where the data set has none.
     """
 
     values: Tensor
@@ -30,25 +34,10 @@ class Extracted(NamedTuple):
     """Features, and which samples they are of.
 
     Attributes:
-        features: In the order of the data set.
-        ids: N samples, ascending.
-        unreadable: How many samples could not be read; they are left out.
-    """
-
-    features: Features
-    ids: Tensor
-    unreadable: int
-
-
-class Share(NamedTuple):
-    """The part of the features that this process made.
-
-    Attributes:
-        values: N_rank×C, float32.
-        positions: N_rank places in the order of the data set; every sample
-            belongs to one process.
+        values: N×C, float32; of this process's share only, if that was asked.
+        positions: Of each row in ``labels`` and ``ids``.
         labels: Of the whole data set, in its order.
-        ids: Of the whole data set, in its order.
+        ids: Samples of the whole data set, ascending.
         unreadable: How many samples could not be read; they are left out.
     """
 
@@ -83,28 +72,38 @@ def extract_features(
     Every process takes its share (the sampler's) and gets the whole.
 
     Args:
-        model: An algorithm, without its wrapper.
+        model: An algorithm, without its wrapper: what has
+            ``data_preprocessor`` and ``extract_feat``.
         loader: Yields ``{'inputs': {'image': …}, 'ids': …, 'labels': …}``.
         stage: ``'backbone'`` or ``'neck'``.
 
     Raises:
         ValueError: If the data set has no labels, or no sample.
     """
-    return extract(model, loader, stage).features
+    found = extract(model, loader, stage)
+    return Features(found.values, found.labels)
 
 
-def extract(model: Any, loader: Any, stage: str = 'backbone') -> Extracted:
-    """As :func:`extract_features`, and tell which samples they are of."""
+def extract(
+    model: Any, loader: Any, stage: str = 'backbone', *, labelled: bool = True
+) -> Extracted:
+    """As :func:`extract_features`, and tell which samples they are of.
+
+    Args:
+        model: As for :func:`extract_features`.
+        loader: Likewise.
+        stage: Likewise.
+        labelled: Whether a data set without labels is an error.
+    """
     spread = get_world_size() == 1
-    rows = Rows(*map(gather, _run(model, loader, stage, spread=spread)))
-    kept, unreadable = _kept(rows.ids, rows.good, len(loader.dataset))
-    order = kept.nonzero()[:, 0]
-    order = order[rows.ids[order].argsort()]
-    values = rows.values
+    found = _run(model, loader, stage, spread=spread, labelled=labelled)
+    rows = Rows(*map(gather, found))
+    order, unreadable = _readable(rows.ids, rows.good, loader.dataset)
+    values, positions = rows.values, torch.arange(len(order))
     if not torch.equal(order.cpu(), torch.arange(len(values))):
         values = values[order.to(values.device)]
     return Extracted(
-        Features(values, rows.labels[order]), rows.ids[order], unreadable
+        values, positions, rows.labels[order], rows.ids[order], unreadable
     )
 
 
@@ -113,7 +112,7 @@ def extract_share(
     loader: Any,
     stage: str = 'backbone',
     folder: str | None = None,
-) -> Share:
+) -> Extracted:
     """Run a model over this process's share of a loader, and keep it here.
 
     Args:
@@ -126,25 +125,22 @@ def extract_share(
     Raises:
         ValueError: If the data set has no labels, or no sample.
     """
-    values, labels, ids, good = _run(model, loader, stage, folder)
-    all_ids, all_labels = gather(ids), gather(labels)
-    whole, unreadable = _kept(all_ids, gather(good), len(loader.dataset))
-    known, order = all_ids[whole].sort()
-    kept = whole[get_rank() * len(ids) : (get_rank() + 1) * len(ids)]
-    if not bool(kept.all()):
+    values, *rest = _run(model, loader, stage, folder)
+    labels, ids, good = map(gather, rest)
+    order, unreadable = _readable(ids, good, loader.dataset)
+    known = ids[order]
+    kept = torch.zeros_like(good, dtype=torch.bool)
+    kept[order] = True
+    count = len(values)
+    kept = kept[get_rank() * count : (get_rank() + 1) * count]
+    own = rest[1][kept]
+    if bool(kept[: len(own)].all()):
         # What pads the last share stands at its end.
-        last = int(kept.nonzero().max()) + 1 if bool(kept.any()) else 0
-        if bool(kept[:last].all()):
-            values, ids = values[:last], ids[:last]
-        else:
-            values, ids = values[kept.to(values.device)], ids[kept]
-    return Share(
-        values,
-        torch.searchsorted(known, ids),
-        all_labels[whole][order],
-        known,
-        unreadable,
-    )
+        values = values[: len(own)]
+    else:
+        values = values[kept.to(values.device)]
+    positions = torch.searchsorted(known, own)
+    return Extracted(values, positions, labels[order], known, unreadable)
 
 
 @torch.no_grad()
@@ -154,6 +150,7 @@ def _run(
     stage: str,
     folder: str | None = None,
     spread: bool = True,
+    labelled: bool = True,
 ) -> Rows:
     """Return what this process's samples give.
 
@@ -168,15 +165,15 @@ def _run(
     try:
         for raw in loader:
             batch = model.data_preprocessor(raw, False)
-            if 'labels' not in batch:
+            if labelled and 'labels' not in batch:
                 raise ValueError(
                     'k-NN needs labels, but the data set gives none: use '
                     'class folders with with_labels=True, or a list of '
                     '"path label" lines.'
                 )
             part = model.extract_feat(batch['inputs']['image'], stage).float()
-            labels.append(batch['labels'])
             ids.append(batch['ids'])
+            labels.append(batch.get('labels', ids[-1].new_empty(len(part), 0)))
             bad = torch.as_tensor(batch.get('bad', 0), device=ids[-1].device)
             good.append((bad == 0).to(torch.uint8).expand(len(part)))
             if values is None:
@@ -233,39 +230,31 @@ def _map(folder: str, rows: int, columns: int) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _kept(ids: Tensor, flags: Tensor, size: int) -> tuple[Tensor, int]:
-    """Mark each readable sample once; count those that are not, and say so.
+def _readable(ids: Tensor, flags: Tensor, dataset: Any) -> tuple[Tensor, int]:
+    """Return the row of each readable sample, in the data set's order.
 
     Replacements are left out, and what pads the shares of several processes.
+    How many samples cannot be read is said, and returned.
 
     Args:
         ids: Samples, of all processes.
         flags: 0 where another sample stands for an unreadable one.
-        size: Samples of the data set.
+        dataset: Theirs.
     """
-    good = flags.bool()
-    readable = good.nonzero()[:, 0]
-    kept = torch.zeros_like(good)
-    kept[readable[_first(ids[readable])]] = True
+    good = flags.bool().nonzero()[:, 0]
+    ranked, order = ids[good].sort(stable=True)
+    first = torch.ones_like(ranked, dtype=torch.bool)
+    first[1:] = ranked[1:] != ranked[:-1]  # Repeats padded a share.
+    rows, size = good[order[first]], len(dataset)
     # What pads a share may be unreadable too, and does not count twice.
-    unreadable = min(int((~good).sum()), size - int(kept.sum()))
+    unreadable = min(len(ids) - len(good), size - len(rows))
     if unreadable:
+        lost = sorted(set(range(size)) - set(ids[rows].tolist()))
+        named = [path_of(dataset, i) or f'sample {i}' for i in lost]
         print_log(
-            f'{unreadable} samples could not be read; they are left out of '
-            'the evaluation.',
+            f'{unreadable} of {size} images could not be read; they are left '
+            f'out: {few(named, 3)}.',
             logger='current',
             level=logging.WARNING,
         )
-    return kept, unreadable
-
-
-def _first(ids: Tensor) -> Tensor:
-    """Mark the first occurrence of every id; repeats padded a share."""
-    if get_world_size() == 1 and len(ids) == len(ids.unique()):
-        return torch.ones_like(ids, dtype=torch.bool)
-    ranked, order = ids.sort(stable=True)
-    new = torch.ones_like(ids, dtype=torch.bool)
-    new[1:] = ranked[1:] != ranked[:-1]
-    first = torch.empty_like(new)
-    first[order] = new
-    return first
+    return rows, unreadable

@@ -1,9 +1,9 @@
 from .addressed_randomness_hook import AddressedRandomnessHook
 from .bad_files_hook import BadFilesHook
 from .checkpoint_hook import ContrastCheckpointHook
+from .evaluation_hook import EvaluationHook, KNNHook
 from .guard_hook import GuardHook
 from .kernel_settings_hook import KernelSettingsHook
-from .knn_hook import KNNHook
 from .monitor_hook import MonitorHook
 from .non_finite_hook import NonFiniteHook
 from .preemption_hook import PreemptionHook
@@ -16,6 +16,7 @@ __all__ = [
     'BadFilesHook',
     'ContrastCheckpointHook',
     'DictionaryUpdateHook',
+    'EvaluationHook',
     'GuardHook',
     'KNNHook',
     'KernelSettingsHook',

@@ -8,15 +8,15 @@ import torch
 
 import mmmoco
 from mmmoco.apis import list_configs, load_config
-from mmmoco.apis.probing.protocol import same_eyes
-from mmmoco.engine.evaluation.eyes import (
-    Eyes,
+from mmmoco.engine.evaluation.preprocessing import (
+    Preprocessing,
     compare,
+    compare_checkpoint,
     compare_start,
     differences,
-    eyes_of,
-    eyes_of_checkpoint,
-    eyes_of_training,
+    preprocessing_of,
+    preprocessing_of_checkpoint,
+    preprocessing_of_training,
     preprocessor_of,
 )
 
@@ -33,7 +33,9 @@ PIPELINE = [
 def splits_of(cfg):
     given = preprocessor_of(cfg)
     return {
-        f'knn.{name}': eyes_of(given, cfg.knn[name].dataset.get('pipeline'))
+        f'knn.{name}': preprocessing_of(
+            given, cfg.knn[name].dataset.get('pipeline')
+        )
         for name in ('bank', 'query')
     }
 
@@ -43,7 +45,7 @@ def test_shipped_configs_evaluate_as_they_train():
     compared = 0
     for name in list_configs():
         cfg = load_config(name)
-        training = eyes_of_training(cfg)
+        training = preprocessing_of_training(cfg)
         if 'knn' in cfg:
             assert compare(training, splits_of(cfg)) == [], name
             compared += training.crop is not None
@@ -92,9 +94,9 @@ NAMED = {
 
 @pytest.mark.parametrize('key', NAMED)
 def test_each_difference_is_named_with_both_values(key):
-    right = eyes_of(RGB, PIPELINE)
+    right = preprocessing_of(RGB, PIPELINE)
     assert differences(right, right, ('a', 'b')) == []
-    wrong = eyes_of(*changed(key))
+    wrong = preprocessing_of(*changed(key))
     lines = differences(right, wrong, ('the training', 'here'))
     names = [line.split(':')[0] for line in lines]
     assert set(names) == set(NAMED[key]) or (
@@ -110,10 +112,10 @@ def test_each_difference_is_named_with_both_values(key):
         assert '58.395' in lines[0] and '116.79' in lines[0]
 
 
-def test_equal_eyes_in_other_words():
-    right = eyes_of(RGB, PIPELINE)
+def test_equal_preprocessing_in_other_words():
+    right = preprocessing_of(RGB, PIPELINE)
     # mmpretrain's words, another unit, and the red of DINO.
-    theirs = eyes_of(
+    theirs = preprocessing_of(
         dict(**RGB, to_rgb=True),
         [
             dict(type='LoadImageFromFile'),
@@ -124,11 +126,11 @@ def test_equal_eyes_in_other_words():
     )
     given, steps = changed('small numbers')
     steps.insert(4, dict(type='mmpretrain.torchvision/ToTensor'))
-    unit = eyes_of(given, steps)
+    unit = preprocessing_of(given, steps)
     dino = right._replace(std=(0.228 * 255, 57.12, 57.375))
-    for eyes in (theirs, unit, dino):
-        assert differences(right, eyes, ('a', 'b')) == []
-    assert differences(Eyes(), right, ('a', 'b')) == []
+    for other in (theirs, unit, dino):
+        assert differences(right, other, ('a', 'b')) == []
+    assert differences(Preprocessing(), right, ('a', 'b')) == []
 
 
 def test_imported_files_tell_their_values():
@@ -138,21 +140,25 @@ def test_imported_files_tell_their_values():
         channel_order='rgb',
         value_range=255,
     )
-    eyes = eyes_of_checkpoint({'preprocessing': told})
-    assert differences(eyes, eyes_of(RGB, PIPELINE), ('a', 'b')) == []
-    swapped = eyes_of(*changed('BGR'))
-    (line,) = differences(eyes, swapped, ('the file', 'here'))
+    found = preprocessing_of_checkpoint({'preprocessing': told})
+    assert (
+        differences(found, preprocessing_of(RGB, PIPELINE), ('a', 'b')) == []
+    )
+    swapped = preprocessing_of(*changed('BGR'))
+    (line,) = differences(found, swapped, ('the file', 'here'))
     assert line == 'channel_order: rgb in the file, bgr in here'
     unit = {n: [v / 255 for v in RGB[n]] for n in RGB}
     told = dict(**unit, channel_order='rgb', value_range=1)
-    eyes = eyes_of_checkpoint({'preprocessing': told})
-    assert differences(eyes, eyes_of(RGB, PIPELINE), ('a', 'b')) == []
+    found = preprocessing_of_checkpoint({'preprocessing': told})
+    assert (
+        differences(found, preprocessing_of(RGB, PIPELINE), ('a', 'b')) == []
+    )
 
 
 @pytest.mark.parametrize('text', ['import os', 'a = f()', 'x = [', 7, ''])
 def test_a_config_that_cannot_be_read_tells_nothing(text, tmp_path):
-    assert eyes_of_checkpoint({'cfg': text}) is None
-    assert eyes_of_checkpoint({}) is None
+    assert preprocessing_of_checkpoint({'cfg': text}) is None
+    assert preprocessing_of_checkpoint({}) is None
 
 
 def test_a_checkpoint_tells_how_it_was_trained(tmp_path, small_config, capsys):
@@ -161,14 +167,14 @@ def test_a_checkpoint_tells_how_it_was_trained(tmp_path, small_config, capsys):
     path = tmp_path / 'epoch_1.pth'
     state = mmmoco.get_model(cfg).state_dict()
     torch.save({'state_dict': state, 'meta': {'cfg': cfg.pretty_text}}, path)
-    assert same_eyes(cfg, str(path)) == []
+    assert compare_checkpoint(cfg, str(path)) == []
     other = copy.deepcopy(cfg)
     other.model.data_preprocessor.std = (128.0,)
-    lines = same_eyes(other, str(path))
+    lines = compare_checkpoint(other, str(path))
     assert lines == ['std: 64 in the training, 128 in the evaluation']
     assert lines[0] in capsys.readouterr().out
     torch.save({'state_dict': state}, path)
-    assert same_eyes(other, str(path)) == []
+    assert compare_checkpoint(other, str(path)) == []
     assert 'does not tell' in capsys.readouterr().out
 
 
@@ -177,7 +183,7 @@ def test_a_checkpoint_tells_how_it_was_trained(tmp_path, small_config, capsys):
 def test_a_training_names_what_its_start_saw_otherwise(
     tmp_path, small_config, runner_of, start
 ):
-    """Weights of other eyes are trained on, and the log file says so."""
+    """Weights of another preprocessing are trained on; the log says so."""
     cfg = small_config()
     path = tmp_path / 'imported.pth'
     state = mmmoco.get_model(cfg).state_dict()

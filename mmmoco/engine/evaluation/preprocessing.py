@@ -1,12 +1,15 @@
-"""What a network sees of an image: in training, and in an evaluation.
+"""How images reach a network: in its training, and in an evaluation.
 
 Read from configs; nothing is built. What a config does not tell is None and
 is not compared.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from mmengine.logging import print_log
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import bare_type, dicts_in
@@ -26,9 +29,11 @@ RESIZES = ('Resize', 'ResizeEdge')
 #: What mmcv and torchvision take if nothing is said.
 USUAL = 'bilinear'
 
+Numbers = tuple[float, ...]
 
-class Eyes(NamedTuple):
-    """How images reach the network.
+
+class Preprocessing(NamedTuple):
+    """How images reach a network.
 
     Attributes:
         mean: By channel, subtracted.
@@ -42,21 +47,21 @@ class Eyes(NamedTuple):
         interpolation: Of the last resizing.
     """
 
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: Numbers | None = None
+    std: Numbers | None = None
     channel_order: str | None = None
     value_range: float | None = None
-    input_range: tuple[float, ...] | str | None = None
+    input_range: Numbers | str | None = None
     resize: tuple[int, ...] | None = None
     crop: tuple[int, ...] | None = None
     interpolation: str | None = None
 
 
-def eyes_of(
+def preprocessing_of(
     preprocessor: Mapping[str, Any] | None,
     pipeline: Sequence[Any] | None = None,
-) -> Eyes:
-    """Read them from a data preprocessor and the transforms before it.
+) -> Preprocessing:
+    """Read it from a data preprocessor and the transforms before it.
 
     Of several views the largest counts.
 
@@ -65,15 +70,12 @@ def eyes_of(
         pipeline: Transforms of a data set.
     """
     given = preprocessor or {}
-    steps = [
-        (bare_type(step).rpartition('/')[2], step)
-        for step in dicts_in(pipeline or ())
-    ]
-    known: dict[str, Any] = {
-        name: _numbers(given.get(name)) for name in ('mean', 'std')
-    }
+    known: dict[str, Any] = {}
     order: str | None = None
-    for kind, step in steps:
+    resizes: list[Any] = []
+    crops: list[Any] = []
+    for step in dicts_in(pipeline or ()):
+        kind = bare_type(step).rpartition('/')[2]
         if kind == 'LoadRGB':
             order, known['value_range'] = 'rgb', 255.0
             known['input_range'] = _numbers(step.get('range')) or 'usual'
@@ -82,31 +84,34 @@ def eyes_of(
             order, known['value_range'] = None if grey else 'bgr', 255.0
         elif kind == 'ToTensor':
             known['value_range'] = 1.0
+        elif kind in CROPS + RESIZES:
+            (crops if kind in CROPS else resizes).append(_side(step))
+            if kind not in ('CenterCrop', 'RandomCrop'):
+                told = step.get('interpolation') or USUAL
+                known['interpolation'] = str(told).rsplit('.')[-1].lower()
     if order and (given.get('to_rgb') or given.get('bgr_to_rgb')):
         order = 'bgr' if order == 'rgb' else 'rgb'
-    known['channel_order'] = order
-    sized = [(kind, step) for kind, step in steps if kind in CROPS + RESIZES]
-    sides = [(kind, _side(step), step) for kind, step in sized]
-    resizes = [side for kind, side, _ in sides if side and kind in RESIZES]
-    crops = [side for kind, side, _ in sides if side and kind in CROPS]
-    # A resize without a crop behind it is what the network sees.
-    known['resize'] = max(resizes) if resizes and crops else None
-    known['crop'] = max(crops) if crops else max(resizes, default=None)
-    for kind, _, step in sides:
-        if kind not in ('CenterCrop', 'RandomCrop'):
-            told = step.get('interpolation') or USUAL
-            known['interpolation'] = str(told).rsplit('.')[-1].lower()
-    return Eyes(**known)
+    resize = max(filter(None, resizes), default=None)
+    crop = max(filter(None, crops), default=None)
+    return Preprocessing(
+        mean=_numbers(given.get('mean')),
+        std=_numbers(given.get('std')),
+        channel_order=order,
+        # A resize without a crop behind it is what the network sees.
+        resize=resize if crop else None,
+        crop=crop or resize,
+        **known,
+    )
 
 
-def eyes_of_training(cfg: Mapping[str, Any]) -> Eyes:
-    """Return how the training of a config sees images."""
+def preprocessing_of_training(cfg: Mapping[str, Any]) -> Preprocessing:
+    """Return how images reach the network in the training of a config."""
     loader = cfg.get('train_dataloader') or {}
     dataset = loader.get('dataset') or {}
     given = preprocessor_of(cfg)
     # The views may be made by either.
     steps = [*(dataset.get('pipeline') or ()), (given or {}).get('views')]
-    return eyes_of(given, steps)
+    return preprocessing_of(given, steps)
 
 
 def preprocessor_of(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -116,8 +121,10 @@ def preprocessor_of(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return found if isinstance(found, Mapping) else None
 
 
-def eyes_of_checkpoint(meta: Mapping[str, Any]) -> Eyes | None:
-    """Return how the training of a checkpoint saw images; None if untold.
+def preprocessing_of_checkpoint(
+    meta: Mapping[str, Any],
+) -> Preprocessing | None:
+    """Return that of the training of a checkpoint; None if untold.
 
     Its config is read as text; an imported file holds
     ``meta['preprocessing']``.
@@ -129,19 +136,21 @@ def eyes_of_checkpoint(meta: Mapping[str, Any]) -> Eyes | None:
     if isinstance(told, Mapping):
         span = _numbers([told.get('value_range', 255)])
         order = told.get('channel_order')
-        return Eyes(
+        return Preprocessing(
             _numbers(told.get('mean')),
             _numbers(told.get('std')),
             None if order is None else str(order),
             span[0] if span else None,
         )
     cfg = checkpoint_io.config_in(meta)
-    found = Eyes() if cfg is None else eyes_of_training(cfg)
-    return None if found == Eyes() else found
+    found = Preprocessing()
+    if cfg is not None:
+        found = preprocessing_of_training(cfg)
+    return None if found == Preprocessing() else found
 
 
 def differences(
-    first: Eyes, second: Eyes, places: tuple[str, str]
+    first: Preprocessing, second: Preprocessing, places: tuple[str, str]
 ) -> list[str]:
     """Return one line for each difference, with both values.
 
@@ -153,17 +162,12 @@ def differences(
     lines = []
 
     def note(name: str, a: Any, b: Any, more: str = '') -> None:
-        lines.append(
-            f'{name}: {_shown(a)} in {places[0]}, {_shown(b)} in '
-            f'{places[1]}{more}'
-        )
+        a, b = _shown(a), _shown(b)
+        lines.append(f'{name}: {a} in {places[0]}, {b} in {places[1]}{more}')
 
     spans = first.value_range or 255.0, second.value_range or 255.0
-    scaled = [
-        (_scaled(eyes.mean, span), _scaled(eyes.std, span))
-        for eyes, span in zip((first, second), spans, strict=True)
-    ]
-    (mean_a, std_a), (mean_b, std_b) = scaled
+    mean_a, mean_b = map(_scaled, (first.mean, second.mean), spans)
+    std_a, std_b = map(_scaled, (first.std, second.std), spans)
     unit = std_a or std_b
     if not _close(mean_a, mean_b, unit):
         backwards = mean_b and _close(mean_a, mean_b[::-1], unit)
@@ -172,21 +176,17 @@ def differences(
     if not _close(std_a, std_b, unit):
         note('std', first.std, second.std)
     if spans[0] != spans[1] and (lines or not (mean_a and mean_b)):
-        note('value_range', spans[0], spans[1])
-    for name in (
-        'channel_order',
-        'input_range',
-        'resize',
-        'crop',
-        'interpolation',
-    ):
-        a, b = getattr(first, name), getattr(second, name)
-        if a is not None and b is not None and a != b:
+        note('value_range', *spans)
+    for name, a, b in zip(Preprocessing._fields, first, second, strict=True):
+        equal = a == b or None in (a, b)
+        if not equal and name not in ('mean', 'std', 'value_range'):
             note(name, a, b)
     return lines
 
 
-def compare(told: Eyes | None, seen: Mapping[str, Eyes]) -> list[str]:
+def compare(
+    told: Preprocessing | None, seen: Mapping[str, Preprocessing]
+) -> list[str]:
     """Compare data sets of an evaluation with each other and a training.
 
     Args:
@@ -196,14 +196,69 @@ def compare(told: Eyes | None, seen: Mapping[str, Eyes]) -> list[str]:
     (first, own), *others = seen.items()
     lines = [
         line
-        for name, eyes in others
-        for line in differences(own, eyes, (first, name))
+        for name, other in others
+        for line in differences(own, other, (first, name))
     ]
-    if all(eyes == own for _, eyes in others):
+    if all(other == own for _, other in others):
         seen = {'the evaluation': own}
-    for name, eyes in seen.items():
-        lines += differences(told or Eyes(), eyes, ('the training', name))
+    for name, found in seen.items():
+        places = 'the training', name
+        lines += differences(told or Preprocessing(), found, places)
     return lines
+
+
+def compare_evaluation(
+    cfg: Mapping[str, Any],
+    told: Preprocessing | None,
+    pipelines: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Tell where an evaluation sees images otherwise than a training.
+
+    Mean, std, order of the channels, range of the values, sizes and
+    interpolation, as far as both tell them.
+
+    Args:
+        cfg: Config of the evaluation.
+        told: Of the training; None: unknown.
+        pipelines: Transforms of its data sets, by name; None: whatever the
+            tool does, only ``data_preprocessor`` is compared.
+
+    Returns:
+        A line for each difference, each of which is logged.
+    """
+    given = preprocessor_of(cfg)
+    places = pipelines or {'the evaluation': None}
+    lines = compare(
+        told,
+        {name: preprocessing_of(given, x) for name, x in places.items()},
+    )
+    for line in lines:
+        print_log(line, logger='current', level=logging.WARNING)
+    return lines
+
+
+def compare_checkpoint(
+    cfg: Mapping[str, Any],
+    checkpoint: str | None,
+    pipelines: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """As :func:`compare_evaluation`, with the training of a checkpoint.
+
+    Args:
+        cfg: Config of the evaluation.
+        checkpoint: File that is evaluated; None: random weights.
+        pipelines: Transforms of its data sets, by name.
+    """
+    told: Preprocessing | None = None
+    if checkpoint is not None:
+        told = preprocessing_of_checkpoint(checkpoint_io.read_meta(checkpoint))
+        if told is None:
+            print_log(
+                f'{checkpoint!r} does not tell how its images were '
+                "normalised; the config's mean and std are taken.",
+                logger='current',
+            )
+    return compare_evaluation(cfg, told, pipelines)
 
 
 def compare_start(cfg: Mapping[str, Any]) -> list[str]:
@@ -221,19 +276,16 @@ def compare_start(cfg: Mapping[str, Any]) -> list[str]:
         if part.get('type') == 'Pretrained'
     ]
     lines: list[str] = []
-    own = _without_sizes(eyes_of_training(cfg))
+    sizes = dict.fromkeys(('resize', 'crop', 'interpolation'))
+    own = preprocessing_of_training(cfg)._replace(**sizes)
     for path in dict.fromkeys([*given, cfg.get('load_from')]):
         if not isinstance(path, str) or not os.path.isfile(path):
             continue
-        told = eyes_of_checkpoint(checkpoint_io.read_meta(path))
+        told = preprocessing_of_checkpoint(checkpoint_io.read_meta(path))
         if told is not None:
             places = (repr(os.path.basename(path)), 'this training')
-            lines += differences(_without_sizes(told), own, places)
+            lines += differences(told._replace(**sizes), own, places)
     return lines
-
-
-def _without_sizes(eyes: Eyes) -> Eyes:
-    return eyes._replace(resize=None, crop=None, interpolation=None)
 
 
 def _side(step: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -249,7 +301,7 @@ def _side(step: Mapping[str, Any]) -> tuple[int, ...] | None:
     return sides[:1] if len(set(sides)) == 1 else sides
 
 
-def _numbers(values: Any) -> tuple[float, ...] | None:
+def _numbers(values: Any) -> Numbers | None:
     try:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError):
@@ -257,17 +309,11 @@ def _numbers(values: Any) -> tuple[float, ...] | None:
     return numbers or None
 
 
-def _scaled(
-    values: tuple[float, ...] | None, span: float
-) -> tuple[float, ...] | None:
+def _scaled(values: Numbers | None, span: float) -> Numbers | None:
     return None if values is None else tuple(v / span for v in values)
 
 
-def _close(
-    a: tuple[float, ...] | None,
-    b: tuple[float, ...] | None,
-    unit: tuple[float, ...] | None,
-) -> bool:
+def _close(a: Numbers | None, b: Numbers | None, unit: Numbers | None) -> bool:
     """Whether two values by channel are equal; what is unknown is."""
     if a is None or b is None:
         return True
