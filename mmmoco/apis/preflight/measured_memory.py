@@ -51,7 +51,7 @@ def measure(cfg: Config, batch_size: int) -> Measured:
     Raises:
         RuntimeError: If the process is killed.
     """
-    sample = sample_batch.draw(cfg, sample_batch.open_dataset(cfg), 1)
+    sample = sample_batch.draw(cfg)
     spawn = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         try:

@@ -99,7 +99,7 @@ def estimate_memory(
     check_config(cfg)
     batch_size = batch_size or int(cfg.train_dataloader.batch_size)
     dtype = dtype or config_dtype(cfg)
-    sample = sample_batch.draw(cfg, sample_batch.open_dataset(cfg), 1)
+    sample = sample_batch.draw(cfg)
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
 

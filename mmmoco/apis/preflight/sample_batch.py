@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from PIL import Image
 from torch.utils.data import Dataset, default_collate
 
 from mmmoco.datasets import SampleAddress
-from mmmoco.registry import DATASETS
+from mmmoco.registry import DATASETS, in_scope_of
 
 #: Side of the synthetic images; the views are cut from them.
 SIDE = 256
@@ -33,38 +32,25 @@ class Samples(NamedTuple):
 def open_dataset(cfg: Config) -> Samples:
     """Build the training data set, or say why it cannot be."""
     try:
-        with DefaultScope.overwrite_default_scope(_scope(cfg)):
+        with in_scope_of(cfg):
             return Samples(DATASETS.build(cfg.train_dataloader.dataset), '')
     except FileNotFoundError as error:
         return Samples(None, str(error))
 
 
-def draw(cfg: Config, samples: Samples, n: int) -> dict[str, Any]:
-    """Return ``{'inputs': {view: uint8 N×C×H×W}, 'ids': N, …}``.
+def draw(cfg: Config) -> dict[str, Any]:
+    """Return ``{'inputs': {view: uint8 1×C×H×W}, 'ids': 1, …}``.
 
-    From the data set, else from synthetic images through its pipeline.
-
-    Args:
-        cfg: Config with ``train_dataloader``.
-        samples: From :func:`open_dataset`.
-        n: Batch size.
+    From the data set, else from a synthetic image through its pipeline.
     """
-    dataset: Any = samples.dataset
-    if dataset is None:
-        drawn = _synthetic(cfg, n)
-    else:
+    with in_scope_of(cfg), tempfile.TemporaryDirectory() as folder:
+        dataset: Any = open_dataset(cfg).dataset
+        if dataset is None:
+            dataset = DATASETS.build(synthetic_dataset(cfg, 1, Path(folder)))
         addressed = hasattr(dataset, 'bad_files')
-        drawn = [
-            dataset[SampleAddress(i, epoch=0, seed=0) if addressed else i]
-            for i in (j % len(dataset) for j in range(n))
-        ]
-    batch: dict[str, Any] = default_collate(drawn)
-    return batch
-
-
-def _scope(cfg: Config) -> str:
-    scope: str = cfg.get('default_scope', 'mmmoco')
-    return scope
+        first = SampleAddress(0, epoch=0, seed=0) if addressed else 0
+        batch: dict[str, Any] = default_collate([dataset[first]])
+        return batch
 
 
 def synthetic_dataset(cfg: Config, n: int, folder: Path) -> dict[str, Any]:
@@ -90,22 +76,10 @@ def synthetic_dataset(cfg: Config, n: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def _synthetic(cfg: Config, n: int) -> list[Any]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        DefaultScope.overwrite_default_scope(_scope(cfg)),
-    ):
-        settings = synthetic_dataset(cfg, n, Path(folder))
-        dataset = DATASETS.build(settings)
-        return [dataset[i] for i in range(n)]
-
-
-def like(
-    sample: dict[str, Any], n: int, device: str = 'cpu'
-) -> dict[str, Any]:
+def like(sample: dict[str, Any], n: int) -> dict[str, Any]:
     """Return a batch of ``n`` with the shapes of a sample, zeros inside."""
     views = {
-        name: torch.zeros(n, *x.shape[1:], dtype=x.dtype, device=device)
+        name: torch.zeros(n, *x.shape[1:], dtype=x.dtype)
         for name, x in sample['inputs'].items()
     }
     return {'inputs': views, 'ids': torch.zeros(n, dtype=torch.long)}

@@ -5,7 +5,7 @@ rounding to whole grey levels after every step.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,14 @@ from mmmoco.functional import (
 )
 from mmmoco.registry import BATCH_AUGMENTS
 
-from .batch_views import BatchView, Drawn, Ready, per_image
+from .batch_views import (
+    BatchView,
+    Drawn,
+    Ready,
+    change_some,
+    per_image,
+    which,
+)
 from .batch_views import uniform as draw_uniform
 
 #: PIL's weights of grey (ITU-R 601-2).
@@ -29,28 +36,6 @@ GREY = (0.299, 0.587, 0.114)
 
 #: What torchvision's ColorJitter does, by the columns of its draws.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-
-
-def which(acts: Tensor) -> Tensor:
-    """Return the indices of the samples where ``acts`` is true."""
-    return acts.nonzero()[:, 0]
-
-
-def change_some(
-    x: Tensor, at: Tensor, change: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Change some samples, in place unless all of them change.
-
-    Args:
-        x: N×C×H×W, overwritten.
-        at: Their indices, ascending, on the device of ``x``.
-        change: From the chosen samples to the changed ones.
-    """
-    if len(at) == 0:
-        return x
-    if len(at) == len(x):
-        return change(x).contiguous()  # Grey is one channel thrice.
-    return x.index_copy_(0, at, change(x[at]))
 
 
 def require_rgb(shape: torch.Size) -> None:
@@ -250,20 +235,14 @@ class BatchGrayscale(BatchView):
     def __init__(self, prob: float = 0.2) -> None:
         super().__init__(prob)
 
-    def draw(self, n: int, generator: torch.Generator) -> Drawn:
-        """Draw which samples turn grey."""
-        return dict(acts=self.choose(n, generator))
-
     def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
         """Choose the samples."""
         require_rgb(shape)
-        return dict(at=which(drawn['acts']))
+        return super().prepare(drawn, shape)
 
-    def act(self, x: Tensor, **ready: Any) -> Tensor:
-        """Return the images, some of them grey."""
-        return change_some(
-            x, ready['at'], lambda part: grey_of(part).expand_as(part)
-        )
+    def change(self, x: Tensor, **ready: Any) -> Tensor:
+        """Return grey images."""
+        return grey_of(x).expand_as(x)
 
 
 @BATCH_AUGMENTS.register_module()
@@ -295,16 +274,11 @@ class BatchGaussianBlur(BatchView):
             return dict(at=at, taps=None)
         return dict(at=at, taps=blur_taps(drawn['sigma'][at], self.radius))
 
-    def act(self, x: Tensor, **ready: Any) -> Tensor:
-        """Return the images, some of them blurred."""
-        return change_some(
-            x, ready['at'], lambda part: self._blur(part, ready['taps'])
-        )
-
-    def _blur(self, x: Tensor, taps: Tensor) -> Tensor:
+    def change(self, x: Tensor, **ready: Any) -> Tensor:
+        """Return blurred images."""
         n, channels, height, width = x.shape
         # One group for each channel of each sample, since σ differs.
-        taps = taps.repeat_interleave(channels, 0)[:, None]
+        taps = ready['taps'].repeat_interleave(channels, 0)[:, None]
         flat = x.reshape(1, n * channels, height, width)
         flat = F.pad(flat, [self.radius] * 4, mode='replicate')
         flat = F.conv2d(flat, taps[:, :, None], groups=n * channels)
@@ -325,23 +299,9 @@ class BatchSolarize(BatchView):
         super().__init__(prob)
         self.threshold = threshold
 
-    def draw(self, n: int, generator: torch.Generator) -> Drawn:
-        """Draw which samples are solarised."""
-        return dict(acts=self.choose(n, generator))
-
-    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
-        """Choose the samples."""
-        return dict(at=which(drawn['acts']))
-
-    def act(self, x: Tensor, **ready: Any) -> Tensor:
-        """Return the images, some of them solarised."""
-        return change_some(
-            x,
-            ready['at'],
-            lambda part: torch.where(
-                part >= self.threshold, 255.0 - part, part
-            ),
-        )
+    def change(self, x: Tensor, **ready: Any) -> Tensor:
+        """Return solarised images."""
+        return torch.where(x >= self.threshold, 255.0 - x, x)
 
 
 @BATCH_AUGMENTS.register_module()
@@ -451,13 +411,9 @@ class BatchGaussianNoise(BatchView):
             at=which(drawn['acts']), seed=int(drawn['seed']), std=self.std
         )
 
-    def act(self, x: Tensor, **ready: Any) -> Tensor:
-        """Return the images with noise; it is drawn where they lie."""
+    def change(self, x: Tensor, **ready: Any) -> Tensor:
+        """Return images with noise; it is drawn where they lie."""
         noise = torch.Generator(device=x.device)
         noise.manual_seed(ready['seed'])
-
-        def add(part: Tensor) -> Tensor:
-            unit = torch.randn(part.shape, generator=noise, device=x.device)
-            return part + unit.mul_(ready['std'])
-
-        return change_some(x, ready['at'], add)
+        unit = torch.randn(x.shape, generator=noise, device=x.device)
+        return x + unit.mul_(ready['std'])

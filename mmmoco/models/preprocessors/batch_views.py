@@ -8,7 +8,7 @@ there a seed gives the same noise on devices of the same kind.
 """
 
 import math
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,12 +22,13 @@ Drawn = dict[str, Tensor]
 Ready = dict[str, Any]
 
 
-class BatchView(ABC):
+class BatchView:
     """Draw parameters for every sample, then apply them.
 
     Three steps, so that the parameters of all operations travel to the device
     in one copy: :meth:`draw` and :meth:`prepare` on the host, :meth:`act` on
-    the device.
+    the device. As they stand here, :meth:`change` is done to the samples that
+    ``prob`` chooses.
 
     Args:
         prob: Probability that the operation acts on a sample.
@@ -37,9 +38,9 @@ class BatchView(ABC):
         check_within(prob=prob)
         self.prob = prob
 
-    @abstractmethod
     def draw(self, n: int, generator: torch.Generator) -> Drawn:
         """Draw the parameters of :meth:`apply`: n values each, on the CPU."""
+        return dict(acts=self.choose(n, generator))
 
     def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
         """Turn what was drawn into what :meth:`act` needs on the device.
@@ -51,11 +52,16 @@ class BatchView(ABC):
         Raises:
             ValueError: If the operation is not defined for such images.
         """
-        return dict(drawn)
+        return dict(at=which(drawn['acts']))
 
-    @abstractmethod
     def act(self, x: Tensor, **ready: Any) -> Tensor:
         """Return the changed images; may overwrite ``x``."""
+        at = ready.pop('at')
+        return change_some(x, at, lambda part: self.change(part, **ready))
+
+    def change(self, x: Tensor, **ready: Any) -> Tensor:
+        """Return chosen images, all of them changed."""
+        raise NotImplementedError
 
     def shape_after(self, shape: torch.Size) -> torch.Size:
         """Return the shape of the changed images."""
@@ -76,6 +82,28 @@ class BatchView(ABC):
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Draw and apply."""
         return self.apply(x, **self.draw(len(x), generator))
+
+
+def which(acts: Tensor) -> Tensor:
+    """Return the indices of the samples where ``acts`` is true."""
+    return acts.nonzero()[:, 0]
+
+
+def change_some(
+    x: Tensor, at: Tensor, change: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Change some samples, in place unless all of them change.
+
+    Args:
+        x: N×C×H×W, overwritten.
+        at: Their indices, ascending, on the device of ``x``.
+        change: From the chosen samples to the changed ones.
+    """
+    if len(at) == 0:
+        return x
+    if len(at) == len(x):
+        return change(x).contiguous()  # Grey is one channel thrice.
+    return x.index_copy_(0, at, change(x[at]))
 
 
 def uniform(n: int, bounds: Range, generator: torch.Generator) -> Tensor:
@@ -183,6 +211,10 @@ class BatchBrightnessContrast(BatchView):
             brightness=brightness.masked_fill(keep, 1.0),
             contrast=contrast.masked_fill(keep, 1.0),
         )
+
+    def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
+        """The factors are 1 for samples that stay."""
+        return dict(drawn)
 
     def act(self, x: Tensor, **ready: Any) -> Tensor:
         """Return the images, clipped to [0, 255]."""
