@@ -32,6 +32,7 @@ from .apis.probing.jobs import (
     linear_probe,
     test,
 )
+from .apis.report.jobs import report
 from .apis.training.jobs import train, transfer
 from .version import __version__
 
@@ -60,6 +61,7 @@ __all__ = [
     'load_config',
     'make_digit_scenes',
     'make_shards',
+    'report',
     'similarity',
     'test',
     'train',

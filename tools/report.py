@@ -1,6 +1,7 @@
 """One HTML file about a run or several: ``python tools/report.py --help``."""
 
-from mmmoco.apis.report import main
+from mmmoco.apis import cli
+from mmmoco.apis.report.jobs import report
 
 if __name__ == '__main__':
-    main()
+    cli.main(report)

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import pytest
 import torch
 
+import mmmoco
 from mmmoco.apis import cli
 from mmmoco.apis.training import runner as runtime
 from mmmoco.datasets.bad_files import UnreadableDataError
@@ -349,6 +350,28 @@ def test_a_result_is_printed_and_its_problem_ends_the_tool(capsys):
     # Plain figures were logged already.
     cli.main(lambda: {'acc': 1.0}, [], 'job.py')
     assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize(
+    ('job', 'argv', 'expected'),
+    [
+        (mmmoco.report, ['a', 'b'], {'work_dirs': ['a', 'b']}),
+        (
+            mmmoco.import_checkpoint,
+            ['a', 'b', '--drop', 'x', 'y', '--from', 'moco'],
+            {'drop': ['x', 'y'], 'from_': 'moco'},
+        ),
+        (
+            mmmoco.similarity,
+            ['a', '--layers', '0', '3'],
+            {'layers': [0, 3], 'checkpoint': None},
+        ),
+    ],
+)
+def test_several_values_arrive_as_a_list(job, argv, expected):
+    """What a type names must be there when the tool runs, too."""
+    given, _ = cli.arguments(job, argv)
+    assert expected.items() <= given.items()
 
 
 def test_options_of_another_job_go_there(capsys):

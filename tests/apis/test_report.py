@@ -2,13 +2,13 @@
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib import image
 
-from mmmoco.apis import report
+from mmmoco.apis.report.jobs import report
+from mmmoco.apis.report.work_dir import summarise
 
 from ..conftest import call
 
@@ -82,7 +82,7 @@ def work_dir(place, config=CONFIG, scale=1.0):
 
 def test_a_report_of_one_run(tmp_path, capsys):
     folder = work_dir(tmp_path / 'mine')
-    assert call(report.main, folder) == 0
+    assert call(report, folder) == 0
     path = folder / 'report.html'
     assert capsys.readouterr().out == f'{path}\n'
     html = path.read_text()
@@ -101,7 +101,7 @@ def test_a_report_of_one_run(tmp_path, capsys):
 def test_runs_with_the_same_name_get_longer_ones(tmp_path):
     folders = [work_dir(tmp_path / a / 'run') for a in ('a', 'b')]
     out = tmp_path / 'both.html'
-    assert call(report.main, *folders, '--out', out) == 0
+    assert call(report, *folders, '--out', out) == 0
     assert '<title>a/run · b/run</title>' in out.read_text()
 
 
@@ -109,7 +109,7 @@ def test_a_config_is_read_and_never_run(tmp_path):
     mark = tmp_path / 'ran'
     evil = f"x = __import__('pathlib').Path({str(mark)!r}).touch()\n"
     folder = work_dir(tmp_path / 'run', config=CONFIG + evil)
-    assert call(report.main, folder) == 0
+    assert call(report, folder) == 0
     assert not mark.exists()
     assert (
         'cannot be summed up: The config text holds more than plain values '
@@ -119,7 +119,7 @@ def test_a_config_is_read_and_never_run(tmp_path):
 
 def test_a_dumped_config_is_understood(small_config):
     cfg = small_config()
-    found = report.summarise(cfg.pretty_text, [])
+    found = summarise(cfg.pretty_text, [])
     assert found['learning rate'] == '0.03' and found['epochs'] == '1'
     assert found['temperature'] == '0.1' and found['data set'] == 'DigitScenes'
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_shown_is_left_out_and_named(
 ):
     folder = work_dir(tmp_path / 'run')
     (folder / name).write_bytes(content)
-    assert call(report.main, folder) == 0
+    assert call(report, folder) == 0
     assert note in (folder / 'report.html').read_text()
 
 
@@ -150,7 +150,7 @@ def test_features_with_pickles_are_not_opened(tmp_path):
     np.savez(
         folder / 'features.npz', features=np.array([Evil()], dtype=object)
     )
-    assert call(report.main, folder) == 0
+    assert call(report, folder) == 0
     assert not mark.exists()
     assert 'features.npz is left out' in (folder / 'report.html').read_text()
 
@@ -181,7 +181,7 @@ def test_features_with_pickles_are_not_opened(tmp_path):
 def test_bad_input_gets_one_line(tmp_path, capsys, spoil, words):
     folder = work_dir(tmp_path / 'run')
     spoil(folder)
-    assert call(report.main, folder) == 2
+    assert call(report, folder) == 2
     errors = capsys.readouterr().err
     (line,) = [x for x in errors.splitlines() if 'error:' in x]
     assert all(word in line for word in words) and 'Traceback' not in errors
@@ -190,9 +190,9 @@ def test_bad_input_gets_one_line(tmp_path, capsys, spoil, words):
 
 def test_the_same_folder_twice_and_a_bad_target(tmp_path, capsys):
     folder = work_dir(tmp_path / 'run')
-    assert call(report.main, folder, folder) == 2
+    assert call(report, folder, folder) == 2
     assert 'twice' in capsys.readouterr().err
-    assert call(report.main, folder, '--out', tmp_path / 'no' / 'x.html') == 2
+    assert call(report, folder, '--out', tmp_path / 'no' / 'x.html') == 2
     assert 'no' in capsys.readouterr().err
 
 
@@ -205,7 +205,7 @@ def test_a_browser_shows_the_plots_and_fetches_nothing(
     folders = [
         work_dir(tmp_path / f'run{i}', scale=1 + i) for i in range(count)
     ]
-    target = Path(report.write_report(list(map(str, folders))))
+    target = report(list(map(str, folders)))
     page = browser.new_page(color_scheme=scheme)
     requests, complaints = [], []
     page.on('request', lambda request: requests.append(request.url))
@@ -253,7 +253,7 @@ def test_a_browser_shows_the_plots_and_fetches_nothing(
 def test_hostile_names_do_nothing_in_a_browser(browser, tmp_path):
     evil = '"><img src=x onerror=document.title=1>'.replace('/', '')
     folder = work_dir(tmp_path / evil, config=f'load_from = {evil!r}')
-    target = Path(report.write_report([str(folder)]))
+    target = report([str(folder)])
     page = browser.new_page()
     requests = []
     page.on('request', lambda request: requests.append(request.url))

@@ -11,9 +11,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmmoco.apis import cli, load_config, report
+from mmmoco.apis import cli, load_config
 from mmmoco.apis.config.files import config_root
 from mmmoco.apis.exchange.export_backbone import method_of
+from mmmoco.apis.report.jobs import report
 from mmmoco.apis.training import jobs, transfer
 from mmmoco.engine import checkpoint_io
 from mmmoco.json_lines import read_json_lines
@@ -251,7 +252,7 @@ def test_transfer_sh_trains_tests_records_and_resumes(
     weights = checkpoint_io.read(run / 'iter_2.pth')
     assert weights['meta']['iter'] == 2
 
-    html = Path(report.write_report([str(run)])).read_text()
+    html = report([str(run)]).read_text()
     for words in (
         f'mIoU {figure:.2f}',
         'mIoU 72.50',

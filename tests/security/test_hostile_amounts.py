@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmmoco.apis.report import write_report
+from mmmoco.apis.report.jobs import report
 from mmmoco.datasets import tar_shards
 from mmmoco.datasets.cifar import CIFAR
 from mmmoco.datasets.transforms.bands import LoadBands
@@ -183,7 +183,7 @@ def test_numbers_beyond_all_figures_keep_no_trace(tmp_path, scalars):
     (tmp_path / 'x.py').write_text(f'load_from = 0x{"f" * 20000}')
     place.write_text(f'{scalars}\n')
     try:
-        write_report([str(tmp_path)])
+        report([str(tmp_path)])
     except ValueError as error:
         assert 'is no number' in str(error)  # noqa: PT017
 

@@ -14,7 +14,7 @@ from PIL import Image
 from mmmoco import json_lines
 from mmmoco.apis.dense.davis import write_results
 from mmmoco.apis.dense.zero_shot_seg import write_curve
-from mmmoco.apis.report import read_run, summarise
+from mmmoco.apis.report.work_dir import read_run, summarise
 from mmmoco.convert import read_config_text
 from mmmoco.datasets import image_lists, tar_shards
 from mmmoco.datasets.files import read_file

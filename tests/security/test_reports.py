@@ -14,7 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmmoco.apis.report import _map_features, _read_environment, summarise
+from mmmoco.apis.report.work_dir import (
+    _map_features,
+    _read_environment,
+    summarise,
+)
 from mmmoco.json_lines import read_json_lines
 from mmmoco.visualization import read_scalars
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mmmoco.apis.report import write_report
+from mmmoco.apis.report.jobs import report
 from mmmoco.engine.checkpoint_io import (
     read,
     remove_leftovers,
@@ -215,7 +215,7 @@ def test_a_report_shows_only_what_lies_in_the_work_dir(tmp_path):
     (run / '2026' / 'environment.json').symlink_to(
         tmp_path / 'environment.json'
     )
-    with open(write_report([str(run)]), encoding='utf-8') as file:
+    with open(report([str(run)]), encoding='utf-8') as file:
         page = file.read()
     assert 'PRIVATE' not in page
     assert page.count('lead out of it') == 1
@@ -225,7 +225,7 @@ def test_a_report_shows_only_what_lies_in_the_work_dir(tmp_path):
     (run / 'a.py').unlink()
     (run / 'own').write_text('own_setting = 1\n')
     (run / 'a.py').symlink_to('own')
-    with open(write_report([str(run)]), encoding='utf-8') as file:
+    with open(report([str(run)]), encoding='utf-8') as file:
         assert 'own_setting' in file.read()
 
 

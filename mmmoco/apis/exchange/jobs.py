@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,8 +10,6 @@ from mmmoco.apis.cli import UsageError
 from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .convert_config import Conversion
     from .export_backbone import Exported
     from .import_checkpoint import Import

@@ -1,13 +1,10 @@
-"""The report on one run or several: the job behind ``tools/report.py``.
+"""What runs left behind, for their report.
 
-Reads what the runs left behind and runs nothing: configs are read as text.
+Nothing of it is run: configs are read as text.
 """
 
-import argparse
 import json
 import os
-import sys
-import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmmoco.convert import read_config_text
-from mmmoco.engine import checkpoint_io
 from mmmoco.json_lines import read_json_lines
-from mmmoco.messages import printable
-from mmmoco.version import __version__
 from mmmoco.visualization import (
     FeatureMap,
     Picture,
@@ -29,10 +23,7 @@ from mmmoco.visualization import (
     embed,
     merge_scalars,
     read_scalars,
-    render_report,
 )
-
-from . import cli
 
 #: Captions of the pictures that our tools save; others show their name.
 CAPTIONS = {
@@ -53,62 +44,6 @@ LARGEST_TEXT = 2**20
 MAP_SAMPLES = 1500
 
 PNG = b'\x89PNG\r\n\x1a\n'
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``tools/report.py``."""
-    result = argparse.ArgumentParser(
-        prog='report.py',
-        description='Write one HTML file about a run, or about several side '
-        'by side. It needs no network and no other file.',
-        epilog='Example: python tools/report.py work_dirs/mocov2_digits',
-    )
-    result.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
-    result.add_argument(
-        '--out', help='file to write (WORK_DIR/report.html of the first)'
-    )
-    result.add_argument(
-        '--map',
-        choices=('pca', 'tsne'),
-        default='pca',
-        help='how features.npz is drawn (%(default)s)',
-    )
-    cli.add_debug(result)
-    return result
-
-
-def write_report(
-    work_dirs: Sequence[str], out: str | None = None, method: str = 'pca'
-) -> str:
-    """Write the report.
-
-    Args:
-        work_dirs: Folders of runs.
-        out: File to write; default: ``report.html`` in the first folder.
-        method: How features are mapped, ``'pca'`` or ``'tsne'``.
-
-    Returns:
-        The file.
-
-    Raises:
-        FileNotFoundError: If a folder does not exist or holds no run.
-        ValueError: If a folder is given twice, or a file of it is broken.
-    """
-    folders = [Path(folder) for folder in work_dirs]
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ValueError('A work dir is given twice.')
-    names = _names(folders)
-    runs = [
-        read_run(folder, name, method)
-        for folder, name in zip(folders, names, strict=True)
-    ]
-    made = f'{time.strftime("%Y-%m-%d %H:%M")}, mmmoco {__version__}'
-    target = out or str(folders[0] / 'report.html')
-    parent = Path(target).resolve().parent
-    if not parent.is_dir():
-        raise FileNotFoundError(f'--out: {str(parent)!r} does not exist.')
-    checkpoint_io.write_text(target, printable(render_report(runs, made)))
-    return target
 
 
 def read_run(folder: Path, name: str, method: str = 'pca') -> RunRecord:
@@ -208,8 +143,8 @@ def _look_up(cfg: Any, key: str) -> Any:
     return cfg
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The last part of every path, or as many as tell them apart."""
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Return the last part of every path, or as many as tell them apart."""
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         names = ['/'.join(p[-count:]) for p in parts]
@@ -363,14 +298,3 @@ def _alarms(scalars: Series) -> list[str]:
         f'the monitors raised {alarms[-1][1]:.0f} alarm(s), the first by '
         f'iteration {first:.0f}; the log says which and what to look at'
     ]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of ``tools/report.py``."""
-    args = parser().parse_args(argv)
-
-    def tool() -> None:
-        path = write_report(args.work_dirs, args.out, args.map)
-        sys.stdout.write(f'{path}\n')
-
-    cli.run(tool, 'report.py', args.debug)
