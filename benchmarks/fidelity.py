@@ -37,7 +37,7 @@ SECTIONS = {
         'golden.test_mmc',
     ],
     'Moving average, optimizer, schedules': [
-        'functional.test_momentum',
+        'models.test_momentum',
         'engine.test_lars',
         'test_configs',
     ],

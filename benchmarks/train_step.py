@@ -49,7 +49,8 @@ from roofline import flops_of, machine, matmul_rate, synchronise
 from torch import Tensor
 
 from mmmoco.apis import cli
-from mmmoco.functional import Candidates, ema_, info_nce
+from mmmoco.functional import Candidates, info_nce
+from mmmoco.models.encoders import ema_
 from mmmoco.registry import MODELS
 
 RATIOS = (

@@ -271,16 +271,9 @@ class TwoPhaseModel(BaseModel):
         for dictionary in self.dictionaries:
             dictionary.discard()
 
-    def probe_keys(self, x: Tensor) -> Tensor:
-        """Return the keys of a few images, N×C, and leave no trace.
-
-        Args:
-            x: N×C×H×W, normalised.
-
-        Raises:
-            RuntimeError: If there is no key encoder.
-        """
-        raise RuntimeError('There is no key encoder to probe.')
+    def keys_of(self, x: Tensor) -> Tensor:
+        """Return the keys of images, N×C, L2-normalised; permute nothing."""
+        raise NotImplementedError
 
     # ------------------------------------------------------------ features
 
@@ -391,21 +384,3 @@ def only_view(inputs: Mapping[str, Tensor]) -> Tensor:
         f'Features are taken of one image, but the batch holds '
         f"{sorted(inputs)}: name one of them 'image'."
     )
-
-
-def method_class(name: object) -> type[TwoPhaseModel] | None:
-    """Return the class of a method, such as ``'MoCoV2'``.
-
-    Args:
-        name: As in a config; a file may say anything, and nothing is
-            imported by it.
-
-    Returns:
-        None if the registry of mmmoco has no pre-training method by it.
-    """
-    MODELS.import_from_location()
-    if isinstance(name, str):
-        name = MODELS.module_dict.get(name.removeprefix('mmmoco.'))
-    if isinstance(name, type) and issubclass(name, TwoPhaseModel):
-        return name
-    return None

@@ -3,7 +3,8 @@
 import math
 from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -26,6 +27,7 @@ class KeyProbe:
 
     def __init__(self, model: TwoPhaseModel, images: int) -> None:
         self.model = model
+        self.encoder = cast(nn.Module, model.key_encoder)
         self.images = images
         self._images: Tensor | None = None
         self._keys: Tensor | None = None
@@ -65,7 +67,7 @@ class KeyProbe:
         for name in KEY_VIEWS:
             if name in views:
                 self._images = views[name]
-                self._keys = self.model.probe_keys(views[name])
+                self._keys = self.encode(views[name])
                 self._due = now + age
                 return
 
@@ -85,14 +87,31 @@ class KeyProbe:
         """
         if not self.due(now) or self._images is None or self._keys is None:
             return None
-        keys = self.model.probe_keys(self._images)
+        keys = self.encode(self._images)
         similarity = float((self._keys * keys).sum(1).mean())
         self._images = self._keys = None
         return similarity
 
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the keys of a few images, N×C, and leave no trace.
+
+        BatchNorm takes the statistics of these images, as in training, and
+        its running ones stay as they are.
+
+        Args:
+            x: N×C×H×W, normalised.
+        """
+        buffers = [(own, own.clone()) for own in self.encoder.buffers()]
+        try:
+            return self.model.keys_of(self.model.in_layout(x))
+        finally:
+            for own, kept in buffers:
+                own.copy_(kept)
+
     def _count(self, batch: int) -> int:
         """As many images as wanted, in whole parts for SplitBN."""
-        modules = cast(Any, self.model.key_encoder).modules()
+        modules = self.encoder.modules()
         parts = math.lcm(*(getattr(m, 'num_splits', 1) for m in modules))
         wanted = max(2, self.images // parts) * parts
         return wanted if wanted <= batch else batch // parts * parts

@@ -1,13 +1,19 @@
 """Pure functions of tensors: no module, no state, no configuration."""
 
+from .exchange import (
+    ShufflePlan,
+    gather,
+    gather_with_grad,
+    shuffle,
+    shuffle_plan,
+    unshuffle,
+)
 from .extended_box import PASSES, blur_radius, blur_taps, extended_box
 from .feature_distance import check_distance, feature_distance
 from .feature_spread import effective_rank, feature_spread
-from .gather import gather, gather_with_grad
 from .info_nce import Candidates, Stats, info_nce, plain_info_nce
 from .knn import Neighbours, nearest, nearest_in_shards, vote
 from .masked import masked_l1, patch_distance, patch_fraction, patch_info_nce
-from .momentum import check_momentum, ema_, momentum_at
 from .randomness import (
     derive_seed,
     generator,
@@ -15,7 +21,6 @@ from .randomness import (
     seed_global_generators,
 )
 from .ranges import Range, check_range, check_within
-from .shuffle import ShufflePlan, shuffle, shuffle_plan, unshuffle
 from .transfer import send
 
 __all__ = [
@@ -28,12 +33,10 @@ __all__ = [
     'blur_radius',
     'blur_taps',
     'check_distance',
-    'check_momentum',
     'check_range',
     'check_within',
     'derive_seed',
     'effective_rank',
-    'ema_',
     'extended_box',
     'feature_distance',
     'feature_spread',
@@ -43,7 +46,6 @@ __all__ = [
     'generator_on',
     'info_nce',
     'masked_l1',
-    'momentum_at',
     'nearest',
     'nearest_in_shards',
     'patch_distance',

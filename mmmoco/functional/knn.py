@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmengine.dist import get_world_size
 from torch import Tensor
 
-from .gather import gather
+from .exchange import gather
 
 BACKENDS = ('auto', 'torch', 'faiss')
 

@@ -157,7 +157,7 @@ def test_probing_leaves_no_trace(small_config):
     before = {n: v.clone() for n, v in model.state_dict().items()}
     random = torch.get_rng_state()
     x = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    keys = model.probe_keys(x)
+    keys = KeyProbe(model, 2).encode(x)
     assert torch.equal(random, torch.get_rng_state())
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name

@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 
 from mmmoco.apis import load_config
 from mmmoco.engine.schedule import Length, Schedule, Trial, fit, mismatch
-from mmmoco.functional.momentum import momentum_at
+from mmmoco.models.encoders import momentum_at
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from mmmoco.datasets.shard_stream import shuffled
 from mmmoco.datasets.transforms import decode_rgb
 from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.functional import seed_global_generators
-from mmmoco.functional.shuffle import shuffle_plan
+from mmmoco.functional.exchange import shuffle_plan
 from mmmoco.models.dictionaries.queue import Queue
 
 # The same examples in every run, and few of them.

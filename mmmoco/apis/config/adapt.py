@@ -12,8 +12,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from mmmoco.engine.schedule import end_of
-from mmmoco.registry import DATASETS, bare_type, dicts_in
-from mmmoco.two_phase import method_class
+from mmmoco.registry import DATASETS, MODELS, bare_type, dicts_in
+from mmmoco.two_phase import TwoPhaseModel
 
 _WITH_LOADERS = (
     *('train_dataloader', 'val_dataloader', 'test_dataloader'),
@@ -201,3 +201,21 @@ def fit_workers(cfg: Config) -> None:
             'more cores.',
             logger='current',
         )
+
+
+def method_class(name: object) -> type[TwoPhaseModel] | None:
+    """Return the class of a method, such as ``'MoCoV2'``.
+
+    Args:
+        name: As in a config; a file may say anything, and nothing is
+            imported by it.
+
+    Returns:
+        None if the registry of mmmoco has no pre-training method by it.
+    """
+    MODELS.import_from_location()
+    if isinstance(name, str):
+        name = MODELS.module_dict.get(name.removeprefix('mmmoco.'))
+    if isinstance(name, type) and issubclass(name, TwoPhaseModel):
+        return name
+    return None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import mmmoco
 from mmmoco.apis import cli
+from mmmoco.apis.config.adapt import method_class
 from mmmoco.apis.config.files import load_config
 from mmmoco.apis.model import check_complete
 from mmmoco.convert import (
@@ -21,7 +22,7 @@ from mmmoco.convert import (
 )
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import config_hash
-from mmmoco.two_phase import TwoPhaseModel, method_class
+from mmmoco.two_phase import TwoPhaseModel
 
 from .weight_files import encode
 

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.utils import to_2tuple
 
 from mmmoco.apis import cli
+from mmmoco.apis.config.adapt import method_class
 from mmmoco.apis.model import check_complete
 from mmmoco.convert import (
     Imported,
@@ -23,7 +24,6 @@ from mmmoco.convert import (
     resize_all_positions,
 )
 from mmmoco.engine import checkpoint_io
-from mmmoco.two_phase import method_class
 
 from .export_backbone import recorded_method
 from .weight_files import encode

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from mmmoco.functional import (
     ShufflePlan,
     Stats,
-    check_momentum,
-    momentum_at,
     shuffle,
     shuffle_plan,
     unshuffle,
@@ -19,7 +17,7 @@ from mmmoco.functional import (
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
 
-from ..encoders import KeyEncoder
+from ..encoders import KeyEncoder, check_momentum, momentum_at
 from .batch_norm_guard import choose_shuffle_bn
 
 
@@ -154,9 +152,10 @@ class MomentumContrast(TwoPhaseModel):
                 'come from the queries.'
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.key_grad):
-            return self.with_shuffle_bn(self._keys_of, x, plan)
+            return self.with_shuffle_bn(self.keys_of, x, plan)
 
-    def _keys_of(self, x: Tensor) -> Tensor:
+    def keys_of(self, x: Tensor) -> Tensor:
+        """Return the keys of images, N×C, L2-normalised; permute nothing."""
         encode = self.key_encoder or self.project
         return F.normalize(last_output(encode(x)).float(), dim=1)
 
@@ -204,28 +203,6 @@ class MomentumContrast(TwoPhaseModel):
         if self.key_encoder is None:
             return tuple(self.query_modules().values())
         return (self.key_encoder,)
-
-    @torch.no_grad()
-    def probe_keys(self, x: Tensor) -> Tensor:
-        """Return the keys of a few images, N×C, and leave no trace.
-
-        BatchNorm takes the statistics of these images, as in training, and
-        its running ones stay as they are. Nothing is permuted.
-
-        Args:
-            x: N×C×H×W, normalised.
-
-        Raises:
-            RuntimeError: If there is no key encoder.
-        """
-        if self.key_encoder is None:
-            return super().probe_keys(x)
-        buffers = [(own, own.clone()) for own in self.key_encoder.buffers()]
-        try:
-            return self._keys_of(self.in_layout(x))
-        finally:
-            for own, kept in buffers:
-                own.copy_(kept)
 
     def encoders(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The backbone's last output over all pixels, and the projection."""

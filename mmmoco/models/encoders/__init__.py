@@ -1,3 +1,3 @@
-from .key_encoder import KeyEncoder
+from .key_encoder import KeyEncoder, check_momentum, ema_, momentum_at
 
-__all__ = ['KeyEncoder']
+__all__ = ['KeyEncoder', 'check_momentum', 'ema_', 'momentum_at']

@@ -1,5 +1,6 @@
-"""ShuffleBN: the samples that BatchNorm sees together on the key path.
+"""Rows that travel between processes: gathered by all, or permuted.
 
+ShuffleBN decides which samples BatchNorm sees together on the key path.
 Query and key of one image must not be normalised with the same companions,
 else the network finds the positive by the statistics instead of by the image
 (MoCo v1, section 3.3). On several processes the key batch is permuted over
@@ -12,11 +13,44 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.distributed as torch_dist
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 
 from .randomness import generator
 from .transfer import send
+
+
+@torch.no_grad()
+def gather(x: Tensor) -> Tensor:
+    """Concatenate ``x`` of all processes along dimension 0, rank 0 first.
+
+    Args:
+        x: N×… on every process, the same N everywhere.
+
+    Returns:
+        (world · N)×…, without gradient; ``x`` itself on a single process.
+    """
+    world = get_world_size()
+    if world == 1:
+        return x.detach()
+    x = x.detach().contiguous()
+    parts = [torch.empty_like(x) for _ in range(world)]
+    torch_dist.all_gather(parts, x)
+    return torch.cat(parts)
+
+
+def gather_with_grad(x: Tensor) -> Tensor:
+    """As :func:`gather`, and the gradient flows back to the owner of a row.
+
+    Each process holds the gradient of its own loss towards every key; what
+    arrives at the owner of a key is the sum over all processes.
+    """
+    if get_world_size() == 1:
+        return x
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(x))
 
 
 class ShufflePlan(NamedTuple):

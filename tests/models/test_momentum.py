@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mmmoco.functional import check_momentum, ema_, momentum_at
+from mmmoco.models.encoders import check_momentum, ema_, momentum_at
 
 from ..comparison import Comparison, check
 
