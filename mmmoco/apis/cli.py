@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import (
     Annotated,
@@ -58,7 +58,6 @@ def main(
     argv: Sequence[str] | None = None,
     prog: str | None = None,
     options_of: Callable[..., Any] | None = None,
-    usage: str | None = None,
 ) -> None:
     """Run a job as a command line says, and print its result.
 
@@ -70,19 +69,15 @@ def main(
         argv: Instead of the arguments of this process.
         prog: Name of the tool in messages; default: its file's.
         options_of: Function whose options the job takes as ``**kwargs``.
-        usage: Instead of the line that argparse makes.
     """
     prog = prog or os.path.basename(sys.argv[0])
-    given, debug = arguments(job, argv, prog, options_of, usage)
+    given, debug = arguments(job, argv, prog, options_of)
 
     def tool() -> None:
-        positionals = [given.pop(name) for name in _positionals(job)]
-        result = job(*positionals, **given)
+        result = job(**given)
         written = inspect.getattr_static(type(result), '__str__')
-        if (
-            written is not object.__str__
-            and os.environ.get('RANK', '0') == '0'
-        ):
+        first = os.environ.get('RANK', '0') == '0'
+        if first and written is not object.__str__:
             sys.stdout.write(f'{result}\n')
             sys.stdout.flush()
         problem = getattr(result, 'problem', None)
@@ -95,15 +90,13 @@ def main(
 def arguments(
     job: Callable[..., Any],
     argv: Sequence[str] | None = None,
-    prog: str | None = None,
+    prog: str = '',
     options_of: Callable[..., Any] | None = None,
-    usage: str | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Return what a command line gives to a job, and ``--debug``."""
-    parser = parser_of(job, prog or f'{job.__name__}.py', options_of, usage)
-    given = vars(parser.parse_args(argv))
+    given = vars(parser_of(job, prog, options_of).parse_args(argv))
     debug: bool = given.pop('debug')
-    if 'debug' in _parameters(job):
+    if 'debug' in inspect.signature(job).parameters:
         given['debug'] = debug
     if 'local_rank' in given:
         # Old launchers say it by an option, those of today by this.
@@ -115,27 +108,25 @@ def parser_of(
     job: Callable[..., Any],
     prog: str,
     options_of: Callable[..., Any] | None = None,
-    usage: str | None = None,
 ) -> argparse.ArgumentParser:
     """Return the command line that a job's signature and docstring make."""
     summary, _, example = _docstring(job)
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage=usage,
         description=summary,
         epilog=f'Example: {example}' if example else None,
     )
     for function in filter(None, (job, options_of)):
         _, helps, _ = _docstring(function)
-        named = () if function is job else _positionals(function)
-        for name, parameter in _parameters(function).items():
-            if name not in (*named, 'debug'):
-                hint = _hint_of(function, parameter)
-                _add(parser, parameter, hint, helps.get(name))
-    if 'launcher' in _parameters(options_of or job):
+        for name, parameter in inspect.signature(function).parameters.items():
+            wanted = {parameter.KEYWORD_ONLY}
+            if function is job:
+                wanted.add(parameter.POSITIONAL_OR_KEYWORD)
+            if name != 'debug' and parameter.kind in wanted:
+                _add(parser, function, parameter, helps.get(name, ''))
+    if parser.get_default('launcher'):
         parser.add_argument(
-            '--local_rank',
-            '--local-rank',
+            *('--local_rank', '--local-rank'),
             type=int,
             default=0,
             help=argparse.SUPPRESS,
@@ -144,59 +135,36 @@ def parser_of(
     return parser
 
 
-def _parameters(job: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return {
-        name: parameter
-        for name, parameter in inspect.signature(job).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    }
-
-
-def _hint_of(job: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    if not isinstance(parameter.annotation, str):
-        return parameter.annotation
-    try:
-        return eval(parameter.annotation, inspect.unwrap(job).__globals__)
-    except NameError:
-        return str  # What type checkers alone know is given as text.
-
-
-def _positionals(job: Callable[..., Any]) -> list[str]:
-    return [
-        name
-        for name, parameter in _parameters(job).items()
-        if parameter.kind is not parameter.KEYWORD_ONLY
-    ]
-
-
 def _add(
     parser: argparse.ArgumentParser,
+    job: Callable[..., Any],
     parameter: inspect.Parameter,
-    hint: Any,
-    text: str | None,
+    text: str,
 ) -> None:
     """Add what a parameter is on the command line."""
-    default = parameter.default
-    needed = default is parameter.empty
+    name, default = parameter.name, parameter.default
+    hint = parameter.annotation
+    if isinstance(hint, str):
+        try:
+            hint = eval(hint, inspect.unwrap(job).__globals__)
+        except NameError:
+            hint = str  # What type checkers alone know is given as text.
     settings = _settings_of(hint, default)
-    if text and not (needed or isinstance(default, bool | None)):
-        several = isinstance(default, list | tuple)
-        shown = ' '.join(map(str, default)) if several else str(default)
-        text = f'{text} ({shown})' if shown else text
-    settings['help'] = text and text.replace('%', '%%')
+    needed = default is parameter.empty
     if not needed:
         settings.setdefault('default', default)
-    if parameter.kind is not parameter.KEYWORD_ONLY:
-        if not needed:
-            settings.setdefault('nargs', '?')
-        parser.add_argument(parameter.name, **settings)
-        return
-    flag = parameter.name.rstrip('_').replace('_', '-')
-    if settings.get('action') == 'store_false':
-        flag = f'no-{flag}'
-    parser.add_argument(
-        f'--{flag}', dest=parameter.name, required=needed, **settings
-    )
+        if not isinstance(default, bool | None) and default not in ((), ''):
+            several = isinstance(default, list | tuple)
+            shown = ' '.join(map(str, default)) if several else default
+            text = f'{text} ({shown})'
+    settings['help'] = text.replace('%', '%%')
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        off = 'no-' if settings.get('action') == 'store_false' else ''
+        flag = f'--{off}{name.rstrip("_").replace("_", "-")}'
+        parser.add_argument(flag, dest=name, required=needed, **settings)
+    else:
+        nargs = {} if needed else {'nargs': '?'}
+        parser.add_argument(name, **nargs | settings)
 
 
 def _settings_of(hint: Any, default: Any) -> dict[str, Any]:
@@ -208,25 +176,19 @@ def _settings_of(hint: Any, default: Any) -> dict[str, Any]:
     kinds = [hint]
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not types.NoneType]
-    kind, arguments = kinds[0], get_args(kinds[0])
-    origin = get_origin(kind)
-    if bool in kinds:
-        if len(kinds) > 1:  # Bare, or with a value.
-            return dict(nargs='?', const=True)
+    kind, origin, inner = kinds[0], get_origin(kinds[0]), get_args(kinds[0])
+    if kinds == [bool]:
         return dict(action='store_false' if default else 'store_true')
+    if bool in kinds:  # Bare, or with a value.
+        return dict(nargs='?', const=True)
     if origin is Literal:
-        return dict(type=type(arguments[0]), choices=arguments)
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        one = _settings_of(arguments[0], default)
-        return one | dict(nargs=len(arguments))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return dict(type=type(inner[0]), choices=inner)
+    if origin is None:
+        return dict(type=kind, metavar={int: 'N', float: 'X'}.get(kind))
+    if issubclass(origin, Mapping):
         return dict(nargs='+', action=CfgOptions, metavar='KEY=VALUE')
-    if isinstance(origin, type) and issubclass(origin, Collection):
-        return _settings_of(arguments[0], default) | dict(nargs='+')
-    metavars = {int: 'N', float: 'X'}
-    return dict(type=kind) | (
-        dict(metavar=metavars[kind]) if kind in metavars else {}
-    )
+    nargs = len(inner) if origin is tuple else '+'
+    return _settings_of(inner[0], default) | dict(nargs=nargs)
 
 
 def _docstring(job: Callable[..., Any]) -> tuple[str, dict[str, str], str]:
