@@ -119,7 +119,7 @@ def parser_of(
     for function in filter(None, (job, options_of)):
         _, helps, _ = _docstring(function)
         for name, parameter in inspect.signature(function).parameters.items():
-            wanted = {parameter.KEYWORD_ONLY}
+            wanted: set[Any] = {parameter.KEYWORD_ONLY}
             if function is job:
                 wanted.add(parameter.POSITIONAL_OR_KEYWORD)
             if name != 'debug' and parameter.kind in wanted:

@@ -20,7 +20,8 @@ def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let what a job sets for its process hold as long as the job.
 
     That is what mmengine's runner sets (the environment, OpenCV's threads,
-    the way to start processes), and what we replace in it.
+    the way to start processes, loggers and scopes), and what we replace in
+    it.
     """
 
     @functools.wraps(job)
@@ -51,11 +52,12 @@ def _libraries_kept() -> Iterator[None]:
 
     from mmmoco.engine.checkpoint_io import guarded
     from mmmoco.engine.class_folders import hidden_skipped
+    from mmmoco.engine.instances import own_instances
 
     threads = cv2.getNumThreads()
     start = multiprocessing.get_start_method(allow_none=True)
     try:
-        with guarded, hidden_skipped:
+        with guarded, hidden_skipped, own_instances():
             yield
     finally:
         cv2.setNumThreads(threads)

@@ -9,7 +9,6 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmmoco.apis.config.adapt import use_precision
-from mmmoco.engine.instances import own_instances
 
 from .measured_memory import measure
 from .memory_estimate import (
@@ -140,18 +139,17 @@ def estimate(
         with_measurement: Run three real steps, and compare.
     """
     check_config(cfg)
-    with own_instances():
-        MMLogger.get_instance('estimate_memory', log_level='ERROR')
-        use_precision(cfg, amp=False, fast=False)
-        # As on a GPU, except where a CPU process is the yardstick.
-        foreach = None if with_measurement else True
-        estimates = [
-            estimate_memory(cfg, batch_size, gpus, dtype, foreach)
-            for dtype in DTYPES
-        ]
-        memory = Memory(config, estimates, config_dtype(cfg))
-        if with_measurement:
-            memory = replace(memory, measured=_compare(cfg, memory.own))
+    MMLogger.get_instance('estimate_memory', log_level='ERROR')
+    use_precision(cfg, amp=False, fast=False)
+    # As on a GPU, except where a CPU process is the yardstick.
+    foreach = None if with_measurement else True
+    estimates = [
+        estimate_memory(cfg, batch_size, gpus, dtype, foreach)
+        for dtype in DTYPES
+    ]
+    memory = Memory(config, estimates, config_dtype(cfg))
+    if with_measurement:
+        memory = replace(memory, measured=_compare(cfg, memory.own))
     return memory
 
 

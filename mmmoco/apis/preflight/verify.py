@@ -27,7 +27,6 @@ from mmmoco.engine.batch_checks import check_samples, check_splits
 from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.evaluation import build_evaluation
 from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
-from mmmoco.engine.instances import own_instances
 from mmmoco.registry import bare_type
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -71,26 +70,25 @@ def verify(
     """
     check_config(cfg)
     checks: list[Check] = []
-    with own_instances():
-        MMLogger.get_instance('verify_config', log_level='ERROR')
-        try:
-            use_precision(cfg, amp=False, fast=False)
-            fit_workers(cfg)
-            model: Any = build_without_memory(cfg)
-            checks += _model(model)
-            samples = sample_batch.open_dataset(cfg)
-            dataset: Any = samples.dataset
-            length = 0 if dataset is None else len(dataset)
-            checks.append(_data(dataset, samples.missing, length))
-            checks += _batch(cfg, model, length, processes)
-            checks += _knn(cfg)
-            checks += _step(cfg, model, length, processes)
-        except Exception as error:
-            if debug:
-                raise
-            text = ' '.join(str(error).split()) or type(error).__name__
-            done = 'the step' if len(checks) > 1 else 'building'
-            checks.append(Check(done, text, ERROR))
+    MMLogger.get_instance('verify_config', log_level='ERROR')
+    try:
+        use_precision(cfg, amp=False, fast=False)
+        fit_workers(cfg)
+        model: Any = build_without_memory(cfg)
+        checks += _model(model)
+        samples = sample_batch.open_dataset(cfg)
+        dataset: Any = samples.dataset
+        length = 0 if dataset is None else len(dataset)
+        checks.append(_data(dataset, samples.missing, length))
+        checks += _batch(cfg, model, length, processes)
+        checks += _knn(cfg)
+        checks += _step(cfg, model, length, processes)
+    except Exception as error:
+        if debug:
+            raise
+        text = ' '.join(str(error).split()) or type(error).__name__
+        done = 'the step' if len(checks) > 1 else 'building'
+        checks.append(Check(done, text, ERROR))
     return checks
 
 

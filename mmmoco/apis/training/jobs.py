@@ -90,11 +90,11 @@ def train(
         train_dataloader.dataset.data_root=/my/images
     """
     options = dict(locals())
-    from .train import left_by, prepare, running
+    from .train import build, left_by, prepare
 
-    with running(prepare(**options)) as runner:
-        runner.train()
-        return Training(**left_by(runner))
+    runner = build(prepare(**options))
+    runner.train()
+    return Training(**left_by(runner))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 from mmengine.config import Config
@@ -21,7 +19,6 @@ from mmmoco.apis.config.image_range import settle_for_training
 from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.instances import own_instances
 from mmmoco.engine.preemption import why_started_again
 
 LAUNCHERS = get_args(cli.Launcher)
@@ -149,16 +146,14 @@ def _choose_checkpoint(
         cfg.load_from = path
 
 
-@contextmanager
-def running(cfg: Config) -> Iterator[Runner]:
+def build(cfg: Config) -> Runner:
     """Build the runner of a config of :func:`prepare`."""
-    with own_instances():
-        init_processes(cfg, cfg.launcher)
-        settle_for_training(cfg)
-        runner = build_runner(cfg)
-        if cfg.get('initialization'):
-            print_log(f'Initialised: {cfg.initialization}.', logger='current')
-        yield runner
+    init_processes(cfg, cfg.launcher)
+    settle_for_training(cfg)
+    runner = build_runner(cfg)
+    if cfg.get('initialization'):
+        print_log(f'Initialised: {cfg.initialization}.', logger='current')
+    return runner
 
 
 def left_by(runner: Runner) -> dict[str, Any]:

@@ -164,34 +164,34 @@ def prepare(
 def run(prepared: Prepared) -> tuple[str | None, dict[str, float]]:
     """Fine-tune and test; return newest checkpoint and figures."""
     task, start, cfg = prepared.task, prepared.start, prepared.cfg
-    with train.running(cfg) as runner:
-        if is_main_process():
-            record = json.dumps(prepared.record)
-            checkpoint_io.write_text(Path(cfg.work_dir) / RECORD, record)
-        runner.train()
-        metrics = in_percent(runner.test(), cfg.default_scope)
-        known = start in WITHOUT_FILE
-        checkpoint = checkpoint_io.find_latest(cfg.work_dir)
-        append_result(
-            cfg.work_dir,
-            task=task.name,
-            protocol={
-                'config': Path(task.config).name,
-                'init': Path(start).name,
-                'iterations': runner.max_iters,
-            },
-            metrics=metrics,
-            cfg=cfg,
-            checkpoint=checkpoint,
-            published=task.published_for(
-                start if known else method_of(checkpoint_io.read(start))
-            ),
-            seed=runner.seed,
-        )
-        print_log(
-            f'{task.name} from {start}: {figures_text(metrics)}',
-            logger='current',
-        )
+    runner = train.build(cfg)
+    if is_main_process():
+        record = json.dumps(prepared.record)
+        checkpoint_io.write_text(Path(cfg.work_dir) / RECORD, record)
+    runner.train()
+    metrics = in_percent(runner.test(), cfg.default_scope)
+    known = start in WITHOUT_FILE
+    checkpoint = checkpoint_io.find_latest(cfg.work_dir)
+    append_result(
+        cfg.work_dir,
+        task=task.name,
+        protocol={
+            'config': Path(task.config).name,
+            'init': Path(start).name,
+            'iterations': runner.max_iters,
+        },
+        metrics=metrics,
+        cfg=cfg,
+        checkpoint=checkpoint,
+        published=task.published_for(
+            start if known else method_of(checkpoint_io.read(start))
+        ),
+        seed=runner.seed,
+    )
+    print_log(
+        f'{task.name} from {start}: {figures_text(metrics)}',
+        logger='current',
+    )
     return checkpoint, metrics
 
 
