@@ -1,6 +1,7 @@
 """Going on with another number of processes, or another batch."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,12 @@ def fit_sampler(loop: Any) -> None:
             'epoch-based loop waits for it: set it to False, or use '
             "train_cfg.type='IterBasedTrainLoop'."
         )
+
+
+def shown_rates(groups: Sequence[dict[str, Any]]) -> str:
+    """Return the learning rates of an optimizer's groups for a message."""
+    rates = sorted({group['lr'] for group in groups})
+    return ', '.join(f'{rate:g}' for rate in rates)
 
 
 @dataclass
@@ -100,8 +107,7 @@ class Reshard:
 
     def _learning_rate(self, before: int, now: int) -> str:
         groups = self.runner.optim_wrapper.optimizer.param_groups
-        rates = sorted({group['lr'] for group in groups})
-        shown = ', '.join(f'{rate:g}' for rate in rates)
+        shown = shown_rates(groups)
         if before == now:
             return f'Learning rate: {shown}, as before.'
         factor = now / before

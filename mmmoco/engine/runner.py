@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor
 
 from mmmoco.engine import checkpoint_io, class_names
@@ -14,7 +14,12 @@ from mmmoco.engine.checkpoint_io.fitting import MEND, WHOLE
 from mmmoco.engine.disk import survive, survive_in, survive_logging
 from mmmoco.engine.endings import building, note_training
 from mmmoco.engine.pretrained import verified
-from mmmoco.engine.reshard import Reshard, describe_processes, fit_sampler
+from mmmoco.engine.reshard import (
+    Reshard,
+    describe_processes,
+    fit_sampler,
+    shown_rates,
+)
 from mmmoco.engine.resume_check import (
     check_optimizers,
     check_state,
@@ -175,10 +180,8 @@ class ContrastRunner(Runner):
 
     def _out_dir(self) -> str | None:
         """Return where the config wants the checkpoints, if elsewhere."""
-        for hook in self.hooks:
-            if isinstance(hook, CheckpointHook):
-                return hook.out_dir
-        return None
+        savers = (h for h in self.hooks if isinstance(h, CheckpointHook))
+        return next((hook.out_dir for hook in savers), None)
 
     def load_checkpoint(
         self,
@@ -220,16 +223,13 @@ class ContrastRunner(Runner):
             check_optimizers(self, checkpoint, filename)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
-        test = self._test_loop
-        if test is not None and not isinstance(test, dict):
-            meta = checkpoint.get('meta') or {}
-            trained = meta.get('class_folders')
-            if trained:
-                class_names.renumber(
-                    tuple(map(str, trained)),
-                    test.dataloader.dataset,
-                    (repr(filename), 'test_dataloader'),
-                )
+        trained = (checkpoint.get('meta') or {}).get('class_folders')
+        if trained and isinstance(self._test_loop, BaseLoop):
+            class_names.renumber(
+                tuple(map(str, trained)),
+                self._test_loop.dataloader.dataset,
+                (repr(filename), 'test_dataloader'),
+            )
         return checkpoint
 
     def _fill(
@@ -347,10 +347,9 @@ class ContrastRunner(Runner):
             ValueError: If it has a class that the training does not know.
         """
         built = super().build_val_loop(loop)
-        train = self._train_loop
-        if train is not None and not isinstance(train, dict):
+        if isinstance(self._train_loop, BaseLoop):
             class_names.renumber(
-                class_names.folder_names(train.dataloader.dataset),
+                class_names.folder_names(self.train_dataloader.dataset),
                 built.dataloader.dataset,
                 ('train_dataloader', 'val_dataloader'),
             )
@@ -383,34 +382,29 @@ class ContrastRunner(Runner):
         effective = batch * self.world_size * accumulation
         base = (auto_scale_lr or {}).get('base_batch_size')
         enabled = (auto_scale_lr or {}).get('enable', False)
-        text = (
-            f'Effective batch {effective} = {batch} per GPU x '
-            f'{self.world_size} processes x {accumulation} accumulation'
-        )
-        lr = self._learning_rates(optim_wrapper)
-        self._configured = settings_of(optim_wrapper.param_groups)
-        if not enabled:
-            if base and base != effective:
-                text += (
-                    f"; the config's lr {lr} is meant for {base}: "
-                    '--auto-scale-lr would scale it by '
-                    f'{effective / base:g}'
-                )
-            self.logger.info(f'{text}.')
-            return
-        if not base:
+        if enabled and not base:
             raise ValueError(
                 'auto_scale_lr is enabled, but base_batch_size, the batch '
                 "that the config's lr is meant for, is not set: add "
                 'auto_scale_lr=dict(base_batch_size=256, enable=True).'
             )
-        for group in optim_wrapper.optimizer.param_groups:
-            group['lr'] *= effective / base
-        self._configured = settings_of(optim_wrapper.param_groups)
-        self.logger.info(
-            f'{text}; lr {lr} for {base} scaled to '
-            f'{self._learning_rates(optim_wrapper)}.'
+        groups = optim_wrapper.param_groups
+        text = (
+            f'Effective batch {effective} = {batch} per GPU x '
+            f'{self.world_size} processes x {accumulation} accumulation'
         )
+        lr = shown_rates(groups)
+        if enabled:
+            for group in groups:
+                group['lr'] *= effective / base
+            text += f'; lr {lr} for {base} scaled to {shown_rates(groups)}'
+        elif base and base != effective:
+            text += (
+                f"; the config's lr {lr} is meant for {base}: "
+                f'--auto-scale-lr would scale it by {effective / base:g}'
+            )
+        self._configured = settings_of(groups)
+        self.logger.info(f'{text}.')
 
     def _maybe_compile(self, target: str) -> None:
         """Compile the networks of our models, not their whole step.
@@ -434,8 +428,3 @@ class ContrastRunner(Runner):
             f'torch.compile for {", ".join(names)}: the first iterations, '
             'and the first evaluation, take minutes.'
         )
-
-    @staticmethod
-    def _learning_rates(optim_wrapper: OptimWrapper) -> str:
-        groups = optim_wrapper.optimizer.param_groups
-        return ', '.join(f'{lr:g}' for lr in sorted({g['lr'] for g in groups}))
