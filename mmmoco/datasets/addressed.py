@@ -8,24 +8,18 @@ the number of workers, or on what was loaded before.
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
-import cv2
 import torch
 from mmengine.dist import get_dist_info
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, get_worker_info
+from torch.utils.data import Sampler
 
-from mmmoco.functional import (
-    derive_seed,
-    generator,
-    seed_global_generators,
-)
+from mmmoco.functional import derive_seed, generator
 from mmmoco.registry import DATA_SAMPLERS
 
-from .bad_files import MAX_ATTEMPTS, BadFileLog, none_readable
-from .transforms.pipeline import build_pipeline
+from .source import Source
 
 
 class SampleAddress(NamedTuple):
@@ -42,7 +36,7 @@ class SampleAddress(NamedTuple):
     seed: int
 
 
-class AddressedDataset(Dataset[dict[str, Any]]):
+class AddressedDataset(Source):
     """A data set whose random transforms depend on the address alone.
 
     A sample that cannot be read (the pipeline raises an OSError, or returns
@@ -52,14 +46,7 @@ class AddressedDataset(Dataset[dict[str, Any]]):
 
     Args:
         pipeline: Configs of transforms, applied in order.
-
-    Attributes:
-        bad_files: Where bad files are noted.
     """
-
-    def __init__(self, pipeline: Sequence[dict[str, Any]] = ()) -> None:
-        self.pipeline = build_pipeline(pipeline)
-        self.bad_files = BadFileLog()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -84,52 +71,25 @@ class AddressedDataset(Dataset[dict[str, Any]]):
             UnreadableDataError: If no replacement can be read either.
         """
         if not isinstance(item, SampleAddress):
-            address = SampleAddress(int(item), epoch=0, seed=0)
-            return self._make(address, address.index, attempt=0)
-        index = item.index
-        for attempt in range(MAX_ATTEMPTS):
-            if attempt:
-                index = self._replacement(item, attempt)
-            try:
-                return self._make(item, index, attempt)
-            except OSError as error:
-                bad, last = self.name_of(index), error
-                self.bad_files.note(bad, error)
-        raise none_readable(bad, last)
+            only = int(item)
+            return self._transformed(
+                lambda _: self.sample(only), 0, 0, 0, only
+            )
+        index, epoch, seed = item
 
-    def _replacement(self, address: SampleAddress, attempt: int) -> int:
-        index, epoch, seed = address
-        return derive_seed(seed, epoch, index, attempt, 'replacement') % len(
-            self
+        def chosen(attempt: int) -> int:
+            if not attempt:
+                return index
+            address = epoch, index, attempt, 'replacement'
+            return derive_seed(seed, *address) % len(self)
+
+        return self._first_readable(
+            lambda attempt: self.sample(chosen(attempt)),
+            lambda attempt: self.name_of(chosen(attempt)),
+            seed,
+            epoch,
+            index,
         )
-
-    def _make(
-        self, address: SampleAddress, index: int, attempt: int
-    ) -> dict[str, Any]:
-        """Run the pipeline; a replacement gets draws of its own."""
-        purpose = ('view', attempt) if attempt else ('view',)
-        seed_global_generators(
-            address.seed, address.epoch, address.index, *purpose
-        )
-        return transformed(self.pipeline, self.sample(index), attempt)
-
-
-def transformed(
-    pipeline: Any, sample: dict[str, Any], attempt: int
-) -> dict[str, Any]:
-    """Return a sample after its pipeline, with ``'bad'``.
-
-    Raises:
-        OSError: If a transform gives the sample up by returning None.
-    """
-    if get_worker_info() is not None and cv2.getNumThreads() > 1:
-        # A worker is one thread; several workers share the cores.
-        cv2.setNumThreads(1)
-    result: dict[str, Any] | None = pipeline(sample)
-    if result is None:
-        raise OSError('a transform returned None')
-    result['bad'] = attempt
-    return result
 
 
 #: Indices that become Python numbers together: a long epoch begins, and is
@@ -187,7 +147,7 @@ class AddressedSampler(Sampler[SampleAddress]):
 
     def __iter__(self) -> Iterator[SampleAddress]:
         start, self._skipped = self._skipped, 0
-        if getattr(self.dataset, 'is_stream', False):
+        if isinstance(self.dataset, Source) and self.dataset.is_stream:
             yield from self._positions(start)
             return
         epoch = self.epoch

@@ -40,14 +40,6 @@ class UnreadableDataError(ValueError):
         super().__init__(last.removeprefix(f'{_FULL_NAME}: '))
 
 
-def none_readable(name: str, error: OSError) -> UnreadableDataError:
-    """Return the error for ``MAX_ATTEMPTS`` samples, the last of this name."""
-    return UnreadableDataError(
-        f'{MAX_ATTEMPTS} samples in a row could not be read; the last one was '
-        f'{name!r}: {reason_of(error)}'
-    )
-
-
 #: Characters of a reason; an error may quote a whole file.
 _MOST = 300
 

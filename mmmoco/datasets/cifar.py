@@ -95,11 +95,6 @@ class CIFAR(AddressedDataset):
                 f'{len(self.labels)} labels.'
             )
 
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Names of the classes."""
-        return {'classes': self.classes}
-
     def __len__(self) -> int:
         """Number of images."""
         return len(self.images)

@@ -71,6 +71,8 @@ class DigitScenes(AddressedDataset):
         ValueError: If an argument is out of range.
     """
 
+    classes = CLASSES
+
     def __init__(
         self,
         split: str = 'train',
@@ -122,11 +124,6 @@ class DigitScenes(AddressedDataset):
         self.images = torch.from_numpy(scenes.images)
         self.labels: list[int] = scenes.labels.tolist()
         self.source_ids = scenes.source_ids
-
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Names of the classes."""
-        return {'classes': CLASSES}
 
     def __len__(self) -> int:
         """Number of scenes."""

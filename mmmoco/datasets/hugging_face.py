@@ -55,11 +55,6 @@ class HFDataset(AddressedDataset):
         self.classes = tuple(getattr(feature, 'names', None) or ())
         check_ranges(self)
 
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Names of the classes, if they are known."""
-        return {'classes': self.classes}
-
     def __len__(self) -> int:
         """Number of images."""
         return len(self.data)
@@ -117,11 +112,6 @@ class HFStream(ShardStream):
         super().__init__(
             self.data.num_shards, epoch_size, lanes, buffer_size, pipeline
         )
-
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Nothing is known of the classes."""
-        return {'classes': ()}
 
     def shard_name(self, shard: int) -> str:
         """Return data set and number of the shard."""

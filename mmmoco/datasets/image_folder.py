@@ -119,11 +119,6 @@ class ImageFolderDataset(AddressedDataset):
                 f'from {str(folder)!r}: set data_root and data_prefix to fit.'
             )
 
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Names of the classes, empty without labels."""
-        return {'classes': self.classes}
-
     def __len__(self) -> int:
         """Number of images."""
         return len(self.paths)

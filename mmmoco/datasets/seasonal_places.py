@@ -92,11 +92,6 @@ class SeasonalPlaces(AddressedDataset):
         name = path.name
         return name.lower().endswith(self.extensions) and not hidden(name)
 
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """No classes."""
-        return {'classes': ()}
-
     def __len__(self) -> int:
         """Number of places."""
         return len(self.places)

@@ -20,22 +20,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from mmengine.dist import get_dist_info
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
-from mmmoco.functional import (
-    derive_seed,
-    generator,
-    seed_global_generators,
-)
+from mmmoco.functional import derive_seed, generator
 
-from .addressed import SampleAddress, transformed
-from .bad_files import (
-    MAX_ATTEMPTS,
-    BadFileLog,
-    UnreadableDataError,
-    none_readable,
-)
-from .transforms.pipeline import build_pipeline
+from .addressed import SampleAddress
+from .bad_files import UnreadableDataError
+from .source import Source
 
 T = TypeVar('T')
 
@@ -52,7 +43,7 @@ class Record(NamedTuple):
     load: Callable[[], dict[str, Any]]
 
 
-class ShardStream(Dataset[dict[str, Any]]):
+class ShardStream(Source):
     """A data set that is read shard by shard, in a shuffled order.
 
     To be sampled by :class:`AddressedSampler` and loaded with
@@ -68,12 +59,8 @@ class ShardStream(Dataset[dict[str, Any]]):
             number makes the order independent of the workers.
         buffer_size: Samples among which the next one is drawn.
         pipeline: Configs of transforms.
-
-    Attributes:
-        bad_files: Where bad files are noted.
     """
 
-    #: Tells the sampler to leave the order to the data set.
     is_stream = True
 
     def __init__(
@@ -93,8 +80,7 @@ class ShardStream(Dataset[dict[str, Any]]):
                 raise ValueError(f'{name}={value}: must be at least 1.')
         self.num_shards, self.epoch_size = num_shards, epoch_size
         self.lanes, self.buffer_size = lanes, buffer_size
-        self.pipeline = build_pipeline(pipeline)
-        self.bad_files = BadFileLog()
+        super().__init__(pipeline)
         # Here, since data workers do not belong to the process group.
         self.rank, self.world_size = get_dist_info()
         self._process = self._batch = 0
@@ -202,26 +188,15 @@ class ShardStream(Dataset[dict[str, Any]]):
             self.bad_files.note(self.shard_name(shard), error)
 
     def _make(self, address: SampleAddress, lane: '_Lane') -> dict[str, Any]:
-        for attempt in range(MAX_ATTEMPTS):
-            record = lane.peek(attempt)
-            purpose = ('view', attempt) if attempt else ('view',)
-            seed_global_generators(
-                address.seed,
-                address.epoch,
-                self.rank,
-                address.index,
-                'stream',
-                *purpose,
-            )
-            try:
-                result = transformed(self.pipeline, record.load(), attempt)
-            except OSError as error:
-                bad, last = record.name, error
-                self.bad_files.note(bad, error)
-                continue
-            lane.step()
-            return result
-        raise none_readable(bad, last)
+        place = address.epoch, self.rank, address.index, 'stream'
+        result = self._first_readable(
+            lambda attempt: lane.peek(attempt).load(),
+            lambda attempt: lane.peek(attempt).name,
+            address.seed,
+            *place,
+        )
+        lane.step()
+        return result
 
 
 class _Lane:

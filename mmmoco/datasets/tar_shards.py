@@ -105,11 +105,6 @@ class TarShards(ShardStream):
             len(self.shards), epoch_size, lanes, buffer_size, pipeline
         )
 
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Nothing is known of the classes."""
-        return {'classes': ()}
-
     def shard_name(self, shard: int) -> str:
         """Return path or URL of a shard."""
         return self.shards[shard]

@@ -130,7 +130,7 @@ def _deep_images(dataset: Any, count: int) -> Iterator[Values]:
 
 def _some(dataset: Any, count: int) -> Iterator[Any]:
     """Yield what reads some samples, spread over a data set."""
-    if getattr(dataset, 'is_stream', False):
+    if dataset.is_stream:
         shards = min(8, dataset.num_shards)
         for i in range(shards):
             shard = i * dataset.num_shards // shards

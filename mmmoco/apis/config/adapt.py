@@ -183,7 +183,7 @@ def fit_workers(cfg: Config) -> None:
         wanted = loader.get('num_workers', 0)
         if wanted == 'auto':
             kind = DATASETS.get((loader.get('dataset') or {}).get('type', ''))
-            wanted = min(cores, 8 if hasattr(kind, 'is_stream') else 32)
+            wanted = min(cores, 8 if getattr(kind, 'is_stream', False) else 32)
             chosen = max(chosen, wanted)
         most = max(most, wanted)
         loader['num_workers'] = min(wanted, cores)
