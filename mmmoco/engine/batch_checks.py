@@ -26,27 +26,30 @@ def check_loader(
     """
     if loader.batch_size is None:
         return None  # A batch sampler of its own.
-    check_shards(loader, processes)
+    endless = getattr(loader.sampler, 'infinite', False)
+    _check_shards(loader, processes, loader.drop_last or endless)
     try:
         samples = len(loader.dataset)  # type: ignore[arg-type]
     except TypeError:
         return None  # A stream; its length is unknown.
-    infinite = getattr(loader.sampler, 'infinite', False)
     return check_samples(
         samples,
         loader.batch_size,
         processes,
         accumulation,
-        drop_last=loader.drop_last and not infinite,
+        drop_last=loader.drop_last and not endless,
     )
 
 
-def check_shards(loader: DataLoader[Any], processes: int) -> None:
+def _check_shards(
+    loader: DataLoader[Any], processes: int, whole_batches: bool
+) -> None:
     """See that every lane of a stream has a shard, and whole batches.
 
     Args:
         loader: Of the training.
         processes: Of the run.
+        whole_batches: Whether all batches are of one size.
 
     Raises:
         ValueError: Naming the numbers.
@@ -70,8 +73,7 @@ def check_shards(loader: DataLoader[Any], processes: int) -> None:
             f'{mend}, or write more shards (tools/make_shards.py '
             '--samples-per-shard).'
         )
-    infinite = getattr(loader.sampler, 'infinite', False)
-    if not (loader.drop_last or infinite):
+    if not whole_batches:
         raise ValueError(
             f'{type(dataset).__name__} needs train_dataloader.drop_last='
             'True: its order is counted in whole batches.'

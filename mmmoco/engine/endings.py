@@ -84,7 +84,8 @@ def _part(error: BaseException) -> str:
     for frame in frames:
         found = frame.f_locals.get('self')
         if frame.f_code is build_from_cfg.__code__:
-            part = _entry(frame) or part
+            cfg = frame.f_locals.get('cfg')
+            part = shortened(dict(cfg)) if isinstance(cfg, dict) else part
         elif isinstance(found, nn.Module) and '_modules' in vars(found):
             if not names:
                 names = {x: n for n, x in found.named_modules(prefix='model')}
@@ -93,14 +94,6 @@ def _part(error: BaseException) -> str:
                 name = names[found].replace('.key_encoder.', '.')
                 part = _module(name, found, frame) or part
     return part
-
-
-def _entry(frame: FrameType) -> str:
-    """Describe what mmengine was to build, as it stands in the config."""
-    cfg = frame.f_locals.get('cfg')
-    if not isinstance(cfg, dict):
-        return ''
-    return shortened(dict(cfg))
 
 
 def _module(name: str, module: nn.Module, frame: FrameType) -> str:

@@ -1,8 +1,8 @@
 from .addressed_randomness_hook import AddressedRandomnessHook
 from .bad_files_hook import BadFilesHook
+from .batch_check_hook import GuardHook
 from .checkpoint_hook import ContrastCheckpointHook
 from .evaluation_hook import EvaluationHook, KNNHook
-from .guard_hook import GuardHook
 from .kernel_settings_hook import KernelSettingsHook
 from .monitor_hook import MonitorHook
 from .non_finite_hook import NonFiniteHook

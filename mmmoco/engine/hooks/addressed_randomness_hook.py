@@ -38,9 +38,7 @@ class AddressedRandomnessHook(Hook):
                 f'{len(loader)} batches.'
             )
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Set the address of the coming iteration."""
         step, rank = runner.iter, get_rank()
         model = two_phase_model(runner)

@@ -39,13 +39,7 @@ class ContrastCheckpointHook(CheckpointHook):
         self._failed: OSError | None = None  # of the newest save
         self._saved_at = -1
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Save if it is due, or if a save waits for this step."""
         due = not self.by_epoch and (
             self.every_n_train_iters(runner, self.interval, self.save_begin)

@@ -4,6 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmmoco.engine.endings import ExpectedEnd, save_at_end
+from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.registry import HOOKS
 
 
@@ -37,20 +38,16 @@ class NonFiniteHook(Hook):
             )
         self.max_in_a_row = max_in_a_row
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Save and stop, if it was the last one allowed.
 
         Raises:
             NonFiniteError: Ends the run; names the checkpoint.
         """
         wrapper = runner.optim_wrapper
-        skipped = getattr(wrapper, 'skipped_in_a_row', 0)
+        if not isinstance(wrapper, ContrastOptimWrapper):
+            return
+        skipped = wrapper.skipped_in_a_row
         if skipped < self.max_in_a_row or not wrapper.should_update():
             return
         name = f'iter_{runner.iter + 1}_non_finite.pth'

@@ -19,7 +19,9 @@ from mmengine.runner import Runner
 
 from mmmoco.engine.disk import survive
 from mmmoco.engine.endings import ExpectedEnd
+from mmmoco.engine.loops import ContrastEpochLoop, ContrastIterLoop
 from mmmoco.engine.meeting import tell_all, was_told
+from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.engine.preemption import (
     MarkerError,
     Preempted,
@@ -118,7 +120,7 @@ class PreemptionHook(RunHook):
             loader.worker_init_fn = functools.partial(
                 _outlive, loader.worker_init_fn, self._released
             )
-        if hasattr(runner.optim_wrapper, 'wants_stop'):
+        if isinstance(runner.optim_wrapper, ContrastOptimWrapper):
             runner.optim_wrapper.wants_stop = lambda: self.received is not None
         for number in self.signals:
             self._before[number] = signal.signal(number, self._note)
@@ -133,9 +135,7 @@ class PreemptionHook(RunHook):
         self.received = signal.Signals(number).name
         self._asked_at = self._asked_at or time.monotonic()
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Take the time, after what the other hooks do."""
         self._step_began = time.monotonic()
 
@@ -146,13 +146,7 @@ class PreemptionHook(RunHook):
             self._longest_step = max(self._longest_step, seconds)
         self._step_began = None
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Stop, if any process received a signal.
 
         Raises:
@@ -172,9 +166,9 @@ class PreemptionHook(RunHook):
     def _anyone(self, runner: Runner) -> bool:
         if runner.world_size == 1:
             return self.received is not None
-        if hasattr(runner.optim_wrapper, 'stop_wanted'):
+        if isinstance(runner.optim_wrapper, ContrastOptimWrapper):
             # It asked all processes, together with what else they agree on.
-            return bool(runner.optim_wrapper.stop_wanted)
+            return runner.optim_wrapper.stop_wanted
         asked = torch.tensor(float(self.received is not None))
         asked = asked.to(get_device())
         all_reduce(asked, 'max')
@@ -253,9 +247,11 @@ class PreemptionHook(RunHook):
 
     def _watch(self, runner: Runner) -> None:
         """See, in a thread, that a signal ends the run in any case."""
-        wait = getattr(runner.train_loop, 'data_wait', None)
-        alone = runner.world_size == 1
-        while wait is not None and not self._over.wait(0.5):
+        loop = runner.train_loop
+        if not isinstance(loop, ContrastEpochLoop | ContrastIterLoop):
+            return
+        wait, alone = loop.data_wait, runner.world_size == 1
+        while not self._over.wait(0.5):
             now = time.monotonic()
             moved = wait.since or self._step_began or now
             if now - moved > 5 and was_told(GIVE_UP):
