@@ -1,6 +1,7 @@
 """Segment by one click: ``python demo/prompt_segmentation.py --help``."""
 
-from mmmoco.apis.page.prompt_segmentation import main
+from mmmoco.apis import cli
+from mmmoco.apis.page.jobs import prompt_segmentation
 
 if __name__ == '__main__':
-    main()
+    cli.main(prompt_segmentation)

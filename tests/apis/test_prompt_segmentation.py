@@ -17,9 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mmmoco.apis import get_model, load_config
+from mmmoco.apis import cli, get_model, load_config
 from mmmoco.apis.cli import UsageError
-from mmmoco.apis.page import prompt_segmentation as prompting
+from mmmoco.apis.page import pictures, prompting, server
+from mmmoco.apis.page.jobs import prompt_segmentation
+from mmmoco.apis.page.layout import page as page_of
 from mmmoco.engine.checkpoint_io import CheckpointError
 from mmmoco.evaluation.zero_shot import similarity_maps
 
@@ -42,14 +44,10 @@ def checkpoint(tmp_path_factory):
     return str(path)
 
 
-def arguments(*argv):
-    return prompting.parser().parse_args([*argv])
-
-
 @pytest.fixture(scope='module')
 def images(checkpoint):
     """Model and examples, from the checkpoint alone."""
-    return prompting.build(arguments(checkpoint))
+    return prompting.build(checkpoint)
 
 
 @pytest.fixture(scope='module')
@@ -59,12 +57,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def url(checkpoint, folder):
+def url(images, folder):
     """The page on a free port."""
-    args = arguments(checkpoint, '--port', '0')
-    blocks, address = prompting.launch(args, str(folder))
-    yield address
+    os.environ[server.UPLOADS] = str(folder / 'uploads')
+    blocks = page_of(images, 'epoch_1.pth', str(folder))
+    yield server.launch(blocks, '127.0.0.1', 0)
     blocks.close()
+    del os.environ[server.UPLOADS]
 
 
 def ask(url, path, body=None, host=None, **headers):
@@ -151,7 +150,7 @@ def test_only_the_names_of_this_machine_are_answered(url):
             assert status == 421 and 'not the name of this page' in text
     for host in (f'127.0.0.1:{port}', f'localhost:{port}', 'LOCALHOST'):
         assert ask(url, '/', host=host)[0] == 200
-    check = prompting.HostCheck(None, ['me.example'])
+    check = server.HostCheck(None, ['me.example'])
     for host in (
         'me.example:7860',
         '[::1]:7860',
@@ -213,7 +212,7 @@ def test_clicks_cost_no_forward(images):
 
 
 def test_checkpoint_and_config_describe_the_same_model(images, checkpoint):
-    other = prompting.build(arguments(checkpoint, '--config', MMC))
+    other = prompting.build(checkpoint, MMC)
     first, second = (
         each.opened(each.open(images.examples[0])).tokens
         for each in (images, other)
@@ -281,14 +280,14 @@ def test_only_the_last_images_are_kept(images):
 
 def test_pictures_of_small_images_are_enlarged():
     pixels = np.zeros((64, 48, 3), np.uint8)
-    assert prompting.enlarged(pixels).shape == (384, 288, 3)
-    assert prompting.enlarged(np.zeros((400, 9, 3), np.uint8)).shape[0] == 400
+    assert pictures.enlarged(pixels).shape == (384, 288, 3)
+    assert pictures.enlarged(np.zeros((400, 9, 3), np.uint8)).shape[0] == 400
     found = np.tile(np.float32([-1.0, 0.2, 1.0]), (3, 1))
-    heat = prompting.heat_map(found).astype(int)
+    heat = pictures.heat_map(found).astype(int)
     assert heat.shape == (3, 3, 3) and (heat[0] == heat[2]).all()
     assert (np.diff(heat[0].sum(1)) > 0).all()  # brighter
-    assert prompting.heat_map(np.ones((2, 2), np.float32)).any()
-    picture, text = prompting.segmented(
+    assert pictures.heat_map(np.ones((2, 2), np.float32)).any()
+    picture, text = pictures.segmented(
         np.full((3, 3, 3), 200, np.uint8), found, 0.2
     )
     assert text.startswith('33.3% of the image')
@@ -296,10 +295,11 @@ def test_pictures_of_small_images_are_enlarged():
 
 
 def test_it_listens_on_this_machine_only():
-    assert arguments('x.pth').host == '127.0.0.1'
-    assert prompting.is_loopback('127.0.0.1')
-    assert prompting.is_loopback('localhost')
-    assert not prompting.is_loopback('0.0.0.0')
+    given, _ = cli.arguments(prompt_segmentation, ['x.pth'])
+    assert given['host'] == '127.0.0.1'
+    assert server.is_loopback('127.0.0.1')
+    assert server.is_loopback('localhost')
+    assert not server.is_loopback('0.0.0.0')
 
 
 @pytest.mark.parametrize(
@@ -317,12 +317,12 @@ def test_bad_arguments_are_one_line(options, words, checkpoint, url, capsys):
     file = checkpoint if options else 'nowhere.pth'
     taken = str(urlsplit(url).port)
     argv = [taken if o == 'TAKEN' else o for o in options]
-    own = signal.getsignal(signal.SIGTERM), os.environ[prompting.UPLOADS]
+    own = signal.getsignal(signal.SIGTERM), os.environ[server.UPLOADS]
     with pytest.raises(SystemExit) as exit_info:
-        prompting.main([file, *argv])
+        cli.main(prompt_segmentation, [file, *argv])
     # Else processes that are forked later would not end by it.
     assert signal.getsignal(signal.SIGTERM) is own[0]
-    assert os.environ[prompting.UPLOADS] == own[1]
+    assert os.environ[server.UPLOADS] == own[1]
     assert exit_info.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert words in lines[-2] and 'Traceback' not in ''.join(lines)
