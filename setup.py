@@ -54,6 +54,7 @@ TEST = [
     'mypy',
     'pytest',
     'pytest-timeout',
+    'pytest-xdist',
     'ruff',
     'tensorboard',
 ]

@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from mmengine.visualization import Visualizer
 
 from mmmoco.apis import cli
 
+#: Tests that kill processes and fill disks.
+FAULTS = Path(__file__).parent / 'faults'
 SMALL = {
     'train_dataloader.batch_size': 16,
     'train_dataloader.dataset.num_scenes': 64,
@@ -79,6 +82,31 @@ def optional(name):
     if os.environ.get('MMMOCO_FULL') == '1':
         return importlib.import_module(name)
     return pytest.importorskip(name)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        '--part',
+        choices=['together', 'alone'],
+        help='only the tests that may run side by side, or only the others',
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Choose a part; ``tools/run_tests.sh`` runs one after the other."""
+    part = config.getoption('--part')
+    if part is None:
+        return
+    alone = [
+        any(map(item.get_closest_marker, ('alone', 'dist', 'browser')))
+        or item.path.is_relative_to(FAULTS)
+        for item in items
+    ]
+    chosen = {True: [], False: []}
+    for item, is_alone in zip(items, alone, strict=True):
+        chosen[is_alone == (part == 'alone')].append(item)
+    items[:] = chosen[True]
+    config.hook.pytest_deselected(items=chosen[False])
 
 
 def pytest_runtest_setup(item):

@@ -525,6 +525,40 @@ def test_a_failing_step_shows_the_log_and_what_to_do(bare_checkout, tmp_path):
     assert not list(fake.parents[1].glob('.mmmoco-setup-*'))
 
 
+@pytest.mark.parametrize(
+    ('codes', 'expected'),
+    [
+        ('0 0', 0),
+        ('0 5', 0),  # 5: no test was chosen.
+        ('5 0', 0),
+        ('5 5', 5),
+        ('1 0', 1),
+        ('5 2', 2),
+        ('1 2', 1),
+    ],
+)
+def test_all_parts_of_the_tests_run_and_the_first_failure_decides(
+    tmp_path, codes, expected
+):
+    tools, log = tmp_path / 'tools', tmp_path / 'log'
+    tools.mkdir()
+    shutil.copy(ROOT / 'tools' / 'run_tests.sh', tools)
+    together, alone = codes.split()
+    python = executable(
+        tmp_path / 'python',
+        '#!/bin/bash\n[[ $1 != -c ]] || exit 1\n[[ $2 == pytest ]] || exit 0\n'
+        f'echo "$MMMOCO_FULL $*" >>"{log}"\n'
+        f'[[ "$*" == *together* ]] && exit {together}\nexit {alone}\n',
+    )
+    (tools / 'setup.sh').write_text(f'[[ $1 == full ]] || echo "{python}"')
+    done = run('bash', tools / 'run_tests.sh', '-k', 'a or b')
+    assert done.returncode == expected, done.stderr
+    first, second = log.read_text().splitlines()
+    assert '--part together -n 2' in first and '--part alone' in second
+    for line in (first, second):
+        assert line.startswith('1 -m pytest') and '-k a or b' in line
+
+
 @pytest.mark.parametrize('name', ['run_tests', 'quickstart'])
 def test_help_sets_nothing_up(name, tmp_path):
     """Whoever asks what a script does does not want it done."""

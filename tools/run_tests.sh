@@ -4,6 +4,11 @@
 #
 #   bash tools/run_tests.sh [ARGUMENTS OF pytest]
 #
+# Tests that can run side by side do so in two processes of one thread each
+# (-n N changes it, 0 for none); those that start several processes, kill,
+# measure or open a browser run alone. All parts run; the exit code is that of
+# the first that failed. A test that lacks an optional library fails here.
+#
 # tools/setup.sh names the environment variables that change the set-up.
 set -euo pipefail
 
@@ -24,19 +29,26 @@ echo '== ruff'
 echo '== mypy'
 "$python" -m mypy
 
+export MMMOCO_FULL=1  # No test may be skipped for want of a library.
+outcome=5             # pytest's code where no test was chosen.
+part() { # TITLE ARGUMENTS OF pytest...
+  local status=0
+  echo "== $1"
+  shift
+  "$python" -m pytest --durations=15 "$@" || status=$?
+  # What failed first stays; a part without tests is none that failed.
+  if [[ $outcome == [05] && $status != 5 ]]; then outcome=$status; fi
+}
+
 # What is exact to the last digit, and what starts several processes, is so on
 # CPUs: no test but those for a GPU sees one.
-gpu=false
+CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=1 \
+  part 'the tests that run side by side' \
+  -m 'not gpu' --part together -n 2 --dist worksteal "$@"
+CUDA_VISIBLE_DEVICES='' \
+  part 'the tests that run alone' -m 'not gpu' --part alone "$@" -n 0
 if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
 then
-  gpu=true
+  part 'the tests for a GPU' -m gpu "$@" -n 0
 fi
-echo "== pytest -m 'not gpu', no GPU visible"
-CUDA_VISIBLE_DEVICES='' "$python" -m pytest -m 'not gpu' --durations=15 "$@"
-if "$gpu"; then
-  echo "== pytest -m gpu"
-  status=0
-  "$python" -m pytest -m gpu --durations=15 "$@" || status=$?
-  # 5: none was chosen, where the arguments name other tests.
-  [[ "$status" == 5 ]] || exit "$status"
-fi
+exit "$outcome"

@@ -175,6 +175,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(argv, words, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 @pytest.mark.parametrize(
     ('name', 'batch', 'tolerance'),
