@@ -15,6 +15,8 @@ from mmmoco.apis.dense.object_masks import (
 )
 from mmmoco.datasets.digit_scenes import DigitScenes
 
+from ..conftest import optional
+
 
 @pytest.fixture(scope='module')
 def scenes():
@@ -47,6 +49,7 @@ def test_scenes(scenes):
 
 
 def test_coco(scenes, folder):
+    optional('pycocotools')
     coco = CocoObjects(
         folder / 'annotations/instances_val.json', folder / 'val'
     )
@@ -58,6 +61,7 @@ def test_coco(scenes, folder):
 
 
 def test_crowds_and_other_files(folder, tmp_path):
+    optional('pycocotools')
     path = folder / 'annotations/instances_val.json'
     content = json.loads(path.read_text())
     content['annotations'][0]['iscrowd'] = 1
@@ -157,6 +161,7 @@ def test_panoptic(scenes, tmp_path):
 
 
 def test_a_mask_of_another_size_is_named(scenes, folder):
+    optional('pycocotools')
     content = json.loads(
         (folder / 'annotations/instances_val.json').read_text()
     )

@@ -28,6 +28,8 @@ from mmmoco.datasets import (
 from mmmoco.datasets.shard_stream import shuffled
 from mmmoco.engine.batch_checks import check_loader
 
+from ..conftest import optional
+
 PACK = [dict(type='LoadRGB'), dict(type='PackImage')]
 CROP = dict(type='FastRandomResizedCrop', size=8)
 VIEWS = [dict(type='LoadRGB'), dict(type='Views', views=dict(view_q=[CROP]))]
@@ -295,6 +297,7 @@ def png(level):
 
 
 def test_foreign_shards_need_an_epoch_size_and_keep_their_ids(tmp_path):
+    optional('webdataset')
     for s in range(2):
         tar_of(
             tmp_path / f'x-{s}.tar',

@@ -314,6 +314,8 @@ def test_a_run_keeps_its_range(tmp_path, small_config):
     ],
 )
 def test_bands_of_ordinary_images(tmp_path, kind, mode, bands):
+    if kind == 'TIFF':
+        optional('tifffile')
     array = np.full((9, 7, bands), 200, np.uint8)
     array[:4] -= np.arange(bands, dtype=np.uint8) * 30
     if mode in ('LA', 'RGBA'):

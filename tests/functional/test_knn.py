@@ -13,6 +13,7 @@ from mmmoco.evaluation import knn_accuracy, knn_metrics
 from mmmoco.functional import nearest, vote
 
 from ..comparison import Comparison, check
+from ..conftest import optional
 
 BACKENDS = ('torch', 'faiss')
 
@@ -60,6 +61,8 @@ def test_neighbours_and_votes_equal_those_of_scikit_learn():
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize(('rows', 'query_rows'), [(64, 7), (300, 50), (1, 1)])
 def test_chunks_change_nothing(backend, rows, query_rows):
+    if backend == 'faiss':
+        optional('faiss')
     bank, queries, _ = random_features()
     found = nearest(
         bank, queries, 20, backend=backend, rows=rows, query_rows=query_rows
@@ -74,6 +77,8 @@ def test_chunks_change_nothing(backend, rows, query_rows):
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_real_features(backend):
     """Pixels of scanned digits: skewed, correlated, with near ties."""
+    if backend == 'faiss':
+        optional('faiss')
     x = torch.from_numpy(load_digits().data)
     bank, queries = x[:1500], x[1500:]
     found = nearest(bank, queries, 200, backend=backend, rows=400)
@@ -102,6 +107,7 @@ def test_several_k_of_one_search():
 
 def test_half_features_accumulate_in_float32():
     """Sums of 4096 products, which half precision could not hold."""
+    optional('faiss')
     draws = torch.Generator().manual_seed(1)
     bank = torch.randn(200, 4096, generator=draws).half() + 1
     queries = torch.randn(30, 4096, generator=draws).half() + 1
@@ -198,6 +204,8 @@ def compare_figures(backend, temperature):
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('temperature', [0.07, 1.0, 0.02])
 def test_figures_equal_their_transcription(backend, temperature):
+    if backend == 'faiss':
+        optional('faiss')
     check(compare_figures(backend, temperature))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ..conftest import optional
+
 FILE = Path(__file__).parents[2] / 'benchmarks' / 'fuzz.py'
 
 
@@ -66,6 +68,7 @@ def test_each_kind_of_fault_is_found(fuzz, tmp_path, what, monkeypatch):
 
 
 def test_a_short_run_of_every_kind_finds_nothing(fuzz, tmp_path, monkeypatch):
+    optional('tifffile')
     monkeypatch.setattr(fuzz, 'SECONDS', 30)
     monkeypatch.setattr(fuzz, 'BATCH', 40)
     monkeypatch.chdir(tmp_path)

@@ -24,6 +24,8 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import layouts
 from mmmoco.visualization import merge_scalars, read_scalars
 
+from ..conftest import optional
+
 
 def _lines(path, records):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +126,7 @@ def _bands(data):
 
 
 def test_a_strip_does_not_claim_more_than_its_page():
+    optional('tifffile')
     file = io.BytesIO()
     Image.new('L', (3000, 3000)).save(file, 'JPEG')
     for compression in (6, 7, 33003, 34712, 50001, 50002, 34887, 1234):
@@ -135,6 +138,7 @@ def test_a_strip_does_not_claim_more_than_its_page():
 
 
 def test_tiles_are_not_far_larger_than_the_image():
+    optional('tifffile')
     pixels = zlib.compress(bytes(256))
     assert _bands(_tiff(8, pixels))['img'].shape == (16, 16, 1)
     assert decode_rgb(_tiff(8, pixels), 'a').shape == (16, 16, 3)

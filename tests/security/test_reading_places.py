@@ -25,6 +25,8 @@ import mmmoco
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import UnsafeCheckpointError, guarded
 
+from ..conftest import optional
+
 #: Calls that read pickles, by file. The first three are replaced, with all
 #: that lies behind them. The others read no checkpoint of a run: data sets,
 #: exchanges between processes, demos, caches that a config names.
@@ -65,10 +67,9 @@ def readers_in(folder):
 
 @pytest.mark.parametrize('library', LIBRARIES)
 def test_no_library_reads_in_a_place_that_is_not_known(library):
-    spec = find_spec(library)
-    if spec is None:
-        pytest.skip(f'{library} is not installed')
-    found = set(readers_in(Path(spec.submodule_search_locations[0])))
+    optional(library)
+    (folder,) = find_spec(library).submodule_search_locations
+    found = set(readers_in(Path(folder)))
     known = {place for place in READERS if place.startswith(f'{library}/')}
     assert found <= known
 

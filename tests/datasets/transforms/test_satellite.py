@@ -218,6 +218,7 @@ def test_values_that_are_no_numbers(tmp_path):
 @pytest.mark.parametrize('name', ['x.tif', 'x.npy'])
 @pytest.mark.parametrize('data', [b'', b'II*\0 broken', b'\x93NUMPY broken'])
 def test_damaged_files_are_named(tmp_path, name, data):
+    optional('tifffile')
     (tmp_path / name).write_bytes(data)
     with pytest.raises(OSError, match=name):
         load(tmp_path / name)
