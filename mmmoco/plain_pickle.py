@@ -694,7 +694,9 @@ class _Finisher:
             for key, item in value.items():
                 value[key] = self(item)
             if kind is OrderedDict and vars(value):
-                vars(value)['_metadata'] = self._versions(value._metadata)
+                vars(value).update(
+                    _metadata=self._versions(vars(value)['_metadata'])
+                )
         else:
             raise NotPlainError(f'a {kind.__name__}')
         self._open.remove(place)

@@ -6,9 +6,19 @@ one place; ``tests/test_private_names.py`` asks each function on real objects.
 
 import builtins
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+#: Every BatchNorm, the synchronised one too.
+BatchNorm = nn.modules.batchnorm._BatchNorm
+#: Every layer that may keep statistics of its input.
+Normalisation = nn.modules.batchnorm._NormBase
+Convolution = nn.modules.conv._ConvNd
 
 _ABSENT = object()
 
@@ -65,3 +75,108 @@ class Shared(ContextDecorator):
             self._users -= 1
             if not self._users:
                 self._context.__exit__(None, None, None)
+
+
+# torch
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16, and does not emulate it."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def end_workers(loader: Any) -> None:
+    """End the data workers that persist."""
+    workers = vars(loader).get('_iterator')
+    if isinstance(workers, _Workers):
+        workers._shutdown_workers()
+
+
+_Workers = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+
+
+def keep_versions(
+    before: Mapping[Any, Any], after: Any, rename: Callable[[str], str]
+) -> None:
+    """Let a state dict keep the versions of modules of another one.
+
+    By these, modules read the layouts of older files.
+
+    Args:
+        before: State dict.
+        after: The same, under other names.
+        rename: Returns the new name of a module.
+    """
+    versions = getattr(before, '_metadata', None)
+    if isinstance(versions, Mapping):
+        vars(after)['_metadata'] = {
+            rename(str(name)): version for name, version in versions.items()
+        }
+
+
+# mmengine
+
+
+def accumulation_of(wrapper: Any) -> int:
+    """Return over how many iterations an optimizer wrapper accumulates."""
+    return getattr(wrapper, '_accumulative_counts', 1)
+
+
+def has_loaded(runner: Any) -> bool:
+    """Whether a runner has loaded a checkpoint, or resumed from one."""
+    return bool(runner._has_loaded)
+
+
+def set_iteration(loop: Any, iteration: int) -> None:
+    """Let a loop go on at an iteration."""
+    loop._iter = iteration
+
+
+def steps_of(scheduler: Any) -> int:
+    """Return how often a schedule was stepped, its first time included."""
+    return int(scheduler._global_step)
+
+
+def begin_steps(optimizer: Any) -> None:
+    """Tell schedules that an optimizer which never steps is in use."""
+    optimizer._global_step = 0
+
+
+def scale_values(scheduler: Any, factor: float) -> None:
+    """Multiply what a schedule starts from and what it gave last."""
+    for name in ('base_values', '_last_value'):
+        values = vars(scheduler)[name]
+        vars(scheduler)[name] = [value * factor for value in values]
+
+
+def backends_of(visualizer: Any) -> Iterable[Any]:
+    """Return what a visualizer writes to."""
+    backends: dict[str, Any] = visualizer._vis_backends
+    return backends.values()
+
+
+def scalar_file_of(backend: Any) -> str | None:
+    """Return the file to which such a backend appends scalars, if it does."""
+    return vars(backend).get('_scalar_save_file')
+
+
+def instances_of(kind: Any) -> dict[str, Any]:
+    """Return what a class of mmengine keeps by name for the process."""
+    found: dict[str, Any] = kind._instance_dict
+    return found
+
+
+def base_of(base: str, filename: str) -> tuple[str, str | None]:
+    """Return the file of a ``_base_`` and its scope, as mmengine finds it."""
+    found: tuple[str, str | None] = _base_of(base, filename)
+    return found
+
+
+_base_of = Config._get_cfg_path
+
+
+def bases_found_by(
+    find: Callable[[str, str], tuple[str, str | None]],
+) -> AbstractContextManager[None]:
+    """Let configs find their ``_base_`` by a function of ours."""
+    return replaced(Config, '_get_cfg_path', staticmethod(find))

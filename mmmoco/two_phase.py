@@ -171,7 +171,7 @@ class TwoPhaseModel(BaseModel):
     @property
     def key_encoder(self) -> nn.Module | None:
         """The moving average of the query encoder."""
-        return self._modules.get(self.key_encoder_name)
+        return dict(self.named_children()).get(self.key_encoder_name)
 
     @property
     def frozen_teacher(self) -> nn.Module | None:

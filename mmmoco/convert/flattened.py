@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmmoco.private_names import keep_versions
+
 #: What torch puts into the path of a module that it wraps: torch.compile,
 #: fully sharded training, recomputed activations.
 WRAPPERS = frozenset(
@@ -85,12 +87,7 @@ def _tensors(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
         )
         for name, value in zip(bare, mapping.values(), strict=True)
     )
-    versions = getattr(mapping, '_metadata', None)
-    if isinstance(versions, Mapping):
-        vars(result)['_metadata'] = {
-            without_wrappers(str(name)): version
-            for name, version in versions.items()
-        }
+    keep_versions(mapping, result, without_wrappers)
     return result
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from mmmoco.private_names import scalar_file_of
+
 _said: set[str] = set()
 
 
@@ -62,7 +64,7 @@ def survive_in(backend: Any) -> None:
 def _guarded(backend: Any, work: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(work)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        path = getattr(backend, '_scalar_save_file', None)
+        path = scalar_file_of(backend)
         scalars = path if 'scalar' in work.__name__ else None
         name = type(backend).__name__
         with survive(f'Scalars are not logged ({name})', scalars):

@@ -7,6 +7,8 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
+from mmmoco.private_names import instances_of
+
 KINDS = (MMLogger, MessageHub, Visualizer, DefaultScope)
 
 
@@ -17,8 +19,8 @@ def own_instances() -> Iterator[None]:
     The next run of this process then starts as the first one did. After an
     error they stay: its message belongs in the log of its run.
     """
-    before = [dict(kind._instance_dict) for kind in KINDS]
+    before = [dict(instances_of(kind)) for kind in KINDS]
     yield
     for kind, instances in zip(KINDS, before, strict=True):
-        kind._instance_dict.clear()
-        kind._instance_dict.update(instances)
+        instances_of(kind).clear()
+        instances_of(kind).update(instances)

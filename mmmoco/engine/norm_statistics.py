@@ -1,5 +1,6 @@
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+
+from mmmoco.private_names import Normalisation
 
 
 def statistics_of(model: nn.Module) -> list[Tensor]:
@@ -7,6 +8,6 @@ def statistics_of(model: nn.Module) -> list[Tensor]:
     return [
         buffer
         for module in model.modules()
-        if isinstance(module, _NormBase)
+        if isinstance(module, Normalisation)
         for buffer in module.buffers(recurse=False)
     ]

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
+from mmmoco.private_names import accumulation_of, scale_values, set_iteration
+
 
 def describe_processes(runner: Runner) -> dict[str, int]:
     """Return how the runner cuts the data into batches."""
@@ -14,9 +16,7 @@ def describe_processes(runner: Runner) -> dict[str, int]:
     return {
         'processes': runner.world_size,
         'batch': loader.batch_size or 0,
-        'accumulation': getattr(
-            runner.optim_wrapper, '_accumulative_counts', 1
-        ),
+        'accumulation': accumulation_of(runner.optim_wrapper),
         'epoch_length': _length(loader),
     }
 
@@ -122,9 +122,7 @@ class Reshard:
             group['initial_lr'] = group.get('initial_lr', 0.0) * factor
         for scheduler in self._schedulers():
             if scheduler.param_name == 'lr':
-                for name in ('base_values', '_last_value'):
-                    values = getattr(scheduler, name)
-                    setattr(scheduler, name, [v * factor for v in values])
+                scale_values(scheduler, factor)
         return f'Learning rate: {shown} multiplied by {factor:g}.'
 
     def _place(
@@ -138,7 +136,7 @@ class Reshard:
         # Not within an accumulation, where no state was saved.
         start = runner.epoch * lengths[1]
         kept = max(kept - (start + kept) % now['accumulation'], 0)
-        loop._iter = start + kept
+        set_iteration(loop, start + kept)
         text = f'An epoch has {lengths[1]} iterations instead of {lengths[0]}'
         if done:
             text += (
@@ -146,8 +144,7 @@ class Reshard:
                 f'on after {kept * new}'
             )
         return (
-            f'{text}; iteration {loop._iter} comes next, for the schedules '
-            'too.'
+            f'{text}; iteration {loop.iter} comes next, for the schedules too.'
         )
 
     def _schedulers(self) -> list[Any]:

@@ -17,6 +17,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmmoco.engine.schedule import Schedule
+from mmmoco.private_names import accumulation_of
 
 from .bare_model import two_phase_model
 from .checkpoint_io import CheckpointError, load_into, require_resumable
@@ -244,7 +245,7 @@ def _check_optimizer(
         if name not in ('param_groups', 'state') and name in state:
             _like(state[name], value, f'{place}.{name}')
     skipped = state.get('skipped_steps', 0)
-    steps = done // getattr(wrapper, '_accumulative_counts', 1) - skipped
+    steps = done // accumulation_of(wrapper) - skipped
     _check_moments(optimizer, state['state'], f'{place}.state', steps, strict)
 
 

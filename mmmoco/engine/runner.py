@@ -25,6 +25,7 @@ from mmmoco.engine.resume_check import (
     check_state,
     fit_state,
 )
+from mmmoco.private_names import accumulation_of, backends_of
 from mmmoco.registry import OPTIMIZERS, RUNNERS, bare_type
 
 from .bare_model import bare_model, two_phase_model
@@ -120,7 +121,7 @@ class ContrastRunner(Runner):
             self._out_dir(),
             goes_on=bool(self._resume),
             # Not for whoever reads the config that is written below.
-            overwrite=self.cfg._cfg_dict.pop('overwrite', False),
+            overwrite=self.cfg.pop('overwrite', False),
             start=self._load_from,
         )
         with building(), claim as self._outdated:
@@ -322,7 +323,7 @@ class ContrastRunner(Runner):
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Build it; a full disk then costs scalars, not the run."""
         built = super().build_visualizer(visualizer)
-        for backend in built._vis_backends.values():
+        for backend in backends_of(built):
             survive_in(backend)
         return built
 
@@ -378,7 +379,7 @@ class ContrastRunner(Runner):
             if isinstance(loader, dict)
             else loader.batch_size
         )
-        accumulation = getattr(optim_wrapper, '_accumulative_counts', 1)
+        accumulation = accumulation_of(optim_wrapper)
         effective = batch * self.world_size * accumulation
         base = (auto_scale_lr or {}).get('base_batch_size')
         enabled = (auto_scale_lr or {}).get('enable', False)

@@ -17,6 +17,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from mmmoco.private_names import begin_steps, steps_of
 from mmmoco.registry import PARAM_SCHEDULERS as OURS
 from mmmoco.registry import bare_type
 
@@ -205,7 +206,7 @@ class Trial:
             PARAM_SCHEDULERS.build(dict(config), default_args=parts)
             for config in configs
         ]
-        self.optimizer._global_step = 0  # type: ignore[attr-defined]
+        begin_steps(self.optimizer)
         self.iteration = self.epoch = 0
 
     def rate(self) -> float:
@@ -396,7 +397,7 @@ class Schedule:
         ]
         epochs = loop.epoch if self.length.by_epoch else 0
         moved = any(
-            s._global_step != (epochs if s.by_epoch else loop.iter)
+            steps_of(s) != (epochs if s.by_epoch else loop.iter)
             for s in loaded
         )
         if older:

@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from mmmoco.engine.schedule import end_of
+from mmmoco.private_names import cpu_has_bfloat16
 from mmmoco.registry import DATASETS, MODELS, bare_type, dicts_in
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -95,7 +96,7 @@ def has_bfloat16_units() -> bool:
     """Whether the hardware computes in bfloat16, and does not emulate it."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported())
+    return cpu_has_bfloat16()
 
 
 def limit_iterations(cfg: Config, max_iters: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 import mmmoco
-from mmmoco.private_names import replaced
+from mmmoco.private_names import base_of, bases_found_by
 from mmmoco.registry import DATASETS
 
 from .device_views import move_views
@@ -163,7 +163,7 @@ def _read(name: str) -> Config:
             f'{str(path)!r}: a config ends in {", ".join(KINDS)}.'
         )
     try:
-        with replaced(Config, '_get_cfg_path', staticmethod(_base_path)):
+        with bases_found_by(_base_path):
             return Config.fromfile(str(path))
     except SyntaxError as error:
         raise ValueError(
@@ -195,9 +195,6 @@ def _drop_arguments(
             del node[name]
 
 
-_mmengine_base_path = Config._get_cfg_path
-
-
 def _base_path(base: str, filename: str) -> tuple[str, str | None]:
     """Return the file of a ``_base_`` and the scope it brings.
 
@@ -207,7 +204,6 @@ def _base_path(base: str, filename: str) -> tuple[str, str | None]:
     """
     package, found, relative = base.partition('::')
     if not found or package not in PACKAGES:
-        result: tuple[str, str | None] = _mmengine_base_path(base, filename)
-        return result
+        return base_of(base, filename)
     scope = None if package == 'mmmoco' else package
     return str(_package_configs(package) / relative), scope

@@ -89,7 +89,7 @@ def _settle(cfg: Config, found: Range, origin: str) -> None:
 
 def _open(cfg: Config) -> Iterator[dict[str, Any]]:
     """Yield the loads whose range is open."""
-    for load in _loads(cfg._cfg_dict):
+    for load in _loads(list(cfg.values())):
         if load.get('range') == 'auto':
             yield load
 

@@ -149,7 +149,7 @@ def check_values(cfg: Config) -> None:
     Raises:
         ValueError: If one lies outside; names it and what would do.
     """
-    for place, value in places(cfg._cfg_dict):
+    for place, value in places(dict(cfg.items())):
         for pattern, wrong in RANGES.items():
             if not _matches(place, pattern):
                 continue
@@ -206,8 +206,8 @@ def check_option(cfg: Config, key: str, value: Any) -> None:
         KeyError: If its first part is unknown; says what there is.
         ValueError: If it is of another kind.
     """
-    _check_place(cfg._cfg_dict, key)
-    node: Any = cfg._cfg_dict
+    node: Any = dict(cfg.items())
+    _check_place(node, key)
     for part in key.split('.'):
         if isinstance(node, dict) and part in node:
             node = node[part]

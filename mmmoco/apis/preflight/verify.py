@@ -269,7 +269,7 @@ def _moves(model: Any, probe: StepWatchHook, batch: int) -> Iterator[Check]:
 
 def _cut(cfg: Config, batch: int, folder: Path, synthetic: bool) -> Config:
     """Return the config of one iteration, writing to ``folder`` only."""
-    tiny = Config(cfg._cfg_dict.to_dict())
+    tiny = Config(cfg.to_dict())
     limit_iterations(tiny, 1)
     loader = tiny.train_dataloader
     loader.update(batch_size=batch, num_workers=0)

@@ -69,7 +69,7 @@ def init_processes(
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
-    if replace_sync_bn(cfg._cfg_dict):
+    if replace_sync_bn(list(cfg.values())):
         print_log(
             'SyncBN needs GPUs: replaced by BN, whose statistics are those '
             'of each process.',

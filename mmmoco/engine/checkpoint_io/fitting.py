@@ -226,7 +226,7 @@ def watch(module: nn.Module) -> Iterator[list[Fit]]:
     names: list[str] = []
 
     def before(*arguments: Any) -> None:
-        state_dict, prefix, *_, messages = arguments
+        _, state_dict, prefix, *_, messages = arguments
         if not prefix:  # Else it is a part of what is loaded.
             names[:] = list(state_dict)
             errors[:] = [messages]
@@ -236,8 +236,7 @@ def watch(module: nn.Module) -> Iterator[list[Fit]]:
             found.append(_seen(module, names, keys, errors.pop()))
 
     handles = [
-        # The public name of it is younger than torch 2.1.
-        module._register_load_state_dict_pre_hook(before),
+        module.register_load_state_dict_pre_hook(before),
         module.register_load_state_dict_post_hook(after),
     ]
     try:

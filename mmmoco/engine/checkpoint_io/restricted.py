@@ -260,9 +260,7 @@ class _History(Node):
                 and len(column) == len(columns[0])
             ):
                 raise ValueError('the values of a HistoryBuffer are no series')
-        buffer = HistoryBuffer(max_length=longest)
-        buffer._log_history, buffer._count_history = columns
-        return buffer
+        return HistoryBuffer(*columns, max_length=longest)
 
 
 def _method_of_history(owner: Any, name: Any) -> str:
@@ -306,7 +304,7 @@ KNOWN: dict[str, Any] = {
     # By which newer pickles name the statistics; not used.
     **{
         f'{_HISTORY}.{name}': Named(f'{_HISTORY}.{name}')
-        for name in HistoryBuffer()._statistics_methods
+        for name in ('min', 'max', 'current', 'mean')
     },
     **{
         f'{module}.{name}': _StorageType(name, dtype)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mmmoco.messages import few
+from mmmoco.private_names import keep_versions
 
 from .reading import CheckpointError
 
@@ -48,11 +49,5 @@ def state_dict_of(
     weights = OrderedDict(
         (name.removeprefix('module.'), value) for name, value in inner.items()
     )
-    # The versions of the modules, by which they read older layouts
-    versions = getattr(inner, '_metadata', None)
-    if versions is not None:
-        vars(weights)['_metadata'] = {
-            name.removeprefix('module.'): version
-            for name, version in versions.items()
-        }
+    keep_versions(inner, weights, lambda name: name.removeprefix('module.'))
     return weights

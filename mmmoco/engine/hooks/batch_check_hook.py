@@ -5,6 +5,7 @@ from mmengine.runner import Runner
 
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.batch_checks import check_loader, check_splits
+from mmmoco.private_names import accumulation_of
 from mmmoco.registry import HOOKS
 
 
@@ -26,7 +27,7 @@ class GuardHook(Hook):
         """
         loader = runner.train_dataloader
         check_splits(bare_model(runner), loader.batch_size)
-        accumulation = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        accumulation = accumulation_of(runner.optim_wrapper)
         warning = check_loader(loader, runner.world_size, accumulation)
         if warning:
             runner.logger.log(logging.WARNING, warning)

@@ -13,6 +13,7 @@ from mmmoco.engine.endings import save_at_end
 from mmmoco.engine.environment import write_environment
 from mmmoco.engine.key_probe import KeyProbe, time_in_queue
 from mmmoco.functional import effective_rank, feature_spread
+from mmmoco.private_names import accumulation_of
 from mmmoco.registry import HOOKS
 
 #: Rows of the feature sample, and iterations that a rate is averaged over.
@@ -88,9 +89,7 @@ class MonitorHook(Hook):
         if model is not None and KeyProbe.fits(model):
             self._probe = KeyProbe(model, self.probe_images)
         wrapper = runner.optim_wrapper
-        self._steps = runner.iter // getattr(
-            wrapper, '_accumulative_counts', 1
-        )
+        self._steps = runner.iter // accumulation_of(wrapper)
         self._skipped = getattr(wrapper, 'skipped', 0)
         # A resumed run goes on counting.
         alarms = runner.message_hub.log_scalars.get('train/alarms')
@@ -143,9 +142,7 @@ class MonitorHook(Hook):
             if not due:
                 return
             batch = len(data['ids']) * runner.world_size
-            age = time_in_queue(
-                probe.model, batch * wrapper._accumulative_counts
-            )
+            age = time_in_queue(probe.model, batch * accumulation_of(wrapper))
             hub.update_scalar('train/queue_age', min(age, self._steps))
             if not probe.waiting:
                 probe.keep(data, self._steps, age)

@@ -31,6 +31,7 @@ from mmmoco.engine.preemption import (
     write_marker,
 )
 from mmmoco.engine.run_hook import RunHook
+from mmmoco.private_names import end_workers
 from mmmoco.registry import HOOKS
 
 from .checkpoint_hook import ContrastCheckpointHook
@@ -205,9 +206,7 @@ class PreemptionHook(RunHook):
         barrier()
         self.release()
         # Workers that persist would be waited for when python ends.
-        workers = getattr(runner.train_dataloader, '_iterator', None)
-        if workers is not None and hasattr(workers, '_shutdown_workers'):
-            workers._shutdown_workers()
+        end_workers(runner.train_dataloader)
         raise Preempted
 
     def _name(self) -> str:

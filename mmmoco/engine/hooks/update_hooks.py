@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmmoco.engine.bare_model import two_phase_model
 from mmmoco.engine.train_step import move_key_encoder, write_dictionaries
+from mmmoco.private_names import accumulation_of
 from mmmoco.registry import HOOKS
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -118,7 +119,7 @@ class DictionaryUpdateHook(Hook):
             return
         loader = runner.train_dataloader
         batch = loader.batch_size * runner.world_size
-        accumulation = runner.optim_wrapper._accumulative_counts
+        accumulation = accumulation_of(runner.optim_wrapper)
         try:
             samples = len(loader.dataset)
         except TypeError:

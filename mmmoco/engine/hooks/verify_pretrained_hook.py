@@ -13,6 +13,7 @@ from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io.fitting import named
 from mmmoco.engine.pretrained import pretrained_modules, source_of
 from mmmoco.engine.run_hook import RunHook
+from mmmoco.private_names import has_loaded
 from mmmoco.registry import HOOKS
 
 
@@ -92,7 +93,7 @@ class VerifyPretrainedHook(RunHook):
         Raises:
             CheckpointError: If they differ; says what does.
         """
-        if runner._has_loaded or runner.cfg.get('allow_partial'):
+        if has_loaded(runner) or runner.cfg.get('allow_partial'):
             return
         found = list(pretrained_modules(bare_model(runner)))
         for name, module, init in found:

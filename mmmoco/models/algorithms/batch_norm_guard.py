@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from mmengine.logging import print_log
 from torch import nn
 
+from mmmoco.private_names import BatchNorm
+
 _NO_GUARD = (
     'none. On one process, plain BatchNorm lets the network find the positive '
     'by the statistics of its batch instead of by the image; use '
@@ -92,7 +94,7 @@ def _norms(
         layer
         for module in modules
         for layer in module.modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        if isinstance(layer, BatchNorm)
     ]
     plain = [n for n in layers if not isinstance(n, nn.SyncBatchNorm)]
     return plain, [n for n in layers if isinstance(n, nn.SyncBatchNorm)]

@@ -5,6 +5,8 @@ import logging
 from mmengine.logging import print_log
 from torch import nn
 
+from mmmoco.private_names import Convolution
+
 
 def freeze_first_conv(module: nn.Module, owner: str) -> nn.Module:
     """Stop the gradient of the first convolution below ``module``.
@@ -24,9 +26,7 @@ def freeze_first_conv(module: nn.Module, owner: str) -> nn.Module:
     Raises:
         RuntimeError: If there is no convolution.
     """
-    convs = (
-        m for m in module.modules() if isinstance(m, nn.modules.conv._ConvNd)
-    )
+    convs = (m for m in module.modules() if isinstance(m, Convolution))
     conv = next(convs, None)
     if conv is None:
         raise RuntimeError(

@@ -6,8 +6,8 @@ from typing import Any
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmmoco.private_names import BatchNorm
 from mmmoco.registry import MODELS
 
 
@@ -101,7 +101,7 @@ class PlainConvNet(BaseModule):
         self._frozen().eval()
         if self.norm_eval:
             for module in self.modules():
-                if isinstance(module, _BatchNorm):
+                if isinstance(module, BatchNorm):
                     module.eval()
         return self
 

@@ -3,13 +3,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmmoco.private_names import BatchNorm
 from mmmoco.registry import MODELS
 
 
 @MODELS.register_module()
-class SplitBN(_BatchNorm):
+class SplitBN(BatchNorm):
     """BatchNorm over parts of the batch: several GPUs' BatchNorm on one.
 
     In training the batch is cut into ``num_splits`` consecutive parts, each
