@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmmoco.apis.cli import Settings, UsageError
+from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
 
+@tidy
 def prompt_segmentation(
     checkpoint: str,
     *,
