@@ -43,7 +43,7 @@ NAME = re.compile(r'(epoch|iter)_(\d+)\.(pth|safetensors)')
 
 
 def read_config(
-    config: str, checkpoint: str, options: cli.Settings | None
+    config: str | Config, checkpoint: str, options: cli.Settings | None
 ) -> Config:
     """Read a config for the evaluation of a checkpoint.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mmmoco.apis import cli
 from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from mmmoco.engine.evaluation import Measurement
 
 Stage = Literal['backbone', 'neck']
@@ -16,7 +19,7 @@ Stage = Literal['backbone', 'neck']
 
 @tidy
 def evaluate_knn(
-    config: str,
+    config: str | Config,
     checkpoint: str,
     *,
     features: Stage | None = None,
@@ -74,7 +77,7 @@ def evaluate_knn(
 
 @tidy
 def linear_probe(
-    config: str,
+    config: str | Config,
     checkpoint: str,
     *,
     features: Stage | None = None,
@@ -144,7 +147,7 @@ def linear_probe(
 
 @tidy
 def evaluate_svm(
-    config: str,
+    config: str | Config,
     checkpoint: str,
     *,
     features: Stage | None = None,
@@ -192,7 +195,7 @@ def evaluate_svm(
 
 @tidy
 def evaluate_checkpoints(
-    config: str,
+    config: str | Config,
     *,
     checkpoint_dir: Annotated[str, dict(metavar='DIR')],
     features: Stage | None = None,
@@ -289,7 +292,7 @@ def evaluate_checkpoints(
 
 @tidy
 def extract_features(
-    config: str,
+    config: str | Config,
     checkpoint: str,
     *,
     out: Annotated[str, dict(metavar='FILE')],
@@ -335,7 +338,7 @@ def extract_features(
 
 @tidy
 def test(
-    config: str,
+    config: str | Config,
     checkpoint: str,
     *,
     work_dir: str | None = None,
@@ -358,7 +361,6 @@ def test(
         FileNotFoundError: If config or checkpoint do not exist.
         ValueError: If the config has neither a test loop nor ``knn``.
     """
-    from mmmoco.apis.config.files import resolve_config
     from mmmoco.apis.training.runner import build_runner, init_processes
 
     from .checkpoints import evaluate, read_config
@@ -367,14 +369,14 @@ def test(
     if cfg.get('test_dataloader') is None:
         if 'knn' not in cfg:
             raise ValueError(
-                f'{config!r} has neither test_dataloader nor knn: there is '
-                'nothing to test.'
+                f'{cfg.filename!r} has neither test_dataloader nor knn: '
+                'there is nothing to test.'
             )
         init_processes(cfg, launcher, with_runner=False)
         for chosen in ('KNN', *(cfg.get('evaluations') or {}).values()):
             evaluate(cfg, checkpoint, chosen, work_dir=work_dir)
         return
-    name = resolve_config(config).stem
+    name = Path(cfg.filename).stem
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
     cfg.load_from = checkpoint
     init_processes(cfg, launcher)
