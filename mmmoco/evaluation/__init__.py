@@ -2,7 +2,7 @@ from .classification import Metrics, classification_metrics, main_metric
 from .knn import knn_accuracy, knn_metrics
 from .linear_probe import ProbeResult, ProbeSettings, linear_probe, train_heads
 from .micro_average_precision import MicroAveragePrecision
-from .similarity import PairSimilarities, pair_similarities, patch_objects
+from .similarity import PairSimilarities, patch_objects
 from .svm import SVMResult, svm_map
 from .zero_shot import (
     central_point,
@@ -25,7 +25,6 @@ __all__ = [
     'knn_metrics',
     'linear_probe',
     'main_metric',
-    'pair_similarities',
     'patch_objects',
     'random_points',
     'score_objects',

@@ -1,6 +1,5 @@
 """Similarities inside objects and between them (arXiv 2308.11448)."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -96,17 +95,3 @@ class PairSimilarities:
         below = inter.cumsum(0) - inter
         result['auc'] = float((intra * (below + inter / 2)).sum())
         return result
-
-
-def pair_similarities(
-    images: Iterable[tuple[Tensor, Tensor]],
-) -> PairSimilarities:
-    """Add up images.
-
-    Args:
-        images: Tokens C×h×w and the object of every patch.
-    """
-    result = PairSimilarities()
-    for tokens, objects in images:
-        result.add(tokens, objects)
-    return result

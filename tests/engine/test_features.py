@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmmoco.engine.evaluation import features
-from mmmoco.engine.evaluation.features import extract, extract_share
+from mmmoco.engine.evaluation.features import extract
 
 from .colour_folders import Pixels, draw_class, figures, loader, splits_of
 
@@ -31,7 +31,7 @@ def test_unreadable_samples_are_left_out_and_counted(folder, capsys):
         )
         for found in (
             extract(Pixels(), split),
-            extract_share(Pixels(), split),
+            extract(Pixels(), split, share=True),
         ):
             assert found.unreadable == 2
             assert found.ids.tolist() == [
@@ -88,14 +88,14 @@ class Wide(Pixels):
         return x.flatten(1).float().repeat(1, 50)
 
 
-@pytest.mark.parametrize('call', [extract, extract_share])
-def test_features_are_kept_once(tmp_path, call):
+@pytest.mark.parametrize('share', [False, True])
+def test_features_are_kept_once(tmp_path, share):
     """No list of parts that is joined at the end: 21 GB for ImageNet."""
     for number in range(4):
         draw_class(tmp_path / f'{number}x', number, 20, seed=0)
     whole = 80 * 192 * 50 * 4
     with Allocations(whole // 2) as counted:
-        found = call(Wide(), loader(tmp_path))
+        found = extract(Wide(), loader(tmp_path), share=share)
     assert found.values.nbytes == whole
     assert len(counted.large) == 1
 

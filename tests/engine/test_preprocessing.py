@@ -11,7 +11,7 @@ from mmmoco.apis import list_configs, load_config
 from mmmoco.engine.evaluation.preprocessing import (
     Preprocessing,
     compare,
-    compare_checkpoint,
+    compare_evaluation,
     compare_start,
     differences,
     preprocessing_of,
@@ -171,14 +171,14 @@ def test_a_checkpoint_tells_how_it_was_trained(tmp_path, small_config, capsys):
     path = tmp_path / 'epoch_1.pth'
     state = mmmoco.get_model(cfg).state_dict()
     torch.save({'state_dict': state, 'meta': {'cfg': cfg.pretty_text}}, path)
-    assert compare_checkpoint(cfg, str(path)) == []
+    assert compare_evaluation(cfg, str(path)) == []
     other = copy.deepcopy(cfg)
     other.model.data_preprocessor.std = (128.0,)
-    lines = compare_checkpoint(other, str(path))
+    lines = compare_evaluation(other, str(path))
     assert lines == ['std: 64 in the training, 128 in the evaluation']
     assert lines[0] in capsys.readouterr().out
     torch.save({'state_dict': state}, path)
-    assert compare_checkpoint(other, str(path)) == []
+    assert compare_evaluation(other, str(path)) == []
     assert 'does not tell' in capsys.readouterr().out
 
 

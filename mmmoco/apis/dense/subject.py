@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmmoco.apis.cli import Settings, UsageError
 from mmmoco.apis.config.files import load_config
 from mmmoco.datasets.digit_scenes import DigitScenes
-from mmmoco.engine.evaluation.preprocessing import compare_checkpoint
+from mmmoco.engine.evaluation.preprocessing import compare_evaluation
 from mmmoco.engine.results import append_result
 
 from .features import (
@@ -121,7 +121,7 @@ class Subject(NamedTuple):
         if checkpoint and not work_dir:
             folder = Path(checkpoint).parent
         return cls(
-            cfg, checkpoint, folder, compare_checkpoint(cfg, checkpoint)
+            cfg, checkpoint, folder, compare_evaluation(cfg, checkpoint)
         )
 
     def model(self) -> Any:

@@ -27,9 +27,8 @@ from mmmoco.engine.evaluation import (
     Splits,
     build_evaluation,
 )
-from mmmoco.engine.evaluation.preprocessing import compare_checkpoint
+from mmmoco.engine.evaluation.preprocessing import compare_evaluation
 from mmmoco.engine.results import (
-    append_result,
     config_hash,
     figures_text,
     file_hash,
@@ -90,7 +89,7 @@ def measure(
     cfg: Config, checkpoint: str, evaluation: Evaluation, data: Splits
 ) -> list[Measurement]:
     """Evaluate a file; the data's remarks say what it sees otherwise."""
-    data.remarks['eyes'] = compare_checkpoint(cfg, checkpoint, data.pipelines)
+    data.remarks['eyes'] = compare_evaluation(cfg, checkpoint, data.pipelines)
     model = get_model(cfg, checkpoint).to(get_device())
     return evaluation.measure(model, data)
 
@@ -117,15 +116,9 @@ def evaluate(
     results = measure(cfg, checkpoint, judge, data)
     for found in results:
         log(found.title or judge.title, found.metrics)
-        append_result(
-            work_dir or str(Path(checkpoint).parent),
-            task=judge.task,
-            protocol={**judge.describe(data), **found.setting},
-            metrics=found.metrics,
-            cfg=cfg,
-            checkpoint=checkpoint,
-            seed=seed,
-            remarks=data.remarks,
+        folder = work_dir or str(Path(checkpoint).parent)
+        judge.record(
+            found, data, folder, cfg, checkpoint=checkpoint, seed=seed
         )
     return results
 
@@ -207,8 +200,8 @@ def evaluate_series(
     """
     judge, data = open_evaluation(cfg, evaluation, features)
     # Another image in the place of one is another evaluation.
-    described = {**judge.describe(data), 'data': data.identity.data_hash()}
-    described = json.loads(json.dumps(described))
+    setting = {'data': data.identity.data_hash()}
+    described = json.loads(json.dumps({**judge.describe(data), **setting}))
     known = {
         result.get('checkpoint_hash'): result['metrics']
         for result in read_results(folder)
@@ -226,15 +219,13 @@ def evaluate_series(
             if metrics is None:
                 title = path.name
                 metrics = measure(cfg, str(path), judge, data)[0].metrics
-                append_result(
+                judge.record(
+                    Measurement(metrics, setting),
+                    data,
                     folder,
-                    task=judge.task,
-                    protocol=described,
-                    metrics=metrics,
-                    cfg=cfg,
+                    cfg,
                     checkpoint=str(path),
                     epoch=number if path.name.startswith('epoch') else None,
-                    remarks=data.remarks,
                 )
         except (checkpoint_io.CheckpointError, OSError) as error:
             row['error'] = ' '.join(str(error).split())

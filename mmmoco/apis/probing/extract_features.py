@@ -19,7 +19,7 @@ from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.writing import replace
 from mmmoco.engine.evaluation import features
-from mmmoco.engine.evaluation.preprocessing import compare_checkpoint
+from mmmoco.engine.evaluation.preprocessing import compare_evaluation
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -170,7 +170,7 @@ def extract(
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
     loader = Runner.build_dataloader(settings, seed=0)
     pipeline = settings['dataset'].get('pipeline')
-    compare_checkpoint(cfg, checkpoint, {'the images': pipeline})
+    compare_evaluation(cfg, checkpoint, {'the images': pipeline})
     model = (
         _neck(cfg, checkpoint)
         if stage == 'neck'

@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+from mmengine.config import Config
+
+from mmmoco.engine.results import append_result
 from mmmoco.evaluation import Metrics
 
 from .splits import Splits
@@ -60,3 +63,30 @@ class Evaluation(ABC):
             data: Where ``data.extract(model)`` gets the features of bank and
                 queries from.
         """
+
+    def record(
+        self,
+        found: Measurement,
+        data: Splits,
+        work_dir: str,
+        cfg: Config,
+        **facts: Any,
+    ) -> None:
+        """Append figures to ``results.jsonl``.
+
+        Args:
+            found: The figures.
+            data: What they were measured on.
+            work_dir: Folder of the file.
+            cfg: Resolved config.
+            **facts: ``checkpoint``, ``epoch`` and ``seed``, if known.
+        """
+        append_result(
+            work_dir,
+            task=self.task,
+            protocol={**self.describe(data), **found.setting},
+            metrics=found.metrics,
+            cfg=cfg,
+            remarks=data.remarks,
+            **facts,
+        )

@@ -48,22 +48,6 @@ class Extracted(NamedTuple):
     unreadable: int
 
 
-class Rows(NamedTuple):
-    """What one process's loader gave, in its order; repeats included.
-
-    Attributes:
-        values: N_rank×C, float32.
-        labels: Theirs.
-        ids: Theirs.
-        good: uint8, 0 where another sample stands for an unreadable one.
-    """
-
-    values: Tensor
-    labels: Tensor
-    ids: Tensor
-    good: Tensor
-
-
 def extract_features(
     model: Any, loader: Any, stage: str = 'backbone'
 ) -> Features:
@@ -85,7 +69,13 @@ def extract_features(
 
 
 def extract(
-    model: Any, loader: Any, stage: str = 'backbone', *, labelled: bool = True
+    model: Any,
+    loader: Any,
+    stage: str = 'backbone',
+    *,
+    labelled: bool = True,
+    share: bool = False,
+    folder: str | None = None,
 ) -> Extracted:
     """As :func:`extract_features`, and tell which samples they are of.
 
@@ -94,53 +84,35 @@ def extract(
         loader: Likewise.
         stage: Likewise.
         labelled: Whether a data set without labels is an error.
-    """
-    spread = get_world_size() == 1
-    found = _run(model, loader, stage, spread=spread, labelled=labelled)
-    rows = Rows(*map(gather, found))
-    order, unreadable = _readable(rows.ids, rows.good, loader.dataset)
-    values, positions = rows.values, torch.arange(len(order))
-    if not torch.equal(order.cpu(), torch.arange(len(values))):
-        values = values[order.to(values.device)]
-    return Extracted(
-        values, positions, rows.labels[order], rows.ids[order], unreadable
-    )
-
-
-def extract_share(
-    model: Any,
-    loader: Any,
-    stage: str = 'backbone',
-    folder: str | None = None,
-) -> Extracted:
-    """Run a model over this process's share of a loader, and keep it here.
-
-    Args:
-        model: As for :func:`extract_features`.
-        loader: Likewise; a data loader.
-        stage: ``'backbone'`` or ``'neck'``.
-        folder: Keep the features in a file there, mapped into memory, which
-            vanishes with them; for banks that do not fit the memory.
+        share: Leave the features where they were made: every process gets
+            its own share of them.
+        folder: Keep them in a file there, mapped into memory, which vanishes
+            with them; for banks that do not fit the memory. With ``share``.
 
     Raises:
-        ValueError: If the data set has no labels, or no sample.
+        ValueError: If the data set has no sample, or no labels.
     """
-    values, *rest = _run(model, loader, stage, folder)
-    labels, ids, good = map(gather, rest)
-    order, unreadable = _readable(ids, good, loader.dataset)
-    known = ids[order]
-    kept = torch.zeros_like(good, dtype=torch.bool)
-    kept[order] = True
-    count = len(values)
-    kept = kept[get_rank() * count : (get_rank() + 1) * count]
-    own = rest[1][kept]
-    if bool(kept[: len(own)].all()):
-        # What pads the last share stands at its end.
-        values = values[: len(own)]
+    # What the processes exchange must lie where the model is.
+    spread = share or get_world_size() == 1
+    values, *own = _run(model, loader, stage, folder, spread, labelled)
+    labels, ids, good = map(gather, own)
+    rows, unreadable = _readable(ids, good, loader.dataset)
+    known = ids[rows]
+    if share:
+        kept = torch.zeros_like(good, dtype=torch.bool)
+        kept[rows] = True
+        kept = kept[get_rank() * len(values) :][: len(values)]
+        positions = torch.searchsorted(known, own[1][kept])
+        chosen = kept.nonzero()[:, 0]
     else:
-        values = values[kept.to(values.device)]
-    positions = torch.searchsorted(known, own)
-    return Extracted(values, positions, labels[order], known, unreadable)
+        values, chosen = gather(values), rows
+        positions = torch.arange(len(rows))
+    if torch.equal(chosen.cpu(), torch.arange(len(chosen))):
+        # In order; what pads the last share stands at its end: no copy.
+        values = values[: len(chosen)]
+    else:
+        values = values[chosen.to(values.device)]
+    return Extracted(values, positions, labels[rows], known, unreadable)
 
 
 @torch.no_grad()
@@ -148,14 +120,15 @@ def _run(
     model: Any,
     loader: Any,
     stage: str,
-    folder: str | None = None,
-    spread: bool = True,
-    labelled: bool = True,
-) -> Rows:
-    """Return what this process's samples give.
+    folder: str | None,
+    spread: bool,
+    labelled: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what this process's loader gives, in its order, with repeats.
 
-    With ``spread`` the features may lie elsewhere than the model; what the
-    processes exchange must not.
+    Features, labels, ids, and 0 (uint8) where another sample stands for an
+    unreadable one. With ``spread`` the features may lie elsewhere than the
+    model.
     """
     training = model.training
     model.eval()
@@ -184,9 +157,8 @@ def _run(
         model.train(training)
     if values is None:
         raise ValueError('The data set of an evaluation holds no sample.')
-    return Rows(
-        values[:done], torch.cat(labels), torch.cat(ids), torch.cat(good)
-    )
+    parts = torch.cat(labels), torch.cat(ids), torch.cat(good)
+    return values[:done], *parts
 
 
 def place_for(size: int, device: torch.device) -> torch.device:

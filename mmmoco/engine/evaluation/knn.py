@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from mmmoco.evaluation import knn_metrics
-from mmmoco.functional import Neighbours, nearest_in_shards
+from mmmoco.functional import nearest_in_shards
 from mmmoco.registry import EVALUATIONS
 
 from .evaluation import Evaluation, Measurement
-from .features import extract, extract_share
-from .leaks import Leaks, find_leaks, leave_out
+from .features import extract
+from .leaks import COLUMNS, find_leaks, leave_out
 from .splits import Splits
 
 
@@ -75,33 +73,43 @@ class KNN(Evaluation):
         Raises:
             ValueError: If fewer than k neighbours are left of a query.
         """
-        bank = extract_share(model, data.bank, data.features, data.memory_map)
+        bank = extract(
+            model, data.bank, data.features, share=True, folder=data.memory_map
+        )
         query = extract(model, data.query, data.features)
-
-        def search(k: int) -> Neighbours:
-            return nearest_in_shards(
-                bank.values,
-                bank.positions,
-                query.values,
-                k,
-                backend=data.backend,
-            )
-
-        k, most = max(self.ks), len(bank.ids)
-        if k > most - self.leave_one_out:
+        alone, k, most = self.leave_one_out, max(self.ks), len(bank.ids)
+        if k > most - alone:
             raise ValueError(
                 f'knn.k={k}: only {most} samples of the bank could be read.'
             )
-        if self.leave_one_out:
-            found, leaks = self._search_others(
-                search, data, bank.ids, query.ids
+        wanted = min(most, k + 4) if alone else k
+        while True:
+            found = nearest_in_shards(
+                bank.values,
+                bank.positions,
+                query.values,
+                wanted,
+                backend=data.backend,
             )
-        else:
-            found = search(k)
-            leaks = find_leaks(data.identity, found, bank.ids, query.ids)
-        labels = data.report(bank, query, leaks, self.leave_one_out)
+            leaks = find_leaks(
+                data.identity,
+                found,
+                bank.ids,
+                query.ids,
+                columns=None if alone else COLUMNS,
+            )
+            others = leave_out(found, leaks.same, k) if alone else found
+            if others is not None:
+                break
+            if wanted == most:
+                raise ValueError(
+                    f'--leave-one-out: fewer than k={k} images of the bank '
+                    'are another image than the query; choose a smaller k.'
+                )
+            wanted = min(most, 2 * wanted)
+        labels = data.report(bank, query, leaks, left_out=alone)
         figures = knn_metrics(
-            found, bank.labels, labels, self.ks, self.temperature
+            others, bank.labels, labels, self.ks, self.temperature
         )
         return [
             Measurement(
@@ -111,24 +119,3 @@ class KNN(Evaluation):
             )
             for k, metrics in figures.items()
         ]
-
-    def _search_others(
-        self, search: Any, data: Splits, bank_ids: Tensor, query_ids: Tensor
-    ) -> tuple[Neighbours, Leaks]:
-        """Search until k neighbours are left that are not the query."""
-        k, most = max(self.ks), len(bank_ids)
-        wanted = min(most, k + 4)
-        while True:
-            found = search(wanted)
-            leaks = find_leaks(
-                data.identity, found, bank_ids, query_ids, columns=None
-            )
-            others = leave_out(found, leaks.same, k)
-            if others is not None:
-                return others, leaks
-            if wanted == most:
-                raise ValueError(
-                    f'--leave-one-out: fewer than k={k} images of the bank '
-                    'are another image than the query; choose a smaller k.'
-                )
-            wanted = min(most, 2 * wanted)

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from contextlib import suppress
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -54,20 +54,16 @@ class ImageIdentity:
 
     def __init__(self, bank: Any, query: Any) -> None:
         self.bank, self.query = bank, query
-        self._known: dict[tuple[int, Any], Any] = {}
-        places = _paths(bank), _paths(query)
+        self._size, self._hash = cache(os.path.getsize), cache(file_hash)
+        self._pixels = [cache(partial(_pixels, x)) for x in (bank, query)]
+        self._places = ours, theirs = _paths(bank), _paths(query)
+        where = {path: i for i, path in enumerate(ours or ())}
         #: Position in the bank of each query that is there by its path.
-        self.by_path: dict[int, int] = {}
-        if places[0] and places[1]:
-            found = {path: i for i, path in enumerate(places[1])}
-            twins = set(found) & set(places[0])
-            where = {p: i for i, p in enumerate(places[0]) if p in twins}
-            self.by_path = {
-                i: where[path]
-                for i, path in enumerate(places[1])
-                if path in twins
-            }
-        self._places = places
+        self.by_path = {
+            i: where[path]
+            for i, path in enumerate(theirs or ())
+            if path in where
+        }
 
     def equal(self, bank_id: int, query_id: int) -> bool:
         """Whether they are one image."""
@@ -76,19 +72,15 @@ class ImageIdentity:
         ours, theirs = self._places
         if ours and theirs:
             a, b = ours[bank_id], theirs[query_id]
-            size = self._once(0, a, os.path.getsize)
-            return bool(
-                size == self._once(0, b, os.path.getsize)
-                and self._once(1, a, file_hash) == self._once(1, b, file_hash)
+            return self._size(a) == self._size(b) and (
+                self._hash(a) == self._hash(b)
             )
         if any(
             getattr(d, 'is_stream', False) for d in (self.bank, self.query)
         ):
             return False  # Streams cannot be asked for one sample.
-        return bool(
-            self._once(2, bank_id, lambda i: _pixels(self.bank, i))
-            == self._once(3, query_id, lambda i: _pixels(self.query, i))
-        )
+        bank, query = self._pixels
+        return bank(bank_id) == query(query_id)
 
     def data_hash(self) -> str:
         """Return a short hash of what the files of both are, and labels.
@@ -121,12 +113,6 @@ class ImageIdentity:
             theirs[query_id] if theirs else f'query {query_id}',
             ours[bank_id] if ours else f'image {bank_id} of the bank',
         )
-
-    def _once(self, kind: int, what: Any, make: Callable[[Any], Any]) -> Any:
-        key = (kind, what)
-        if key not in self._known:
-            self._known[key] = make(what)
-        return self._known[key]
 
 
 def find_leaks(

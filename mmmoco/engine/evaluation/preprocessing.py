@@ -209,56 +209,40 @@ def compare(
 
 def compare_evaluation(
     cfg: Mapping[str, Any],
-    told: Preprocessing | None,
+    trained: str | Preprocessing | None,
     pipelines: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Tell where an evaluation sees images otherwise than a training.
+    """Tell where an evaluation sees images otherwise than the training did.
 
     Mean, std, order of the channels, range of the values, sizes and
     interpolation, as far as both tell them.
 
     Args:
         cfg: Config of the evaluation.
-        told: Of the training; None: unknown.
+        trained: Checkpoint that is evaluated, or what its training saw;
+            None: random weights.
         pipelines: Transforms of its data sets, by name; None: whatever the
             tool does, only ``data_preprocessor`` is compared.
 
     Returns:
         A line for each difference, each of which is logged.
     """
+    told = None if isinstance(trained, str) else trained
+    if isinstance(trained, str):
+        told = preprocessing_of_checkpoint(checkpoint_io.read_meta(trained))
+        if told is None:
+            print_log(
+                f'{trained!r} does not tell how its images were normalised; '
+                "the config's mean and std are taken.",
+                logger='current',
+            )
     given = preprocessor_of(cfg)
     places = pipelines or {'the evaluation': None}
-    lines = compare(
-        told,
-        {name: preprocessing_of(given, x) for name, x in places.items()},
-    )
+    seen = {name: preprocessing_of(given, x) for name, x in places.items()}
+    lines = compare(told, seen)
     for line in lines:
         print_log(line, logger='current', level=logging.WARNING)
     return lines
-
-
-def compare_checkpoint(
-    cfg: Mapping[str, Any],
-    checkpoint: str | None,
-    pipelines: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """As :func:`compare_evaluation`, with the training of a checkpoint.
-
-    Args:
-        cfg: Config of the evaluation.
-        checkpoint: File that is evaluated; None: random weights.
-        pipelines: Transforms of its data sets, by name.
-    """
-    told: Preprocessing | None = None
-    if checkpoint is not None:
-        told = preprocessing_of_checkpoint(checkpoint_io.read_meta(checkpoint))
-        if told is None:
-            print_log(
-                f'{checkpoint!r} does not tell how its images were '
-                "normalised; the config's mean and std are taken.",
-                logger='current',
-            )
-    return compare_evaluation(cfg, told, pipelines)
 
 
 def compare_start(cfg: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from mmmoco.engine.evaluation.preprocessing import (
     preprocessing_of_training,
 )
 from mmmoco.engine.norm_statistics import statistics_of
-from mmmoco.engine.results import append_result, figures_text
+from mmmoco.engine.results import figures_text
 from mmmoco.evaluation import Metrics
 from mmmoco.registry import HOOKS
 
@@ -128,15 +128,13 @@ class EvaluationHook(Hook):
                 {f'{place}/{n}{suffix}': x for n, x in found.metrics.items()},
                 step=done,
             )
-            append_result(
+            self.evaluation.record(
+                found,
+                self.data,
                 runner.work_dir,
-                task=self.evaluation.task,
-                protocol={**protocol, **found.setting},
-                metrics=found.metrics,
-                cfg=runner.cfg,
+                runner.cfg,
                 epoch=runner.epoch if iterations else done,
                 seed=runner.seed,
-                remarks=self.data.remarks,
             )
         return results[0].metrics
 
