@@ -16,16 +16,16 @@ from mmmoco.registry import DATASETS
 from .addressed import AddressedDataset
 from .tar_reader import TarReader
 
-_FILES: dict[int, dict[str, tuple[str, ...]]] = {
-    10: {
-        'train': tuple(f'data_batch_{i}' for i in range(1, 6)),
-        'test': ('test_batch',),
-    },
-    100: {'train': ('train',), 'test': ('test',)},
-}
+#: Number of classes → file with their names, key of these, key of the labels.
 _NAMES = {
     10: ('batches.meta', b'label_names', b'labels'),
     100: ('meta', b'fine_label_names', b'fine_labels'),
+}
+_FILES = {
+    (10, 'train'): [f'data_batch_{i}' for i in range(1, 6)],
+    (10, 'test'): ['test_batch'],
+    (100, 'train'): ['train'],
+    (100, 'test'): ['test'],
 }
 _SIDE = 32
 #: No file of the archives is as large.
@@ -64,19 +64,19 @@ class CIFAR(AddressedDataset):
         place = Path(data_root).expanduser()
         classes: tuple[str, ...] = ()
         batches, labels = [], []
-        for kind, files in _FILES.items():
-            meta, names_key, labels_key = _NAMES[kind]
-            found = dict(_read(place, (meta, *files[split])))
+        for kind, (meta, names_key, labels_key) in _NAMES.items():
+            files = _FILES[kind, split]
+            found = dict(_read(place, (meta, *files)))
             if meta not in found:
                 continue
-            missing = [name for name in files[split] if name not in found]
+            missing = [name for name in files if name not in found]
             if missing:
                 raise FileNotFoundError(
                     f'{data_root!r} holds {meta!r} of CIFAR-{kind}, but not '
                     f'{", ".join(missing)}.'
                 )
             classes = _classes(found[meta].get(names_key), meta)
-            for name in files[split]:
+            for name in files:
                 batches.append(_images(found[name], name))
                 labels += _labels(found[name].get(labels_key), name)
             break

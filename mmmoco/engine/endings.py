@@ -121,9 +121,14 @@ def _shapes(value: Any) -> str:
 
 def where_building(error: BaseException) -> str | None:
     """Return where building a run failed, None if it was not that."""
+    note = _noted(error, _BUILDING)
+    return note and note.removeprefix(_BUILDING).strip()
+
+
+def _noted(error: BaseException, start: str) -> str | None:
+    """Return the first note on an error that begins so."""
     notes = getattr(error, '__notes__', [])
-    found = (note for note in notes if note.startswith(_BUILDING))
-    return next((note.removeprefix(_BUILDING).strip() for note in found), None)
+    return next((note for note in notes if note.startswith(start)), None)
 
 
 def note_training(error: BaseException, iteration: int) -> None:
@@ -133,8 +138,7 @@ def note_training(error: BaseException, iteration: int) -> None:
 
 def was_training(error: BaseException) -> bool:
     """Whether an error came out of a running training."""
-    notes = getattr(error, '__notes__', [])
-    return any(note.startswith(_NOTE) for note in notes)
+    return _noted(error, _NOTE) is not None
 
 
 def save_at_end(runner: Runner, name: str) -> str:

@@ -10,9 +10,10 @@ from mmmoco.registry import LOOPS
 
 
 class DataWait:
-    """Tells other threads whether the training waits for data.
+    """Batches; tells other threads whether the training waits for one.
 
-    Only then is the state that of a finished iteration.
+    Only then is the state that of a finished iteration. For the rest it is
+    what an iterator of the batches is.
 
     Attributes:
         since: When the waiting began, None while the training computes.
@@ -21,19 +22,26 @@ class DataWait:
     def __init__(self) -> None:
         self.since: float | None = None
         self._lock = threading.Lock()
+        self._batches: Iterator[Any] = iter(())
 
-    def next(self, batches: Iterator[Any]) -> Any:
-        """Wait for the next batch.
+    def over(self, batches: Iterator[Any]) -> 'DataWait':
+        """Wait for these batches from now on."""
+        self._batches = batches
+        return self
 
-        Raises:
-            StopIteration: If there is none.
-        """
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
         self.since = time.monotonic()
         try:
-            return next(batches)
+            return next(self._batches)
         finally:
             with self._lock:
                 self.since = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
 
     @contextmanager
     def held(self) -> Iterator[float | None]:
@@ -65,7 +73,7 @@ class ContrastEpochLoop(EpochBasedTrainLoop):
         """Iterate one epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        batches = _Awaited(iter(self.dataloader), self.data_wait)
+        batches = self.data_wait.over(iter(self.dataloader))
         for number, batch in enumerate(batches, self.first_batch):
             self.run_iter(number, batch)
         self.first_batch = 0
@@ -85,20 +93,4 @@ class ContrastIterLoop(IterBasedTrainLoop):
         super().__init__(*args, **kwargs)
         self.data_wait = DataWait()
         batches: Any = vars(self)['dataloader_iterator']
-        self.dataloader_iterator = _Awaited(batches, self.data_wait)
-
-
-class _Awaited:
-    """Batches, whose waiting is told; else what an iterator of them can do."""
-
-    def __init__(self, batches: Iterator[Any], wait: DataWait) -> None:
-        self._batches, self._wait = batches, wait
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return self._wait.next(self._batches)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._batches, name)
+        self.dataloader_iterator = self.data_wait.over(batches)

@@ -47,10 +47,9 @@ class ContrastCheckpointHook(CheckpointHook):
         )
         if not (due or self._waiting):
             return
-        if self._in_accumulation(runner):
-            self._waiting = True
+        self._waiting = self._in_accumulation(runner)
+        if self._waiting:
             return
-        self._waiting = False
         runner.logger.info(
             f'Saving checkpoint at {runner.iter + 1} iterations'
         )
