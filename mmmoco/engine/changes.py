@@ -8,8 +8,23 @@ from typing import Any
 
 from mmengine.runner import Runner
 
+from mmmoco.convert.openmmlab_config import RUNNER_FIELDS
 from mmmoco.messages import clipped, few
 
+#: What mmengine and mmmoco read of a config; its other names are for itself.
+READ = RUNNER_FIELDS | {
+    'activation_checkpointing',
+    'allow_partial',
+    'compile',
+    'device_views',
+    'efficient_conv_bn_eval',
+    'input_range',
+    'knn',
+    'runner_type',
+    'schedule',
+    'tta_model',
+    'tta_pipeline',
+}
 #: Settings of a config that do not change what is learnt, or of which others
 #: tell: optimizer and seed below, the schedules when they are moved.
 _ELSEWHERE = (
@@ -42,7 +57,7 @@ def describe_run(runner: Runner) -> dict[str, Any]:
     """Return what a resume compares, as plain data for the checkpoint."""
     return {
         'config': Path(runner.cfg.filename or '').stem,
-        'options': dict(_leaves(runner.cfg.to_dict())),
+        'options': _read(dict(_leaves(runner.cfg.to_dict()))),
         'data': describe_data(runner.train_dataloader.dataset),
     }
 
@@ -132,7 +147,7 @@ def changes(
             f'{_few(settings)}: those of the checkpoint count (--load-from '
             'would start with those of the config).'
         )
-    options = _changed(before.get('options'), now['options'])
+    options = _changed(_read(before.get('options')), now['options'])
     if options:
         said.append(
             f'Changed in the config: {_few(options)}; what it has now counts.'
@@ -144,6 +159,13 @@ def changes(
             'another from here on.'
         )
     return said
+
+
+def _read(options: Any) -> Any:
+    """Leave out the names that a config has for itself."""
+    if not isinstance(options, dict):
+        return None
+    return {k: v for k, v in options.items() if str(k).split('.')[0] in READ}
 
 
 def _leaves(node: Any, place: str = '') -> Iterator[tuple[str, str]]:

@@ -78,6 +78,18 @@ def test_a_file_that_says_nothing_of_it(small_config, runner_of):
     assert changes(runner, {}, {}, now) == []
 
 
+def test_names_that_a_config_has_for_itself(small_config, runner_of):
+    """What they are for is compared where it is used."""
+    cfg = small_config(**{'crop.size': 224, 'model.m': 0.95})
+    runner = runner_of(cfg)
+    runner.train()
+    now = describe_run(runner)
+    assert 'model.m' in now['options']
+    assert not {'crop.size', 'scenes.channels'} & now['options'].keys()
+    older = {**now, 'options': {**now['options'], 'crop.size': '96'}}
+    assert changes(runner, {'run': older}, {}, now) == []
+
+
 def images(folder, numbers):
     folder.mkdir(parents=True, exist_ok=True)
     for i in numbers:

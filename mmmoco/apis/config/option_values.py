@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmmoco.convert.openmmlab_config import RUNNER_FIELDS
+from mmmoco.engine.changes import READ
 from mmmoco.messages import shortened
 
 #: What is wanted instead of a value; None: it does.
@@ -115,19 +115,6 @@ RANGES: dict[str, Rule] = {
     'randomness.seed': _whole(0, most=2**32 - 1),  # numpy's
     'knn.k': _each(_whole(1)),
     'knn.temperature': _each(_number(0, above=True)),
-}
-#: What mmengine and mmmoco read of a config; its other names are for itself.
-READ = RUNNER_FIELDS | {
-    'activation_checkpointing',
-    'allow_partial',
-    'compile',
-    'device_views',
-    'input_range',
-    'knn',
-    'runner_type',
-    'schedule',
-    'tta_model',
-    'tta_pipeline',
 }
 #: What may be None where it stands: the default, or a drawn one.
 _OPTIONAL = (
