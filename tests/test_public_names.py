@@ -1,11 +1,16 @@
 """What ``import mmmoco`` brings: every job, and nothing that takes time."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mmmoco
+
+from .conftest import optional
 
 ROOT = Path(__file__).parents[1]
 LOADED_LATER = {'TrainStep', 'get_model', 'list_configs', 'load_config'}
@@ -37,3 +42,59 @@ def test_every_name_is_there_and_documented():
         named = sections.split('Args:\n')[1]
         for parameter in inspect.signature(job).parameters:
             assert f'    {parameter}: ' in named, f'{name}({parameter})'
+
+
+def test_every_tool_is_a_job_of_the_package():
+    page = (ROOT / 'docs' / 'python.md').read_text()
+    assert not [name for name in JOBS if f'`{name}`' not in page]
+    jobs = set()
+    for path in (ROOT / 'tools').glob('*.py'):
+        _, _, call = path.read_text().partition('cli.main(')
+        jobs.add(re.match(r'\w+', call)[0])
+    assert jobs == {*JOBS}
+
+
+BEFORE = """
+import os
+os.chdir(os.sys.argv[1])
+before = dict(os.environ)
+"""
+AFTER = """
+import json
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+
+assert dict(os.environ) == before
+assert DefaultScope.get_current_instance() is None
+assert run.iterations == 50 and run.checkpoint.endswith('run/iter_50.pth')
+live, after = map(json.loads, open('run/results.jsonl').readlines()[-2:])
+assert live['metrics'] == after['metrics'] == knn[20]
+assert live['checkpoint'] is None and after['checkpoint'] == run.checkpoint
+import timm
+net = timm.create_model(
+    'resnet18', num_classes=0, in_chans=1, checkpoint_path=str(out.path)
+)
+model = mmmoco.get_model(cfg, run.checkpoint)
+image = torch.randn(2, 1, 48, 48)
+theirs, ours = net.eval()(image), model.extract_feat(image)
+assert torch.allclose(theirs, ours, atol=1e-5), (theirs - ours).abs().max()
+again = mmmoco.train(cfg, work_dir='run', max_iters=51, resume=True)
+assert again.iterations == 51
+"""
+
+
+@pytest.mark.slow
+def test_a_session_of_python(tmp_path):
+    """That of the page, in one process without a command line."""
+    optional('timm')
+    page = (ROOT / 'docs' / 'python.md').read_text()
+    (session,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    assert len([line for line in session.splitlines() if line]) <= 10
+    done = subprocess.run(
+        [sys.executable, '-c', BEFORE + session + AFTER, str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r'\d run/resnet18-[0-9a-f]{8}\.pth\n', done.stdout)

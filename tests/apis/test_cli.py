@@ -394,22 +394,11 @@ def test_options_of_another_job_go_there(capsys):
     assert "a False {'to': 'png', 'k': [7], 'bands'" in line
 
 
-#: Tools that are not made of a job yet.
-HEAVY = {
-    path.name
-    for path in (ROOT / 'tools').glob('*.py')
-    if 'cli.main(' not in path.read_text()
-}
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     'tool', sorted(path.name for path in (ROOT / 'tools').glob('*.py'))
 )
 def test_help_imports_nothing_heavy(tool):
     """Not time, which depends on the machine, but what takes it."""
-    if tool in HEAVY:
-        pytest.xfail('its module is imported whole')
     code = (
         'import runpy, sys, time\n'
         f'sys.argv = [{tool!r}, "--help"]\n'
