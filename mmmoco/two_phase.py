@@ -201,13 +201,7 @@ class TwoPhaseModel(BaseModel):
         self._announced.update(hooks)
 
     def set_address(self, seed: int, step: int, rank: int) -> None:
-        """Say where in the run the next batch stands.
-
-        Args:
-            seed: Seed of the run, equal on all processes.
-            step: Training iteration (micro-batch).
-            rank: This process.
-        """
+        """Say which training iteration of which run comes next."""
         self.seed, self.step = seed, step
         for dictionary in self.dictionaries:
             dictionary.set_address(seed, step)
@@ -231,11 +225,11 @@ class TwoPhaseModel(BaseModel):
         Raises:
             RuntimeError: If a parameter of it requires a gradient.
         """
+        prefix = f'{self.key_encoder_name}.'
         learnt = [
             name
             for name, parameter in self.named_parameters()
-            if parameter.requires_grad
-            and name.startswith(f'{self.key_encoder_name}.')
+            if parameter.requires_grad and name.startswith(prefix)
         ]
         if learnt:
             raise RuntimeError(
@@ -245,7 +239,7 @@ class TwoPhaseModel(BaseModel):
             )
 
     def check_keys(self, images: int, num_samples: int) -> list[str]:
-        """Judge the dictionaries against the run, before it starts.
+        """Judge the dictionaries, as :meth:`Dictionary.check` does each.
 
         Args:
             images: Of one optimizer step, all processes together.
@@ -253,9 +247,6 @@ class TwoPhaseModel(BaseModel):
 
         Returns:
             Warnings for the log.
-
-        Raises:
-            ValueError: If the run cannot work.
         """
         keys = images * self.keys_per_image
         found = [each.check(keys, num_samples) for each in self.dictionaries]
@@ -278,20 +269,18 @@ class TwoPhaseModel(BaseModel):
     # ------------------------------------------------------------ features
 
     def encoders(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """What :meth:`extract_feat` can return, by the name of the stage."""
+        """What :meth:`extract_feat` can return, by the name of the stage.
+
+        ``'backbone'``: its last output, averaged over the pixels, or the
+        class token; ``'neck'``: the L2-normalised projection; ``'teacher'``.
+        """
         raise NotImplementedError
 
     def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
-        """Return features of images, N×C.
-
-        Args:
-            x: N×C×H×W, normalised.
-            stage: ``'backbone'``: its last output, averaged over the pixels,
-                or the class token; ``'neck'``: the L2-normalised projection;
-                ``'teacher'``: the class token of a model's teacher.
+        """Return features N×C of normalised images N×C×H×W.
 
         Raises:
-            ValueError: If the stage is unknown.
+            ValueError: If the model has no such stage in :meth:`encoders`.
         """
         encoders = self.encoders()
         if stage not in encoders:
@@ -320,12 +309,10 @@ class TwoPhaseModel(BaseModel):
         """Dispatch as OpenMMLab's models do.
 
         Args:
-            inputs: Views by name, each N×C×H×W; or, except for training,
-                one tensor.
+            inputs: Views by name, each N×C×H×W; for features also a tensor.
             ids: N sample ids, −1 where unknown.
             mode: ``'loss'`` for training, ``'tensor'`` for features.
-            shuffle_plan: By which the preprocessor exchanged the key images
-                between the processes, if it did.
+            shuffle_plan: By which the preprocessor exchanged key images.
         """
         if mode == 'tensor':
             x = inputs if isinstance(inputs, Tensor) else only_view(inputs)

@@ -17,35 +17,64 @@ from mmmoco.registry import HOOKS
 from mmmoco.two_phase import TwoPhaseModel
 
 
-def _model(runner: Runner) -> TwoPhaseModel:
-    model = two_phase_model(runner)
-    if model is None:
-        raise RuntimeError(
-            f'{type(runner.model).__name__} is no pre-training model of '
-            'mmmoco: leave KeyEncoderUpdateHook and DictionaryUpdateHook out '
-            'of custom_hooks, or derive it from '
-            'mmmoco.two_phase.TwoPhaseModel.'
-        )
-    return model
+class _UpdateHook(Hook):
+    """Phase two of a model that has something to update."""
 
+    def concerns(self, model: TwoPhaseModel) -> bool:
+        """Whether the model has what this hook updates."""
+        raise NotImplementedError
 
-def _stepped(runner: Runner) -> bool:
-    try:
-        return bool(runner.optim_wrapper.stepped)
-    except AttributeError:
-        raise RuntimeError(
-            f'{type(runner.optim_wrapper).__name__} does not tell whether a '
-            'step was taken. Momentum contrast needs '
-            "optim_wrapper=dict(type='ContrastOptimWrapper', …)."
-        ) from None
+    def prepare(self, runner: Runner, model: TwoPhaseModel) -> None:
+        """Do what comes before the training."""
+
+    def act(self, runner: Runner, model: TwoPhaseModel, stepped: bool) -> None:
+        """Do what comes after an iteration."""
+        raise NotImplementedError
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the run, then announce.
+
+        Raises:
+            RuntimeError: If the model is of another library, or nobody tells
+                whether the optimizer stepped.
+        """
+        name, model = type(self).__name__, two_phase_model(runner)
+        if model is None:
+            raise RuntimeError(
+                f'{type(runner.model).__name__} is no pre-training model of '
+                f'mmmoco: leave {name} out of custom_hooks, or derive it from '
+                'mmmoco.two_phase.TwoPhaseModel.'
+            )
+        if not self.concerns(model):
+            return
+        if not hasattr(runner.optim_wrapper, 'stepped'):
+            raise RuntimeError(
+                f'{type(runner.optim_wrapper).__name__} does not tell whether '
+                'a step was taken. Momentum contrast needs '
+                "optim_wrapper=dict(type='ContrastOptimWrapper', …)."
+            )
+        self.prepare(runner, model)
+        model.announce(name)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
+        """Update, after a real step only."""
+        model = two_phase_model(runner)
+        if model is not None and self.concerns(model):
+            self.act(runner, model, bool(runner.optim_wrapper.stepped))
 
 
 @HOOKS.register_module()
-class KeyEncoderUpdateHook(Hook):
+class KeyEncoderUpdateHook(_UpdateHook):
     """Move the key encoder after every optimizer step (MoCo v1, eq. 2).
 
-    m itself is stated in the model's config. Does nothing for a model without
-    a key encoder (memory bank, end-to-end, distillation).
+    m itself is stated in the model's config, and logged. A loaded file that
+    holds no key encoder is completed by a copy of the query encoder.
     """
 
     priority = 'ABOVE_NORMAL'
@@ -60,15 +89,12 @@ class KeyEncoderUpdateHook(Hook):
         names = checkpoint.get('state_dict', checkpoint)
         self._loaded = [name.removeprefix('module.') for name in names]
 
-    def before_train(self, runner: Runner) -> None:
-        """Announce; complete a loaded file that held no key encoder.
+    def concerns(self, model: TwoPhaseModel) -> bool:
+        """Not with a memory bank, end-to-end, or a frozen teacher."""
+        return model.key_encoder is not None
 
-        Raises:
-            RuntimeError: If the key encoder requires a gradient.
-        """
-        model = _model(runner)
-        if model.key_encoder is None:
-            return
+    def prepare(self, runner: Runner, model: TwoPhaseModel) -> None:
+        """Complete what was loaded; refuse a key encoder that learns."""
         model.check_key_encoder()
         prefix = f'{model.key_encoder_name}.'
         if self._loaded is not None and not any(
@@ -79,44 +105,29 @@ class KeyEncoderUpdateHook(Hook):
                 f'The loaded file holds no {prefix}*: the key encoder '
                 'starts as a copy of the query encoder.'
             )
-        model.announce(type(self).__name__)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
+    def act(self, runner: Runner, model: TwoPhaseModel, stepped: bool) -> None:
         """Update after a real step, and log m."""
-        model = _model(runner)
-        if model.key_encoder is None:
-            return
         progress = (runner.iter + 1) / runner.max_iters
-        m = move_key_encoder(model, progress, _stepped(runner))
+        m = move_key_encoder(model, progress, stepped)
         runner.message_hub.update_scalar('train/m', m)
 
 
 @HOOKS.register_module()
-class DictionaryUpdateHook(Hook):
+class DictionaryUpdateHook(_UpdateHook):
     """Write the keys staged since the last optimizer step, after it.
 
-    Before training it holds the dictionaries against batch and data set. Does
-    nothing for a model without one.
+    Before training it holds the dictionaries against batch and data set.
     """
 
     priority = 'NORMAL'
 
-    def before_train(self, runner: Runner) -> None:
-        """Announce, and check the sizes.
+    def concerns(self, model: TwoPhaseModel) -> bool:
+        """Not without a dictionary."""
+        return bool(model.dictionaries)
 
-        Raises:
-            ValueError: If one step brings more keys than the queue holds, or
-                a memory bank has fewer entries than the data set images.
-        """
-        model = _model(runner)
-        if not model.dictionaries:
-            return
+    def prepare(self, runner: Runner, model: TwoPhaseModel) -> None:
+        """Check the sizes; see :meth:`TwoPhaseModel.check_keys`."""
         loader = runner.train_dataloader
         batch = loader.batch_size * runner.world_size
         accumulation = accumulation_of(runner.optim_wrapper)
@@ -126,17 +137,8 @@ class DictionaryUpdateHook(Hook):
             samples = 0
         for warning in model.check_keys(batch * accumulation, samples):
             runner.logger.log(logging.WARNING, warning)
-        model.announce(type(self).__name__)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
+    def act(self, runner: Runner, model: TwoPhaseModel, stepped: bool) -> None:
         """Commit after a real step; forget after a skipped one."""
-        model = _model(runner)
-        if model.dictionaries:
-            due = runner.optim_wrapper.should_update()
-            write_dictionaries(model, _stepped(runner), due)
+        due = runner.optim_wrapper.should_update()
+        write_dictionaries(model, stepped, due)

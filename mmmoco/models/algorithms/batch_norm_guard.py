@@ -45,45 +45,46 @@ def choose_shuffle_bn(
     plain, synchronised = _norms(key_path)
     # SplitBN; parts are never imported here, only built.
     splits = {getattr(n, 'num_splits', 1) for n in plain} - {1}
+    shuffles, level = False, logging.WARNING
     if not plain and not synchronised:
-        return _log(False, 'none needed, no BatchNorm on the key path')
-    if available and plain and world > 1:
-        return _log(True, f'ShuffleBN over {world} processes')
-    if available and splits:
-        return _log(True, f'SplitBN in {splits} parts, permuted keys')
-    level = logging.WARNING
-    if available:
-        return _log(False, _NO_GUARD if plain else _SYNC_BN, level)
-    if splits:
-        return _log(
-            False,
+        level = logging.INFO
+        guard = 'none needed, no BatchNorm on the key path'
+    elif available and plain and (world > 1 or splits):
+        shuffles, level = True, logging.INFO
+        guard = f'SplitBN in {splits} parts, permuted keys'
+        if world > 1:
+            guard = f'ShuffleBN over {world} processes'
+    elif available:
+        guard = _NO_GUARD if plain else _SYNC_BN
+    elif splits:
+        guard = (
             f'none. {method} does not permute the keys that SplitBN needs '
             f'permuted (num_splits {splits}): query and key share their '
-            'part. Use BN on one process, SyncBN on several',
-            level,
+            'part. Use BN on one process, SyncBN on several'
         )
-    if stored_negatives:
-        return _log(
-            False,
+    elif stored_negatives:
+        guard = (
             f'none. {method} does not permute its keys, and the keys in the '
             'queue were normalised with other batches than the positive: '
             'its statistics can give it away. Watch k-NN; a loss that falls '
-            'while k-NN falls is the sign',
-            level,
+            'while k-NN falls is the sign'
         )
-    if plain and world > 1:
-        return _log(
-            False,
+    elif plain and world > 1:
+        guard = (
             f'incomplete. Each of the {world} processes normalises its own '
             f'batch, and ShuffleBN is not part of {method}; it needs '
             "statistics over all processes: norm_cfg=dict(type='SyncBN') "
-            '(GPUs only)',
-            level,
+            '(GPUs only)'
         )
-    return _log(
-        False,
-        f'one BatchNorm batch for positives and negatives, as {method} has it',
-    )
+    else:
+        level = logging.INFO
+        guard = (
+            'one BatchNorm batch for positives and negatives, as '
+            f'{method} has it'
+        )
+    text = f'Guard against the BatchNorm leak: {guard}.'
+    print_log(text, logger='current', level=level)
+    return shuffles
 
 
 def _norms(
@@ -98,12 +99,3 @@ def _norms(
     ]
     plain = [n for n in layers if not isinstance(n, nn.SyncBatchNorm)]
     return plain, [n for n in layers if isinstance(n, nn.SyncBatchNorm)]
-
-
-def _log(shuffles: bool, guard: str, level: int = logging.INFO) -> bool:
-    print_log(
-        f'Guard against the BatchNorm leak: {guard}.',
-        logger='current',
-        level=level,
-    )
-    return shuffles

@@ -62,9 +62,11 @@ class MomentumContrast(TwoPhaseModel):
         check_momentum(m, m_schedule, allow_any_m)
         self.m, self.m_schedule = m, m_schedule
         self.build_query_encoder(backbone, neck)
-        self.key_grad = False
+        #: Whether keys are encoded at all, and whether they are learnt by.
+        self.needs_keys, self.key_grad = True, False
         if dictionary is not None:
             self.dictionary = MODELS.build(dictionary)
+            self.needs_keys = self.dictionary.needs_keys
             self.key_grad = self.dictionary.key_grad
         if loss is not None:
             self.contrast = MODELS.build(loss)
@@ -74,15 +76,10 @@ class MomentumContrast(TwoPhaseModel):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
 
-    @property
-    def needs_keys(self) -> bool:
-        """Whether a view is encoded as keys at all."""
-        return self.dictionary is None or self.dictionary.needs_keys
-
     # ------------------------------------------------ called by the hooks
 
     def set_address(self, seed: int, step: int, rank: int) -> None:
-        """Say where in the run the next batch stands; see the base class."""
+        """Say which iteration comes next, and who exchanges key images."""
         super().set_address(seed, step, rank)
         exchange = get_world_size() > 1 and self.shuffle_bn
         preprocessor = cast(Any, self.data_preprocessor)
@@ -228,8 +225,7 @@ class MomentumContrast(TwoPhaseModel):
             ids: N sample ids.
 
         Returns:
-            The loss; over the look-ups, the mean similarities to positives
-            and negatives, and how often the positive is the nearest.
+            The loss, and :func:`mean_stats`.
         """
         dictionary = cast(Any, self.dictionary)
         results = [
