@@ -31,6 +31,17 @@ class Fields:
             return default
         return node.pop(last)
 
+    def take_all(self, *names: str, below: str = '') -> dict[str, Any]:
+        """Return and remove the fields of these names that are there.
+
+        Args:
+            names: Of the fields.
+            below: Dotted path of what they are fields of.
+        """
+        paths = {name: f'{below}.{name}' if below else name for name in names}
+        found = {name: self.take(path) for name, path in paths.items()}
+        return {name: v for name, v in found.items() if v is not None}
+
     def take_if(self, path: str, *expected: Any) -> None:
         """Remove a field whose value means what is done here anyway."""
         if self.peek(path, _Absent) in expected:

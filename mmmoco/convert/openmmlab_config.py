@@ -1,7 +1,10 @@
 """Configs of mmpretrain's and mmselfsup's MoCo and MoCoV3 as ours."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from mmengine.runner import Runner
 
 from mmmoco.registry import bare_type
 
@@ -18,18 +21,10 @@ ARCHS = {
 #: What a runner of mmengine reads; all other names at the top of a config
 #: are variables of the file.
 RUNNER_FIELDS = {
-    *('auto_scale_lr', 'custom_hooks', 'custom_imports', 'data_preprocessor'),
-    *('default_hooks', 'default_scope', 'env_cfg', 'experiment_name'),
-    *('find_unused_parameters', 'launcher', 'load_from', 'log_level'),
-    *('log_processor', 'model', 'model_wrapper_cfg', 'optim_wrapper'),
-    *('param_scheduler', 'randomness', 'resume', 'sync_bn', 'visualizer'),
-    'work_dir',
-    *(
-        f'{split}_{part}'
-        for split in ('train', 'val', 'test')
-        for part in ('cfg', 'dataloader', 'evaluator')
-    ),
-}
+    *inspect.signature(Runner).parameters,
+    *('custom_imports', 'find_unused_parameters', 'model_wrapper_cfg'),
+    'sync_bn',
+} - {'cfg'}
 
 #: Fields for which our runtime has its own, each with the reason.
 _REPLACED = {
@@ -106,18 +101,11 @@ def convert_config(
     views = ('view_1', 'view_2') if v3 else ('view_q', 'view_k')
     config['train_dataloader'], unknown = _dataloader(fields, views, notes)
     config['optim_wrapper'] = _optim_wrapper(fields, notes)
-    for name in ('param_scheduler', 'train_cfg', 'auto_scale_lr'):
-        value = fields.take(name)
-        if value is not None:
-            config[name] = value
+    config |= fields.take_all('param_scheduler', 'train_cfg', 'auto_scale_lr')
     if 'base_batch_size' in config.get('auto_scale_lr', {}):
         config['auto_scale_lr'].setdefault('enable', False)
     config.update(_runtime(fields))
-    replaced = {
-        name: reason
-        for name, reason in _REPLACED.items()
-        if fields.take(name) is not None
-    }
+    replaced = {n: _REPLACED[n] for n in fields.take_all(*_REPLACED)}
     fields.take('load_from')  # None, else listed below
     if source.get('load_from') is not None:
         unknown['load_from'] = source['load_from']
@@ -272,17 +260,14 @@ def _dataloader(
     fields: Fields, views: tuple[str, str], notes: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     top = 'train_dataloader'
-    result: dict[str, Any] = {}
-    for name in (
+    result = fields.take_all(
         'batch_size',
         'num_workers',
         'persistent_workers',
         'pin_memory',
         'drop_last',
-    ):
-        value = fields.take(f'{top}.{name}')
-        if value is not None:
-            result[name] = value
+        below=top,
+    )
     if 'drop_last' not in result:
         notes.append(
             'drop_last is not stated; it is True here, since a smaller last '
@@ -325,10 +310,9 @@ def _optim_wrapper(fields: Fields, notes: list[str]) -> dict[str, Any]:
         fields.take(f'{top}.type')
     if kind == 'AmpOptimWrapper':
         result['dtype'] = fields.take(f'{top}.dtype', 'float16')
-    for name in ('loss_scale', 'accumulative_counts', 'clip_grad'):
-        value = fields.take(f'{top}.{name}')
-        if value is not None:
-            result[name] = value
+    result |= fields.take_all(
+        'loss_scale', 'accumulative_counts', 'clip_grad', below=top
+    )
     optimizer = dict(fields.take(f'{top}.optimizer', {}))
     if bare_type(optimizer) == 'LARS':
         optimizer['type'] = 'LARS'

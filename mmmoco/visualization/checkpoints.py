@@ -2,10 +2,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 
 def plot_checkpoints(
@@ -20,7 +17,8 @@ def plot_checkpoints(
         series: Name of the figure → (number, percent) pairs.
         unit: What the numbers count.
     """
-    figure, axis = plt.subplots(figsize=(6, 4), layout='constrained')
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axis = figure.subplots()
     for name, points in series.items():
         axis.plot(*zip(*points, strict=True), marker='o', label=name)
         number, best = max(points, key=lambda point: point[1])
@@ -36,4 +34,3 @@ def plot_checkpoints(
     axis.legend(loc='best')
     axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
-    plt.close(figure)

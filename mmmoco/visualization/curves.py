@@ -2,10 +2,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from .scalars import Points
 
@@ -26,9 +23,8 @@ def plot_curves(
         references: Accuracies to compare with, drawn as level lines.
         x_labels: Units of the two horizontal axes.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10, 4), layout='constrained'
-    )
+    figure = Figure(figsize=(10, 4), layout='constrained')
+    (left, right) = figure.subplots(1, 2)
     left.plot(*zip(*loss, strict=True), color='tab:blue')
     left.set(title='Training loss', xlabel=x_labels[0], ylabel='InfoNCE')
     right.plot(
@@ -47,4 +43,3 @@ def plot_curves(
     for axis in (left, right):
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -2,12 +2,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 GREEN, RED = '#2a9d3a', '#c0392b'
@@ -33,13 +30,11 @@ def draw_neighbours(
         classes: Names of the classes.
     """
     rows, columns = neighbours.shape[:2]
-    figure, axes = plt.subplots(
-        rows,
-        columns + 1,
+    figure = Figure(
         figsize=(1.0 * (columns + 1) + 0.4, 1.18 * rows + 0.5),
-        squeeze=False,
         layout='constrained',
     )
+    axes = figure.subplots(rows, columns + 1, squeeze=False)
     for row in range(rows):
         _show(axes[row, 0], queries[row], classes[labels[row]], 'black')
         for column in range(columns):
@@ -53,7 +48,6 @@ def draw_neighbours(
             )
     figure.suptitle('query, and its nearest neighbours', x=0.01, ha='left')
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _show(

@@ -4,11 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 Curve = Mapping[float, tuple[float, float]]
@@ -23,7 +20,8 @@ def plot_thresholds(
         path: File to write, or one that is open.
         curves: Name → threshold → mIoU over objects and classes, percent.
     """
-    figure, axis = plt.subplots(figsize=(6, 4), layout='constrained')
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axis = figure.subplots()
     for name, curve in curves.items():
         axis.plot(
             list(curve), [pair[0] for pair in curve.values()], label=name
@@ -34,7 +32,6 @@ def plot_thresholds(
     if len(curves) > 1:
         axis.legend()
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def plot_similarities(
@@ -49,14 +46,8 @@ def plot_similarities(
     """
     found = np.sum([np.add(*pair) for pair in histograms.values()], axis=0)
     lowest = -1 + 2 * np.flatnonzero(found)[:1].sum() / len(found)
-    figure, axes = plt.subplots(
-        1,
-        len(histograms),
-        figsize=(4.2 * len(histograms), 3.2),
-        squeeze=False,
-        sharex=True,
-        layout='constrained',
-    )
+    figure = Figure(figsize=(4.2 * len(histograms), 3.2), layout='constrained')
+    axes = figure.subplots(1, len(histograms), squeeze=False, sharex=True)
     for axis, (name, pair) in zip(axes[0], histograms.items(), strict=True):
         for counts, label, colour in zip(
             pair,
@@ -77,7 +68,6 @@ def plot_similarities(
         axis.set_xlim(lowest - 0.02, 1.02)
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def draw_segmentations(
@@ -104,13 +94,8 @@ def draw_segmentations(
     """
     titles = ('prompt', 'similarity', f'above {threshold:g}', 'ground truth')
     lowest = min(float(row[2].min()) for row in rows)
-    figure, axes = plt.subplots(
-        len(rows),
-        4,
-        figsize=(9.2, 2.1 * len(rows) + 0.3),
-        squeeze=False,
-        layout='constrained',
-    )
+    figure = Figure(figsize=(9.2, 2.1 * len(rows) + 0.3), layout='constrained')
+    axes = figure.subplots(len(rows), 4, squeeze=False)
     for line, (image, (y, x), similarity, mask) in zip(
         axes, rows, strict=True
     ):
@@ -129,7 +114,6 @@ def draw_segmentations(
         axis.set_title(title, fontsize=9)
     figure.colorbar(shown, ax=axes, label='cosine', shrink=0.7, aspect=30)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def draw_reconstructions(
@@ -146,13 +130,10 @@ def draw_reconstructions(
         corrupted: Likewise.
         restored: Likewise.
     """
-    figure, axes = plt.subplots(
-        3,
-        len(clean),
-        figsize=(1.5 * len(clean) + 0.3, 4.8),
-        squeeze=False,
-        layout='constrained',
+    figure = Figure(
+        figsize=(1.5 * len(clean) + 0.3, 4.8), layout='constrained'
     )
+    axes = figure.subplots(3, len(clean), squeeze=False)
     names = ('clean', 'corrupted', 'restored')
     for line, name, images in zip(
         axes, names, (clean, corrupted, restored), strict=True
@@ -162,7 +143,6 @@ def draw_reconstructions(
             axis.imshow(image.squeeze(), cmap='gray', vmin=0, vmax=255)
             axis.set(xticks=[], yticks=[])
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def keep_mask(

@@ -3,11 +3,8 @@ from pathlib import Path
 from textwrap import wrap
 from typing import IO, Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 #: Side of a picture in inches.
@@ -53,7 +50,7 @@ def draw_views(
     # Inches: each cell holds a title, the picture and the notes.
     width, picture_height, line = SIDE + 0.15, SIDE + 0.3, 0.1
     height = picture_height + line * lines + 0.15
-    figure = plt.figure(figsize=(width * columns, height * len(rows)))
+    figure = Figure(figsize=(width * columns, height * len(rows)))
     total_width, total_height = figure.get_size_inches()
     for i, row in enumerate(rows):
         low, high = _range(_visible(row[0].image, bands))
@@ -82,7 +79,6 @@ def draw_views(
                 verticalalignment='top',
             )
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def _visible(image: NDArray[Any], bands: Sequence[int]) -> NDArray[Any]:
