@@ -21,6 +21,7 @@ def fidelity():
     return module
 
 
+@pytest.mark.slow
 def test_a_bound_that_is_exceeded_is_marked_and_ends_with_an_error(
     fidelity, monkeypatch, capsys
 ):

@@ -47,6 +47,7 @@ def one_line(text):
     return bool(text) and len(text.splitlines()) == 1 and len(text) < 700
 
 
+@pytest.mark.slow
 def test_every_value_of_a_config_is_held_against_nonsense(small_config):
     """What is refused at once is refused in one line that names it."""
     cfg = small_config()

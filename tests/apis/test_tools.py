@@ -275,6 +275,7 @@ def test_get_model_by_name_with_weights(tmp_path):
         mmmoco.get_model('demo/mocov2_digits', str(path))
 
 
+@pytest.mark.slow
 def test_resnet50_trains_on_a_flat_folder(tmp_path):
     """The README's "your own folder", two iterations of it."""
     photos = tmp_path / 'photos'

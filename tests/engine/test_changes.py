@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
@@ -29,6 +30,7 @@ def resumed(small_config, runner_of, **options):
     return runner
 
 
+@pytest.mark.slow
 def test_settings_of_the_config(small_config, runner_of):
     first = runner_of(small_config(**{'train_cfg.max_epochs': 2}))
     first.train()

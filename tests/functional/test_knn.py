@@ -315,6 +315,7 @@ print((max(peak) - start) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_memory_mapped_bank_is_not_copied(tmp_path):
     """256 MiB on disk; the peak beside it is a few chunks of 2 MiB."""
     rows = 2**18

@@ -67,6 +67,7 @@ def test_each_kind_of_fault_is_found(fuzz, tmp_path, what, monkeypatch):
     assert accepted in (2, 0)  # One that dies counts nothing.
 
 
+@pytest.mark.slow
 def test_a_short_run_of_every_kind_finds_nothing(fuzz, tmp_path, monkeypatch):
     optional('tifffile')
     monkeypatch.setattr(fuzz, 'SECONDS', 30)
