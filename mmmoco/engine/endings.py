@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmmoco.messages import clipped, shortened
+from mmmoco.two_phase import TwoPhaseModel
 
 _NOTE = 'In the training, at iteration'
 _BUILDING = 'While the run was built, in'
@@ -80,7 +81,7 @@ def _part(error: BaseException) -> str:
     """Return the part of a config, or of the model, that raised an error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     names: dict[nn.Module, str] = {}
-    part = ''
+    part = key = ''
     for frame in frames:
         found = frame.f_locals.get('self')
         if frame.f_code is build_from_cfg.__code__:
@@ -89,9 +90,11 @@ def _part(error: BaseException) -> str:
         elif isinstance(found, nn.Module) and '_modules' in vars(found):
             if not names:
                 names = {x: n for n, x in found.named_modules(prefix='model')}
+                ours = [x for x in names if isinstance(x, TwoPhaseModel)]
+                key = f'.{ours[0].key_encoder_name}.' if ours else '..'
             if found in names and 'forward' in frame.f_code.co_name:
                 # The key encoder is built from the same parts.
-                name = names[found].replace('.key_encoder.', '.')
+                name = names[found].replace(key, '.')
                 part = _module(name, found, frame) or part
     return part
 

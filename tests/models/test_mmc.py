@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from mmmoco.engine.endings import building
 from mmmoco.registry import MODELS
 from tests.golden import test_mmc as golden
 
@@ -175,3 +176,11 @@ def test_options_of_the_patch_loss():
     ):
         with pytest.raises(ValueError, match='heads.pat'):
             loss(**bad)
+
+
+def test_an_error_in_the_teacher_names_the_part_of_the_config():
+    """There is no model.teacher: the teacher is built from the backbone."""
+    model = golden.build()
+    with pytest.raises(RuntimeError) as caught, building():
+        model.extract_feat(torch.zeros(1, 5, 8, 8), 'teacher')
+    assert 'model.backbone.patch_embed' in ' '.join(caught.value.__notes__)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmmoco.apis.cli import UsageError, require_file
 from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
+from mmmoco.two_phase import TwoPhaseModel
 
 #: Uint8 images H×W×3 → for each layer, N×C×h×w.
 DenseFeatures = Callable[[Sequence[NDArray[np.uint8]]], list[Tensor]]
@@ -88,7 +89,8 @@ class ModelFeatures:
         self.model = model.eval().to(get_device())
         backbone = model.backbone
         if encoder == 'key':
-            if getattr(model, 'key_encoder', None) is None:
+            ours = isinstance(model, TwoPhaseModel)
+            if not ours or model.key_encoder is None:
                 raise UsageError(
                     f'--encoder key: {type(model).__name__} has no key '
                     'encoder.'

@@ -56,13 +56,7 @@ class _UpdateHook(Hook):
         self.prepare(runner, model)
         model.announce(name)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Update, after a real step only."""
         model = two_phase_model(runner)
         if model is not None and self.concerns(model):
