@@ -7,21 +7,19 @@ and ``currentColor`` for the rest, so that a chart follows a dark theme.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from .scalars import Points
+from .templates import TEMPLATES
 
 #: Colours that the page defines; more series use them again.
 COLOURS = 10
 
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 42
-
-DASHES = ' stroke-dasharray="5 4"'
 
 #: Points drawn of one line; of more, the extremes of every stretch.
 RESOLUTION = 400
@@ -116,26 +114,39 @@ def line_chart(
     thinned = [thin(line.points) for line in lines]
     xs = [x for points in thinned for x, _ in points]
     ys = [y for points in thinned for _, y in points]
-    across = Axis.over(xs, LEFT, WIDTH - RIGHT)
-    up = Axis.over(ys, HEIGHT - BOTTOM, TOP, log, margin=0.05)
-    parts = _frame(across, up, x_label, y_label)
-    for line, points in zip(lines, thinned, strict=True):
-        dash = DASHES if line.dashed else ''
-        for piece in _pieces(points, up.log):
-            place = ' '.join(f'{across(x):.1f},{up(y):.1f}' for x, y in piece)
-            parts.append(
-                f'<polyline points="{place}" fill="none"{dash} '
-                f'stroke="{_colour(line.colour)}" stroke-width="1.8" '
-                'stroke-linejoin="round"/>'
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    across = Axis.over(xs, LEFT, right)
+    up = Axis.over(ys, bottom, TOP, log, margin=0.05)
+    return TEMPLATES.get_template('chart.html').render(
+        title=title,
+        summary='; '.join(map(_in_words, lines)),
+        x_label=x_label,
+        y_label=y_label,
+        x_ticks=[(across(value), _number(value)) for value in across.ticks(6)],
+        y_ticks=[(up(value), _number(value)) for value in up.ticks(5)],
+        pieces=[
+            (
+                line,
+                [(across(x), up(y)) for x, y in piece],
+                # Where there are many, they would hide the line.
+                [f'{x:g}: {y:.4g}' for x, y in piece]
+                if len(piece) <= 30
+                else (),
             )
-            if len(piece) <= 30:
-                parts += [
-                    _dot(across(x), up(y), line.colour, 2.6, f'{x:g}: {y:.4g}')
-                    for x, y in piece
-                ]
-    summary = '; '.join(_in_words(line) for line in lines)
-    legend = [(line.name, line.colour, line.dashed) for line in lines]
-    return _figure(title, summary, parts, legend, (WIDTH, HEIGHT))
+            for line, points in zip(lines, thinned, strict=True)
+            for piece in _pieces(points, up.log)
+        ],
+        dots=[],
+        radius=2.6,
+        legend=lines,
+        colours=COLOURS,
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=right,
+        top=TOP,
+        bottom=bottom,
+    )
 
 
 def scatter_chart(
@@ -158,15 +169,22 @@ def scatter_chart(
     up = Axis.over(points[:, 1].tolist(), height - edge, edge)
     names = sorted(set(labels), key=_by_number)
     number = {name: i for i, name in enumerate(names)}
-    parts = [
-        _dot(across(x), up(y), number[label], 2.8, label)
-        for (x, y), label in zip(points.tolist(), labels, strict=True)
-    ]
-    summary = f'{len(labels)} samples of {len(names)} classes'
-    legend = [(name, number[name], False) for name in names[:COLOURS]]
-    if len(names) > COLOURS:
-        legend = []
-    return _figure(title, summary, parts, legend, (width, height))
+    return TEMPLATES.get_template('chart.html').render(
+        title=title,
+        summary=f'{len(labels)} samples of {len(names)} classes',
+        pieces=[],
+        dots=[
+            (across(x), up(y), number[label], label)
+            for (x, y), label in zip(points.tolist(), labels, strict=True)
+        ],
+        radius=2.8,
+        legend=[Line(name, (), i) for name, i in number.items()]
+        if len(names) <= COLOURS
+        else [],
+        colours=COLOURS,
+        width=width,
+        height=height,
+    )
 
 
 def thin(points: Points) -> Points:
@@ -197,77 +215,12 @@ def _pieces(points: Points, log: bool) -> list[list[tuple[float, float]]]:
     return [piece for piece in pieces if piece]
 
 
-def _frame(across: Axis, up: Axis, x_label: str, y_label: str) -> list[str]:
-    """Grid, numbers and names of both axes."""
-    parts = []
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    for value in up.ticks(5):
-        y = up(value)
-        parts.append(
-            f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" '
-            'stroke="var(--grid)"/>'
-            f'<text x="{LEFT - 7}" y="{y + 3.5:.1f}" text-anchor="end">'
-            f'{_number(value)}</text>'
-        )
-    for value in across.ticks(6):
-        x = across(value)
-        parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" '
-            f'y2="{bottom + 4}" stroke="var(--axis)"/>'
-            f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">'
-            f'{_number(value)}</text>'
-        )
-    middle = (TOP + bottom) / 2
-    parts.append(
-        f'<line x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}" '
-        'stroke="var(--axis)"/>'
-        f'<text class="name" x="{(LEFT + right) / 2}" y="{HEIGHT - 7}" '
-        f'text-anchor="middle">{escape(x_label)}</text>'
-        f'<text class="name" x="13" y="{middle}" text-anchor="middle" '
-        f'transform="rotate(-90 13 {middle})">{escape(y_label)}</text>'
-    )
-    return parts
-
-
-def _figure(
-    title: str,
-    summary: str,
-    parts: Sequence[str],
-    legend: Sequence[tuple[str, int, bool]],
-    size: tuple[int, int],
-) -> str:
-    label = escape(f'{title}. {summary}', quote=True)
-    keys = ''.join(
-        '<li><svg viewBox="0 0 22 8" aria-hidden="true"><line x1="0" x2="22" '
-        f'y1="4" y2="4" stroke="{_colour(colour)}" stroke-width="3"'
-        f'{DASHES if dashed else ""}/></svg>{escape(name)}</li>'
-        for name, colour, dashed in legend
-    )
-    shown = f'<ul class="legend">{keys}</ul>' if len(legend) > 1 else ''
-    return (
-        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
-        f'<svg role="img" viewBox="0 0 {size[0]} {size[1]}" '
-        f'aria-label="{label}">{"".join(parts)}</svg>{shown}</figure>'
-    )
-
-
 def _in_words(line: Line) -> str:
     finite = [(x, y) for x, y in line.points if math.isfinite(y)]
     if not finite:
         return f'{line.name}: no finite value'
     (_, first), (_, last) = finite[0], finite[-1]
     return f'{line.name}: from {first:.4g} to {last:.4g}'
-
-
-def _dot(x: float, y: float, colour: int, radius: float, text: str) -> str:
-    return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" '
-        f'fill="{_colour(colour)}"><title>{escape(text)}</title></circle>'
-    )
-
-
-def _colour(index: int) -> str:
-    return f'var(--c{index % COLOURS})'
 
 
 def _number(value: float) -> str:

@@ -1,18 +1,16 @@
 """The report: runs in, one HTML page out that needs nothing else."""
 
 import math
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from .charts import COLOURS, Line, line_chart, scatter_chart
 from .scalars import Points, Series
+from .templates import TEMPLATES
 
 
 @dataclass(frozen=True)
@@ -138,16 +136,8 @@ def render_report(runs: Sequence[RunRecord], made: str = '') -> str:
         runs: At least one.
         made: When and by what the report was made.
     """
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters['base64'] = lambda png: b64encode(png).decode('ascii')
     newest, earlier = _evaluations(runs)
-    return templates.get_template('report.html').render(
+    return TEMPLATES.get_template('report.html').render(
         runs=runs,
         several=len(runs) > 1,
         made=made,
