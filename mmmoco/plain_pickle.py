@@ -84,13 +84,23 @@ class Stream(Protocol):
 class Node:
     """What a file says about a value that is built at the end."""
 
+    name = 'a part of a value'
+
     def set_state(self, state: Any) -> None:
-        """Take what the file gives as the state of the value."""
-        raise NotPlainError(f'a state of {type(self).__name__}')
+        """Take what the file gives as the state of the value.
+
+        Raises:
+            NotPlainError: If it can have none, as by default.
+        """
+        raise NotPlainError(self.name)
 
     def value(self, finished: Callable[[Any], Any]) -> Any:
-        """Return the plain value; ``finished`` makes a part of it plain."""
-        raise NotPlainError(type(self).__name__)
+        """Return the plain value; ``finished`` makes a part of it plain.
+
+        Raises:
+            NotPlainError: If it stands for none, as by default.
+        """
+        raise NotPlainError(self.name)
 
 
 class Named(Node):
@@ -98,22 +108,6 @@ class Named(Node):
 
     def __init__(self, name: str) -> None:
         self.name = name
-
-    def set_state(self, state: Any) -> None:
-        """Refuse.
-
-        Raises:
-            NotPlainError: Always.
-        """
-        raise NotPlainError(self.name)
-
-    def value(self, finished: Callable[[Any], Any]) -> Any:
-        """Refuse.
-
-        Raises:
-            NotPlainError: Always.
-        """
-        raise NotPlainError(self.name)
 
 
 #: Returns a key that is plain and soon hashed.
@@ -303,7 +297,7 @@ def load(
 
 
 class Machine:
-    """Runs one pickle, and calls builders only.
+    """Runs one pickle, and calls builders only; ``_do_x`` does what X says.
 
     Args:
         known: Builders and values by the names that a file may give.
@@ -362,7 +356,7 @@ class Machine:
 
     # Containers
 
-    def _mark(self, _: Any) -> None:
+    def _do_mark(self, _: Any) -> None:
         self._below.append(self._stack)
         self._stack = []
 
@@ -370,16 +364,16 @@ class Machine:
         items, self._stack = self._stack, self._below.pop()
         return items
 
-    def _pop(self, _: Any) -> None:
+    def _do_pop(self, _: Any) -> None:
         if self._stack:
             self._stack.pop()
         else:
             self._down_to_mark()
 
-    def _pop_mark(self, _: Any) -> None:
+    def _do_pop_mark(self, _: Any) -> None:
         self._down_to_mark()
 
-    def _dup(self, _: Any) -> None:
+    def _do_dup(self, _: Any) -> None:
         self._stack.append(self._stack[-1])
 
     def _top(self, *kinds: type) -> Any:
@@ -388,7 +382,7 @@ class Machine:
             raise NotPlainError(f'items in {_name_of(found)}')
         return found
 
-    def _tuple(self, _: Any) -> None:
+    def _do_tuple(self, _: Any) -> None:
         items = tuple(self._down_to_mark())
         self._stack.append(items)
 
@@ -397,32 +391,32 @@ class Machine:
             raise ValueError('a tuple lacks items')
         self._stack[-length:] = [tuple(self._stack[-length:])]
 
-    def _list(self, _: Any) -> None:
+    def _do_list(self, _: Any) -> None:
         items = self._down_to_mark()
         self._stack.append(items)
 
-    def _dict(self, _: Any) -> None:
+    def _do_dict(self, _: Any) -> None:
         items = self._down_to_mark()
         self._stack.append({})
         self._put(items)
 
-    def _frozen(self, _: Any) -> None:
+    def _do_frozenset(self, _: Any) -> None:
         items = self._down_to_mark()
         self._stack.append(_frozenset(self._key, items))
 
-    def _append(self, _: Any) -> None:
+    def _do_append(self, _: Any) -> None:
         item = self._stack.pop()
         self._top(list).append(item)
 
-    def _appends(self, _: Any) -> None:
+    def _do_appends(self, _: Any) -> None:
         items = self._down_to_mark()
         self._top(list).extend(items)
 
-    def _set_item(self, _: Any) -> None:
+    def _do_setitem(self, _: Any) -> None:
         value, key = self._stack.pop(), self._stack.pop()
         self._put([key, value])
 
-    def _set_items(self, _: Any) -> None:
+    def _do_setitems(self, _: Any) -> None:
         self._put(self._down_to_mark())
 
     def _put(self, items: list[Any]) -> None:
@@ -430,7 +424,7 @@ class Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[self._key(key)] = value
 
-    def _add_items(self, _: Any) -> None:
+    def _do_additems(self, _: Any) -> None:
         items = self._down_to_mark()
         self._top(set).update(map(self._key, items))
 
@@ -445,28 +439,34 @@ class Machine:
 
     # What came before
 
-    def _remember(self, place: int) -> None:
+    def _do_put(self, place: int) -> None:
         self._memo[place] = self._stack[-1]
 
-    def _memoize(self, _: Any) -> None:
+    _do_binput = _do_long_binput = _do_put
+
+    def _do_memoize(self, _: Any) -> None:
         self._memo[len(self._memo)] = self._stack[-1]
 
-    def _recall(self, place: int) -> None:
+    def _do_get(self, place: int) -> None:
         self._stack.append(self._memo[place])
+
+    _do_binget = _do_long_binget = _do_get
 
     # Text of python 2, names, calls
 
-    def _text(self, argument: str) -> None:
+    def _do_string(self, argument: str) -> None:
         raw = argument.encode('latin1')
         self._stack.append(
             raw if self._as_bytes else raw.decode('utf-8', 'surrogateescape')
         )
 
-    def _global(self, argument: str) -> None:
+    _do_binstring = _do_short_binstring = _do_string
+
+    def _do_global(self, argument: str) -> None:
         module, _, name = argument.partition(' ')
         self._stack.append(self._find(module, name))
 
-    def _stack_global(self, _: Any) -> None:
+    def _do_stack_global(self, _: Any) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if type(name) is not str or type(module) is not str:
             raise NotPlainError('a name that is no text')
@@ -494,25 +494,27 @@ class Machine:
         if self._copied > _MOST_COPIED * self._read + _COPIED_ANYWAY:
             raise ValueError('it stands for much more than it holds')
 
-    def _reduce(self, _: Any) -> None:
+    def _do_reduce(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         self._call(function, arguments)
 
-    def _new_object_ex(self, _: Any) -> None:
+    _do_newobj = _do_reduce
+
+    def _do_newobj_ex(self, _: Any) -> None:
         if self._stack.pop() != {}:
             raise NotPlainError('a call with names')
-        self._reduce(_)
+        self._do_reduce(_)
 
-    def _object(self, _: Any) -> None:
+    def _do_obj(self, _: Any) -> None:
         function, *arguments = self._down_to_mark()
         self._call(function, tuple(arguments))
 
-    def _instance(self, argument: str) -> None:
+    def _do_inst(self, argument: str) -> None:
         module, _, name = argument.partition(' ')
         arguments = self._down_to_mark()
         self._call(self._find(module, name), tuple(arguments))
 
-    def _build(self, _: Any) -> None:
+    def _do_build(self, _: Any) -> None:
         state, target = self._stack.pop(), self._stack[-1]
         if isinstance(target, Node):
             if type(state) is tuple:  # An array copies its data.
@@ -526,10 +528,17 @@ class Machine:
         else:
             raise NotPlainError(f'attributes of {_name_of(target)}')
 
-    def _persist(self, _: Any) -> None:
+    def _do_binpersid(self, _: Any) -> None:
         if self._persistent is None:
             raise NotPlainError('data outside of the pickle')
         self._stack.append(self._persistent(self._stack.pop()))
+
+
+_ACTIONS = {
+    method.removeprefix('_do_').upper(): method
+    for method in vars(Machine)
+    if method.startswith('_do_')
+}
 
 
 def _name_of(value: Any) -> str:
@@ -589,41 +598,6 @@ _MADE: dict[str, Callable[[], Any]] = {
     'EMPTY_TUPLE': tuple,
 }
 _SHORT_TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
-#: All others but PROTO, FRAME and STOP, and the methods that do them.
-_ACTIONS = {
-    'STRING': '_text',
-    'BINSTRING': '_text',
-    'SHORT_BINSTRING': '_text',
-    'MARK': '_mark',
-    'POP': '_pop',
-    'POP_MARK': '_pop_mark',
-    'DUP': '_dup',
-    'TUPLE': '_tuple',
-    'LIST': '_list',
-    'DICT': '_dict',
-    'FROZENSET': '_frozen',
-    'APPEND': '_append',
-    'APPENDS': '_appends',
-    'SETITEM': '_set_item',
-    'SETITEMS': '_set_items',
-    'ADDITEMS': '_add_items',
-    'PUT': '_remember',
-    'BINPUT': '_remember',
-    'LONG_BINPUT': '_remember',
-    'MEMOIZE': '_memoize',
-    'GET': '_recall',
-    'BINGET': '_recall',
-    'LONG_BINGET': '_recall',
-    'GLOBAL': '_global',
-    'STACK_GLOBAL': '_stack_global',
-    'REDUCE': '_reduce',
-    'NEWOBJ': '_reduce',
-    'NEWOBJ_EX': '_new_object_ex',
-    'OBJ': '_object',
-    'INST': '_instance',
-    'BUILD': '_build',
-    'BINPERSID': '_persist',
-}
 
 
 def finish(graph: Any, most_bytes: int | None = None) -> Any:

@@ -21,48 +21,44 @@ _EVALUATION = ['mmmoco.evaluation']
 _VISUALIZATION = ['mmmoco.visualization']
 
 
-def _child(
-    name: str, parent: Registry | None, locations: list[str]
+def _child(parent: Registry, locations: list[str]) -> Registry:
+    return _own(parent.name, locations, parent)
+
+
+def _own(
+    name: str, locations: list[str], parent: Registry | None = None
 ) -> Registry:
     return Registry(name, parent=parent, scope='mmmoco', locations=locations)
 
 
-RUNNERS = _child('runner', root.RUNNERS, _ENGINE)
-RUNNER_CONSTRUCTORS = _child(
-    'runner constructor', root.RUNNER_CONSTRUCTORS, _ENGINE
-)
-LOOPS = _child('loop', root.LOOPS, _ENGINE)
-HOOKS = _child('hook', root.HOOKS, _ENGINE)
-LOG_PROCESSORS = _child('log processor', root.LOG_PROCESSORS, _ENGINE)
-OPTIMIZERS = _child('optimizer', root.OPTIMIZERS, _ENGINE)
-OPTIM_WRAPPERS = _child('optimizer_wrapper', root.OPTIM_WRAPPERS, _ENGINE)
-OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    'optimizer wrapper constructor', root.OPTIM_WRAPPER_CONSTRUCTORS, _ENGINE
-)
-PARAM_SCHEDULERS = _child(
-    'parameter scheduler', root.PARAM_SCHEDULERS, _ENGINE
-)
+RUNNERS = _child(root.RUNNERS, _ENGINE)
+RUNNER_CONSTRUCTORS = _child(root.RUNNER_CONSTRUCTORS, _ENGINE)
+LOOPS = _child(root.LOOPS, _ENGINE)
+HOOKS = _child(root.HOOKS, _ENGINE)
+LOG_PROCESSORS = _child(root.LOG_PROCESSORS, _ENGINE)
+OPTIMIZERS = _child(root.OPTIMIZERS, _ENGINE)
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, _ENGINE)
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, _ENGINE)
+PARAM_SCHEDULERS = _child(root.PARAM_SCHEDULERS, _ENGINE)
 
-DATASETS = _child('dataset', root.DATASETS, _DATASETS)
-DATA_SAMPLERS = _child('data sampler', root.DATA_SAMPLERS, _DATASETS)
-TRANSFORMS = _child('transform', root.TRANSFORMS, _DATASETS)
+DATASETS = _child(root.DATASETS, _DATASETS)
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, _DATASETS)
+TRANSFORMS = _child(root.TRANSFORMS, _DATASETS)
 
-MODELS = _child('model', root.MODELS, _MODELS)
-MODEL_WRAPPERS = _child('model_wrapper', root.MODEL_WRAPPERS, _MODELS)
-WEIGHT_INITIALIZERS = _child(
-    'weight initializer', root.WEIGHT_INITIALIZERS, _MODELS
-)
-BATCH_AUGMENTS = _child('batch augment', None, _MODELS)
-TASK_UTILS = _child('task util', root.TASK_UTILS, _MODELS)
-TOKENIZER = _child('tokenizer', None, _MODELS)
+MODELS = _child(root.MODELS, _MODELS)
+MODEL_WRAPPERS = _child(root.MODEL_WRAPPERS, _MODELS)
+WEIGHT_INITIALIZERS = _child(root.WEIGHT_INITIALIZERS, _MODELS)
+BATCH_AUGMENTS = _own('batch augment', _MODELS)
+TASK_UTILS = _child(root.TASK_UTILS, _MODELS)
+TOKENIZER = _own('tokenizer', _MODELS)
 
-EVALUATIONS = _child('evaluation', None, ['mmmoco.engine.evaluation'])
+EVALUATIONS = _own('evaluation', ['mmmoco.engine.evaluation'])
 
-METRICS = _child('metric', root.METRICS, _EVALUATION)
-EVALUATORS = _child('evaluator', root.EVALUATOR, _EVALUATION)
+METRICS = _child(root.METRICS, _EVALUATION)
+EVALUATORS = _child(root.EVALUATOR, _EVALUATION)
 
-VISUALIZERS = _child('visualizer', root.VISUALIZERS, _VISUALIZATION)
-VISBACKENDS = _child('vis_backend', root.VISBACKENDS, _VISUALIZATION)
+VISUALIZERS = _child(root.VISUALIZERS, _VISUALIZATION)
+VISBACKENDS = _child(root.VISBACKENDS, _VISUALIZATION)
 
 
 def in_scope_of(cfg: Mapping[str, Any]) -> AbstractContextManager[Any]:

@@ -129,8 +129,7 @@ def _check_meta(runner: Runner, meta: Mapping[str, Any]) -> None:
     processes = meta.get('processes')  # Older versions did not write it.
     if processes is None:
         return
-    if not isinstance(processes, Mapping):
-        _refuse(processes, 'meta.processes', 'numbers by name')
+    _require(processes, Mapping, 'meta.processes', 'numbers by name')
     for name, now in describe_processes(runner).items():
         low = int(now > 0 and name != 'epoch_length')
         _whole(processes.get(name), f'meta.processes.{name}', low=low)
@@ -147,23 +146,21 @@ def _check_meta(runner: Runner, meta: Mapping[str, Any]) -> None:
 
 
 def _check_hub(hub: Any, meta: Mapping[str, Any]) -> None:
-    if not isinstance(hub, Mapping):
-        _refuse(hub, 'message_hub', 'a dictionary')
+    _dictionary(hub, 'message_hub')
     parts = []
     for name in ('log_scalars', 'runtime_info', 'resumed_keys'):
         part = hub.get(name)
-        if not isinstance(part, Mapping):
-            _refuse(part, f'message_hub.{name}', 'a dictionary')
+        _dictionary(part, f'message_hub.{name}')
         for key in part:
-            if not isinstance(key, str):
-                _refuse(key, f'a name in message_hub.{name}', 'text')
+            _require(key, str, f'a name in message_hub.{name}', 'text')
         parts.append(part)
     scalars, info, resumed = parts
     for name, value in scalars.items():
         _check_history(value, f'message_hub.log_scalars.{name}')
     for name, value in resumed.items():
-        if not isinstance(value, bool):
-            _refuse(value, f'message_hub.resumed_keys.{name}', 'True or False')
+        _require(
+            value, bool, f'message_hub.resumed_keys.{name}', 'True or False'
+        )
     for name in ('iter', 'epoch', 'max_iters', 'max_epochs'):
         if name in info:
             _whole(info[name], f'message_hub.runtime_info.{name}')
@@ -183,8 +180,7 @@ def _check_hub(hub: Any, meta: Mapping[str, Any]) -> None:
 
 
 def _check_history(value: Any, place: str) -> None:
-    if not isinstance(value, HistoryBuffer):
-        _refuse(value, place, 'a history')
+    _require(value, HistoryBuffer, place, 'a history')
     try:
         values, counts = value.data
         good = values.shape == counts.shape and values.ndim == 1
@@ -202,14 +198,12 @@ def _check_history(value: Any, place: str) -> None:
 def _check_optimizers(runner: Runner, checkpoint: dict[str, Any]) -> None:
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     wrapper, state = runner.optim_wrapper, checkpoint['optimizer']
-    if not isinstance(state, Mapping):
-        _refuse(state, 'optimizer', 'a dictionary')
+    _dictionary(state, 'optimizer')
     strict = two_phase_model(runner) is not None
     done = checkpoint['meta']['iter']
     if isinstance(wrapper, OptimWrapperDict):
         for name, one in wrapper.optim_wrappers.items():
-            if not isinstance(state.get(name), Mapping):
-                _refuse(state.get(name), f'optimizer.{name}', 'a dictionary')
+            _dictionary(state.get(name), f'optimizer.{name}')
             _check_optimizer(
                 one, state[name], f'optimizer.{name}', done, strict
             )
@@ -230,8 +224,7 @@ def _check_optimizer(
         if name not in state:
             raise _UnfitError(f'{place}.{name} is missing')
     groups = state['param_groups']
-    if not isinstance(groups, list):
-        _refuse(groups, f'{place}.param_groups', 'a list')
+    _require(groups, list, f'{place}.param_groups', 'a list')
     if len(groups) != len(own['param_groups']):
         raise _UnfitError(
             f'{place}.param_groups has {len(groups)} groups of parameters, '
@@ -250,8 +243,7 @@ def _check_optimizer(
 
 
 def _check_group(group: Any, mine: dict[str, Any], place: str) -> None:
-    if not isinstance(group, dict):
-        _refuse(group, place, 'a dictionary')
+    _require(group, dict, place, 'a dictionary')
     for name, value in mine.items():
         if name == 'params':
             if group.get(name) != value:
@@ -264,8 +256,12 @@ def _check_group(group: Any, mine: dict[str, Any], place: str) -> None:
         elif value is None or isinstance(value, bool):
             # A way to compute, that of this run. Which there are depends on
             # torch's version.
-            if not isinstance(group.get(name), bool | None):
-                _refuse(group[name], f'{place}.{name}', 'True or False')
+            _require(
+                group.get(name),
+                bool | None,
+                f'{place}.{name}',
+                'True or False',
+            )
             group[name] = value
         elif name not in group:
             raise _UnfitError(f'{place}.{name} is missing')
@@ -284,8 +280,7 @@ def _check_moments(
     steps: int,
     strict: bool,
 ) -> None:
-    if not isinstance(state, Mapping):
-        _refuse(state, place, 'a dictionary')
+    _dictionary(state, place)
     known: set[int] = set()
     lacking = []
     for group in optimizer.param_groups:
@@ -315,8 +310,7 @@ def _check_moments(
 def _check_moment(
     moment: Any, kept: dict[str, Any] | None, parameter: Tensor, place: str
 ) -> None:
-    if not isinstance(moment, Mapping):
-        _refuse(moment, place, 'a dictionary')
+    _dictionary(moment, place)
     for name, value in moment.items():
         where = f'{place}.{name}'
         if isinstance(value, Tensor):
@@ -330,8 +324,7 @@ def _check_moment(
             raise _UnfitError(f'{where} is missing')
         value = moment[name]
         if isinstance(mine, Tensor) and mine.dim():
-            if not isinstance(value, Tensor):
-                _refuse(value, where, 'a tensor')
+            _require(value, Tensor, where, 'a tensor')
             if value.shape != parameter.shape:
                 raise _UnfitError(
                     f'{where} has the shape {tuple(value.shape)}, its '
@@ -377,9 +370,8 @@ def _check_schedules(runner: Runner, checkpoint: dict[str, Any]) -> None:
         runner.param_schedulers
     )
     place = 'param_schedulers'
-    saved = checkpoint.get(place)
-    if not isinstance(saved, list | dict):
-        _refuse(saved, place, 'a list of schedules')
+    saved: Any = checkpoint.get(place)
+    _require(saved, list | dict, place, 'a list of schedules')
     own = runner.param_schedulers
     if isinstance(own, dict):
         if not isinstance(saved, dict) or saved.keys() != own.keys():
@@ -402,8 +394,7 @@ def _check_schedules(runner: Runner, checkpoint: dict[str, Any]) -> None:
 def _check_list(
     saved: Any, own: list[tuple[str, dict[str, Any]]], place: str
 ) -> None:
-    if not isinstance(saved, list):
-        _refuse(saved, place, 'a list of schedules')
+    _require(saved, list, place, 'a list of schedules')
     if len(saved) != len(own):
         raise _UnfitError(
             f'{place} has {len(saved)} schedules, this run has {len(own)}'
@@ -412,8 +403,7 @@ def _check_list(
         zip(saved, own, strict=True)
     ):
         where = f'{place}[{number}]'
-        if not isinstance(theirs, dict):
-            _refuse(theirs, where, 'a dictionary')
+        _require(theirs, dict, where, 'a dictionary')
         for name in [*mine, *theirs]:
             if name not in theirs:
                 raise _UnfitError(f'{where}.{name} is missing for {kind}')
@@ -467,8 +457,7 @@ def _like(value: Any, mine: Any, place: str, high: float = LARGEST) -> None:
         if not _finite(value):
             raise _UnfitError(f'{place} has values that are not finite')
     elif isinstance(mine, Mapping):
-        if not isinstance(value, Mapping):
-            _refuse(value, place, 'a dictionary')
+        _dictionary(value, place)
         if mine and all(isinstance(name, int) for name in mine):
             for step, count in value.items():  # Milestones, which may move.
                 _whole(step, f'a step of {place}')
@@ -503,14 +492,22 @@ def _number(
 
 
 def _numbers(value: Any, place: str) -> None:
-    if not isinstance(value, list | tuple):
-        _refuse(value, place, 'a list of numbers')
+    _require(value, list | tuple, place, 'a list of numbers')
     for number, one in enumerate(value):
         _number(one, f'{place}[{number}]')
 
 
 def _finite(value: Tensor) -> bool:
     return not value.is_floating_point() or bool(torch.isfinite(value).all())
+
+
+def _require(value: Any, kind: Any, place: str, wanted: str) -> None:
+    if not isinstance(value, kind):
+        _refuse(value, place, wanted)
+
+
+def _dictionary(value: Any, place: str) -> None:
+    _require(value, Mapping, place, 'a dictionary')
 
 
 def _refuse(value: Any, place: str, wanted: str) -> NoReturn:

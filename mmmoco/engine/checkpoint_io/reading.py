@@ -133,30 +133,22 @@ def _seekable(source: IO[bytes]) -> IO[bytes]:
 
 
 def _refusal(name: str, asked: str) -> UnsafeCheckpointError:
-    if asked in ('TorchScript', 'an old tar file'):
-        return _unsafe(
-            name,
-            'TorchScript and old tar files cannot be loaded without '
-            'trusting them',
-        )
-    return _unsafe(
-        name,
-        f'loading it would need `{_in_short(asked)}`, which is not plain data '
-        'and could run code',
+    reason = (
+        'TorchScript and old tar files cannot be loaded without trusting them'
+        if asked in ('TorchScript', 'an old tar file')
+        else f'loading it would need `{_in_short(asked)}`, which is not plain '
+        'data and could run code'
+    )
+    return UnsafeCheckpointError(
+        f'{name} was refused: {reason}. Nothing of it was run. If you trust '
+        'its origin, load it there with torch.load(…, weights_only=False) and '
+        "save only the tensors: torch.save({'state_dict': …}, new_path)."
     )
 
 
 def _in_short(text: str) -> str:
     """Cut what a file may have made long, or unprintable."""
     return clipped(''.join(c if c.isprintable() else '?' for c in text), 200)
-
-
-def _unsafe(name: str, reason: str) -> UnsafeCheckpointError:
-    return UnsafeCheckpointError(
-        f'{name} was refused: {reason}. Nothing of it was run. If you trust '
-        'its origin, load it there with torch.load(…, weights_only=False) and '
-        "save only the tensors: torch.save({'state_dict': …}, new_path)."
-    )
 
 
 def _disarm(loaded: Any, name: str) -> Any:
@@ -180,11 +172,8 @@ def _read_safetensors(
         raise ImportError(
             f'{path} needs the safetensors library: pip install safetensors'
         ) from error
-    device = (
-        str(map_location)
-        if isinstance(map_location, str | torch.device)
-        else 'cpu'
-    )
+    named = isinstance(map_location, str | torch.device)
+    device = str(map_location) if named else 'cpu'
     try:
         with safetensors.safe_open(
             path, framework='pt', device=device

@@ -20,13 +20,8 @@ _HOST = re.sub(r'[^\w.-]', '_', socket.gethostname())
 _UNFINISHED = re.compile(
     r'\..+~(?P<host>[\w.-]+)~(?P<pid>\d+)(~[0-9a-f]+)?\.tmp'
 )
-_NEW_FILE = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, 'O_NOFOLLOW', 0)
-    | getattr(os, 'O_CLOEXEC', 0)
-)
+_GUARDS = os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _GUARDS
 
 
 def write(checkpoint: dict[str, Any], path: PathLike) -> None:
@@ -45,7 +40,7 @@ def write_text(path: PathLike, text: str) -> None:
     Raises:
         OSError: It could not be written. What was there before stays.
     """
-    replace(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -65,9 +60,8 @@ def append_text(path: PathLike, text: str) -> None:
             which a file elsewhere would be changed.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
-    guards = getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_CLOEXEC', 0)
     try:
-        descriptor = os.open(path, flags | guards, 0o666)
+        descriptor = os.open(path, flags | _GUARDS, 0o666)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
@@ -195,8 +189,6 @@ class _Recorder:
 
 def _sync_folder(folder: Path) -> None:
     # Makes the new name durable. Some network file systems cannot.
-    if os.name != 'posix':
-        return
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -206,8 +198,6 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    if os.name != 'posix':
-        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
