@@ -1,6 +1,19 @@
-"""What a message can hold of names and values that others chose."""
+"""Messages: into the log, and what they hold of what others chose."""
 
+import logging
 from collections.abc import Sequence
+
+from mmengine.logging import print_log
+
+
+def log_info(text: str) -> None:
+    """Write a line to the log of what runs."""
+    print_log(text, 'current')
+
+
+def log_warning(text: str) -> None:
+    """Write a warning to the log of what runs."""
+    print_log(text, 'current', logging.WARNING)
 
 
 def printable(text: str) -> str:

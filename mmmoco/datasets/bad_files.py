@@ -1,15 +1,12 @@
 """What happens to files that cannot be read: noted, and replaced."""
 
 import json
-import logging
 import os
 import socket
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.logging import print_log
-
-from mmmoco.messages import clipped, printable
+from mmmoco.messages import clipped, log_warning, printable
 
 #: So many samples in a row may be bad; more mean that the data is not there.
 MAX_ATTEMPTS = 20
@@ -68,11 +65,7 @@ class BadFileLog:
         self._known.add(name)
         bad = BadFile(printable(name), printable(reason_of(error)))
         if not self._write(bad):
-            print_log(
-                f'Bad file {bad.name!r}: {bad.reason}',
-                logger='current',
-                level=logging.WARNING,
-            )
+            log_warning(f'Bad file {bad.name!r}: {bad.reason}')
 
     def _write(self, bad: BadFile) -> bool:
         """Append to the file of this process; tell whether that went."""
@@ -83,11 +76,9 @@ class BadFileLog:
             with file.open('a', encoding='utf-8') as stream:
                 stream.write(json.dumps(bad) + '\n')
         except OSError as error:
-            print_log(
+            log_warning(
                 f'Notes about bad files are not kept in {str(file)!r} '
-                f'({error.strerror}): they follow here.',
-                logger='current',
-                level=logging.WARNING,
+                f'({error.strerror}): they follow here.'
             )
             self.folder = None
             return False

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import logging
 import os
 import zipfile
 from collections.abc import Sequence
@@ -12,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from mmengine.logging import print_log
 from PIL import Image
 
+from mmmoco.messages import log_warning
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset, SampleAddress
@@ -201,10 +200,8 @@ def _cached(
             with np.load(file, allow_pickle=False) as stored:
                 return _Scenes(*(stored[f] for f in _Scenes._fields))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            print_log(
-                f'{str(file)!r} cannot be read; drawing the scenes again.',
-                logger='current',
-                level=logging.WARNING,
+            log_warning(
+                f'{str(file)!r} cannot be read; drawing the scenes again.'
             )
     scenes = _draw(painter, count)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,13 @@
 """Files that others wrote: regular ones only, and none beyond a limit."""
 
 import errno
-import logging
 import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from mmengine.logging import print_log
-
-from mmmoco.messages import printable
+from mmmoco.messages import log_warning, printable
 
 Path = str | os.PathLike[str]
 
@@ -108,11 +105,9 @@ class Listing:
             if names
         ]
         if parts:
-            print_log(
+            log_warning(
                 f'Left out below {printable(os.fspath(folder))!r}: '
-                f'{"; ".join(parts)}.',
-                logger='current',
-                level=logging.WARNING,
+                f'{"; ".join(parts)}.'
             )
 
 

@@ -3,16 +3,13 @@
 import codecs
 import csv
 import json
-import logging
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.logging import print_log
-
-from mmmoco.messages import shortened
+from mmmoco.messages import log_warning, shortened
 
 from .files import read_file
 
@@ -126,11 +123,9 @@ def _from_lines(
         names.append(match[1])
         labels.append(int(match[2]))
     if not with_labels:
-        print_log(
+        log_warning(
             f'{place}: the label at the end of each of its {len(names)} '
-            'lines is left out (with_labels=True reads it).',
-            logger='current',
-            level=logging.WARNING,
+            'lines is left out (with_labels=True reads it).'
         )
         return ImageList(names, None, ())
     return ImageList(names, labels, _numbered(labels))

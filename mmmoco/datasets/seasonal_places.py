@@ -1,11 +1,9 @@
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import print_log
-
+from mmmoco.messages import log_warning
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
@@ -67,12 +65,10 @@ class SeasonalPlaces(AddressedDataset):
                 f'{", ".join(self.extensions)}, or folders of such files.'
             )
         if len(self.places) < len(names):
-            print_log(
+            log_warning(
                 f'{len(names) - len(self.places)} of {len(names)} places in '
                 f'{str(root)!r} have fewer than {min_acquisitions} '
-                'acquisitions and are left out.',
-                logger='current',
-                level=logging.WARNING,
+                'acquisitions and are left out.'
             )
 
     def _acquisitions(self, place: Path) -> list[str]:

@@ -4,14 +4,14 @@ One dark image says nothing: it may be night. So it is asked of some images
 together, spread over the data set, before a run begins.
 """
 
-import logging
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from mmengine.logging import print_log
 from numpy.typing import NDArray
+
+from mmmoco.messages import log_info, log_warning
 
 from .files import read_file
 from .transforms.loading import (
@@ -87,11 +87,9 @@ def measure_range(dataset: Any) -> tuple[float, float] | None:
         kept.append(flat)
     joined = np.concatenate(kept) if kept else np.zeros(0)
     if not joined.size:
-        print_log(
+        log_warning(
             f"range='auto': none of {_MEASURED} images looked at has more "
-            'than 8 bits, so there is nothing to scale.',
-            logger='current',
-            level=logging.WARNING,
+            'than 8 bits, so there is nothing to scale.'
         )
         return None
     low, high = map(float, np.percentile(joined, _PERCENT))
@@ -102,10 +100,9 @@ def measure_range(dataset: Any) -> tuple[float, float] | None:
             f"range='auto': nearly all values of {len(kept)} images are "
             f'{low:g}: give range=(low, high) in LoadRGB.'
         )
-    print_log(
+    log_info(
         f"range='auto': {low:g} to {high:g}, the percentiles "
-        f'{_PERCENT[0]} and {_PERCENT[1]} of {len(kept)} images.',
-        logger='current',
+        f'{_PERCENT[0]} and {_PERCENT[1]} of {len(kept)} images.'
     )
     return low, high
 

@@ -1,12 +1,10 @@
 """mmpretrain's class folders, without those that tools leave behind."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mmengine.logging import print_log
-
+from mmmoco.messages import log_warning
 from mmmoco.private_names import Shared, replaced
 
 
@@ -66,8 +64,6 @@ def _lies_hidden(path: str, root: str) -> bool:
 
 
 def _say(what: str, example: str) -> None:
-    print_log(
-        f'{what} are skipped: their names begin with a dot, as {example!r}.',
-        logger='current',
-        level=logging.WARNING,
+    log_warning(
+        f'{what} are skipped: their names begin with a dot, as {example!r}.'
     )

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mmengine.logging import print_log
-
+from mmmoco.messages import log_warning
 from mmmoco.private_names import scalar_file_of
 
 _said: set[str] = set()
@@ -51,7 +50,7 @@ def _size(path: str | None) -> int:
 def warn(text: str) -> None:
     """Log a warning that cannot be overlooked."""
     bar = '!' * 70
-    print_log(f'\n{bar}\n{text}\n{bar}', 'current', logging.WARNING)
+    log_warning(f'\n{bar}\n{text}\n{bar}')
 
 
 def survive_in(backend: Any) -> None:

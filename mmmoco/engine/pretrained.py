@@ -4,14 +4,14 @@ OpenMMLab only warns when such a file does not fit, and trains on from random
 weights.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from torch import nn
+
+from mmmoco.messages import log_warning
 
 from .checkpoint_io.fitting import MEND, WHOLE, require, watch
 
@@ -50,11 +50,9 @@ def verified(
         place = f'model.{name}' if name else 'model'
         path = init.get('checkpoint')
         if not found:
-            print_log(
+            log_warning(
                 f'{place}.init_cfg names {path}, but nothing was loaded from '
-                'it.',
-                logger='current',
-                level=logging.WARNING,
+                'it.'
             )
             continue
         fit = found[-1]
@@ -67,11 +65,7 @@ def verified(
             mend=MEND,
         )
         if fit.stays():
-            print_log(
-                f'{place} from {path}: {fit.report()}.',
-                logger='current',
-                level=logging.WARNING,
-            )
+            log_warning(f'{place} from {path}: {fit.report()}.')
 
 
 def initialize(model: nn.Module, strict: bool = True) -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import logging
 import os
 import socket
 import stat
@@ -13,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, get_dist_info
-from mmengine.logging import print_log
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.latest import POINTER
 from mmmoco.engine.disk import survive
+from mmmoco.messages import log_warning
 
 LOCK = '.lock'
 
@@ -65,7 +64,7 @@ class Outdated:
         except OSError as error:
             raise WorkDirError(str(error)) from error
         self.files = []
-        print_log(self.removal, 'current', logging.WARNING)
+        log_warning(self.removal)
 
 
 @contextmanager
@@ -208,11 +207,9 @@ def _lock(work_dir: str) -> int | None:
             raise _busy(work_dir, words) from None
         if error.errno not in _NO_LOCKS:
             raise
-        print_log(
+        log_warning(
             f'The file system of {work_dir} has no locks ({error.strerror}): '
-            'see to it that no other run uses this work dir.',
-            'current',
-            logging.WARNING,
+            'see to it that no other run uses this work dir.'
         )
         return None
     except WorkDirError:

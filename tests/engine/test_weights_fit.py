@@ -251,10 +251,7 @@ def test_a_part_that_nothing_was_loaded_into_is_said(
     path = str(tmp_path / 'weights.pth')
     torch.save({'state_dict': weights}, path)
     said = []
-    monkeypatch.setattr(
-        'mmmoco.engine.pretrained.print_log',
-        lambda text, **_: said.append(text),
-    )
+    monkeypatch.setattr('mmmoco.engine.pretrained.log_warning', said.append)
     cfg = small_config()
     init = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
     cfg.model.backbone.init_cfg = init

@@ -94,7 +94,7 @@ def test_a_file_system_without_locks_is_a_warning(
 
     monkeypatch.setattr(module.fcntl, 'lockf', none)
     said = []
-    monkeypatch.setattr(module, 'print_log', lambda *a: said.append(a[0]))
+    monkeypatch.setattr(module, 'log_warning', said.append)
     with claimed(str(tmp_path)):
         pass
     assert len(said) == 1 and 'has no locks' in said[0]

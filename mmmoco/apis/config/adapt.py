@@ -3,15 +3,14 @@
 Mixed precision on a CPU, short runs, data workers, foreign configs.
 """
 
-import logging
 import os
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
 
 from mmmoco.engine.schedule import end_of
+from mmmoco.messages import log_info, log_warning
 from mmmoco.private_names import cpu_has_bfloat16
 from mmmoco.registry import DATASETS, MODELS, bare_type, dicts_in
 from mmmoco.two_phase import TwoPhaseModel
@@ -63,26 +62,21 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
     kind = bare_type(wrapper)
     needs_gpu = kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
     if fast and slow_bf16 and not amp:
-        print_log(
-            f'--fast: this {here} has no bfloat16 units; the precision stays.',
-            logger='current',
+        log_info(
+            f'--fast: this {here} has no bfloat16 units; the precision stays.'
         )
     if amp or (fast and not slow_bf16) or (on_cpu and needs_gpu):
         wrapper.type = 'mmmoco.ContrastOptimWrapper'
         wrapper.dtype = 'bfloat16'
         wrapper.pop('loss_scale', None)
     if amp and slow_bf16:
-        print_log(
+        log_warning(
             f'This {here} has no bfloat16 units: mixed precision will be '
-            'slower than float32 here.',
-            logger='current',
-            level=logging.WARNING,
+            'slower than float32 here.'
         )
     elif on_cpu and needs_gpu:
-        print_log(
-            'The config asks for float16, which needs a GPU: using bfloat16.',
-            logger='current',
-            level=logging.WARNING,
+        log_warning(
+            'The config asks for float16, which needs a GPU: using bfloat16.'
         )
     if fast and method_class(cfg.model.get('type')) is not None:
         cfg.model.channels_last = True
@@ -191,16 +185,14 @@ def fit_workers(cfg: Config) -> None:
         if loader['num_workers'] == 0:
             loader['persistent_workers'] = False
     if chosen:
-        print_log(
+        log_info(
             f"{chosen} data workers (num_workers='auto': this process has "
-            f'{cores} cores).',
-            logger='current',
+            f'{cores} cores).'
         )
     if most > cores:
-        print_log(
+        log_info(
             f'{cores} data workers instead of {most}: this process has no '
-            'more cores.',
-            logger='current',
+            'more cores.'
         )
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 
 from mmmoco.datasets.transforms.loading import checked_range
 from mmmoco.datasets.value_range import measure_range
 from mmmoco.engine import checkpoint_io
+from mmmoco.messages import log_info
 from mmmoco.registry import DATASETS, bare_type, dicts_in
 
 from .adapt import out_dir_of
@@ -84,7 +84,7 @@ def _settle(cfg: Config, found: Range, origin: str) -> None:
     for load in (*_open(cfg), *unsaid):
         load['range'] = value
     cfg[KEY] = value
-    print_log(f'LoadRGB: range={value}, {origin}.', logger='current')
+    log_info(f'LoadRGB: range={value}, {origin}.')
 
 
 def _open(cfg: Config) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,6 @@ and what counts or measures something lies in a range. Whatever else cannot
 be built is caught by `mmmoco.engine.endings.building`.
 """
 
-import logging
 import math
 import os
 import resource
@@ -15,10 +14,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from mmmoco.engine.changes import READ
-from mmmoco.messages import shortened
+from mmmoco.messages import log_warning, shortened
 
 #: What is wanted instead of a value; None: it does.
 Rule = Callable[[Any], str | None]
@@ -237,12 +235,10 @@ def _check_place(node: dict[str, Any], key: str) -> None:
             f'{", ".join(sorted(k for k in node if not k.startswith("_")))}.'
         )
     if first in node and first not in READ:
-        print_log(
+        log_warning(
             f'--cfg-options {key}: {first} is a name that the config was '
             'written with, not a setting. To change it here changes nothing: '
-            'change the settings that were made of it.',
-            'current',
-            logging.WARNING,
+            'change the settings that were made of it.'
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from mmmoco.messages import log_info
 from mmmoco.apis.process import tidy
 from mmmoco.apis.cli import Settings, UsageError
 
@@ -114,11 +115,8 @@ def label_subset(
         ]
         write_text(file, ''.join(lines))
         written[file] = len(part)
-        print_log(
-            f'{file}: {len(part)} of {len(labels)} images, '
-            f'{len(dataset.classes)} classes',
-            logger='current',
-        )
+        log_info(f'{file}: {len(part)} of {len(labels)} images, '
+            f'{len(dataset.classes)} classes')
     return written
 
 

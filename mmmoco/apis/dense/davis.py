@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from mmmoco.datasets.transforms import open_image
 from mmmoco.engine import checkpoint_io
 from mmmoco.evaluation.video import propagate, score_video, to_index
+from mmmoco.messages import log_info
 
 from .features import ModelFeatures
 
@@ -198,19 +198,16 @@ def evaluate_videos(
             scores = score_video(np.stack(found), truth)
             j += scores.j
             f += scores.f
-            print_log(
+            log_info(
                 f'{video.name}: J {100 * np.mean(scores.j):.1f}, '
-                f'F {100 * np.mean(scores.f):.1f}',
-                'current',
+                f'F {100 * np.mean(scores.f):.1f}'
             )
-    print_log(f'PNGs in {str(folder / "davis")!r}', 'current')
+    log_info(f'PNGs in {str(folder / "davis")!r}')
     if not j:
         return {}
     means = 100 * float(np.mean(j)), 100 * float(np.mean(f))
     both = sum(means) / 2
-    print_log(
-        f'{len(j)} objects: J&F {both:.1f}, J {means[0]:.1f}, '
-        f'F {means[1]:.1f}',
-        'current',
+    log_info(
+        f'{len(j)} objects: J&F {both:.1f}, J {means[0]:.1f}, F {means[1]:.1f}'
     )
     return {'j_mean': means[0], 'f_mean': means[1], 'jf_mean': both}

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from mmengine.logging import print_log
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.evaluation.similarity import PairSimilarities, patch_objects
+from mmmoco.messages import log_info
 from mmmoco.visualization import plot_similarities
 
 from .features import DenseFeatures, in_batches
@@ -48,12 +48,11 @@ def measure(
 
 def log_figures(layer: int | str, metrics: Mapping[str, float]) -> None:
     """Log the figures of a layer in one line."""
-    print_log(
+    log_info(
         f'layer {layer}: intra {metrics["intra_mean"]:.3f} ± '
         f'{metrics["intra_std"]:.3f}, inter {metrics["inter_mean"]:.3f} '
         f'± {metrics["inter_std"]:.3f}, overlap '
-        f'{metrics["overlap"]:.3f}, AUC {metrics["auc"]:.3f}',
-        'current',
+        f'{metrics["overlap"]:.3f}, AUC {metrics["auc"]:.3f}'
     )
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from mmmoco.apis.cli import Settings, UsageError
 from mmmoco.apis.config.files import load_config
 from mmmoco.datasets.digit_scenes import DigitScenes
 from mmmoco.engine.evaluation.preprocessing import compare_evaluation
 from mmmoco.engine.results import append_result
+from mmmoco.messages import log_info
 
 from .features import (
     ColourFeatures,
@@ -180,4 +180,4 @@ class Subject(NamedTuple):
 
     def say_written(self, files: str) -> None:
         """Log which files stand in the folder of results."""
-        print_log(f'Written to {str(self.folder)!r}: {files}', 'current')
+        log_info(f'Written to {str(self.folder)!r}: {files}')

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
 from mmmoco.apis import cli
@@ -21,6 +20,7 @@ from mmmoco.evaluation.zero_shot import (
     score_objects,
     similarity_maps,
 )
+from mmmoco.messages import log_info
 from mmmoco.visualization import plot_thresholds
 
 from .features import DenseFeatures, in_batches
@@ -145,7 +145,7 @@ def log_figures(result: ZeroShotResult, scored: Scored) -> None:
         f'{title:<36}{m[f"{name}_objects"]:7.2f}  {m[f"{name}_classes"]:7.2f}'
         for title, name in rows
     ]
-    print_log('\n'.join(lines), 'current')
+    log_info('\n'.join(lines))
 
 
 def write_curve(folder: Path, result: ZeroShotResult) -> None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 
 from mmmoco.apis import cli
@@ -35,6 +33,7 @@ from mmmoco.engine.results import (
     read_results,
 )
 from mmmoco.evaluation import main_metric
+from mmmoco.messages import log_info, log_warning
 from mmmoco.visualization import plot_checkpoints
 
 Row = dict[str, Any]
@@ -125,7 +124,7 @@ def evaluate(
 
 def log(title: str, metrics: Mapping[str, float]) -> None:
     """Log figures in one line."""
-    print_log(f'{title}: {figures_text(metrics)}', logger='current')
+    log_info(f'{title}: {figures_text(metrics)}')
 
 
 def find_checkpoints(
@@ -156,11 +155,9 @@ def find_checkpoints(
             found = kinds['iter']
         left = next(k for k in kinds.values() if k is not found)
         names = ', '.join(path.name for _, path in sorted(left.items())[:3])
-        print_log(
+        log_warning(
             f'{len(left)} checkpoint(s) with the other unit are left out '
-            f'({names}): epochs and iterations do not share a curve.',
-            logger='current',
-            level=logging.WARNING,
+            f'({names}): epochs and iterations do not share a curve.'
         )
     missing = set(epochs or ()) - found.keys()
     if not found or missing:
@@ -229,11 +226,7 @@ def evaluate_series(
                 )
         except (checkpoint_io.CheckpointError, OSError) as error:
             row['error'] = ' '.join(str(error).split())
-            print_log(
-                f'{path.name} is skipped: {row["error"]}',
-                logger='current',
-                level=logging.WARNING,
-            )
+            log_warning(f'{path.name} is skipped: {row["error"]}')
             continue
         log(title, metrics)
         row.update(metrics)
@@ -276,8 +269,7 @@ def write_table(stem: Path, rows: Sequence[Row]) -> None:
             lambda file: plot_checkpoints(file, curves, unit),
         )
         best = max(good, key=lambda row: row[name])
-        print_log(
+        log_info(
             f'Best: {best["checkpoint"]}, {name} {best[name]:.2f} %. Table '
-            f'and curve: {stem}.csv, .json, .png',
-            logger='current',
+            f'and curve: {stem}.csv, .json, .png'
         )

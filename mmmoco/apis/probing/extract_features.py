@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import print_log
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.writing import replace
 from mmmoco.engine.evaluation import features
 from mmmoco.engine.evaluation.preprocessing import compare_evaluation
+from mmmoco.messages import log_info
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -188,10 +188,9 @@ def extract(
     paths = [known[i] for i in arrays['ids']] if known else []
     write(Path(out), arrays, paths)
     rows, columns = arrays['features'].shape
-    print_log(
+    log_info(
         f'{out}: {rows} features of {columns} numbers ({stage}), '
-        f'{"with" if labelled else "without"} labels.',
-        logger='current',
+        f'{"with" if labelled else "without"} labels.'
     )
     return arrays
 

@@ -3,7 +3,6 @@
 Several CPU processes, checkpoints that cannot run code.
 """
 
-import logging
 import os
 import signal
 
@@ -11,7 +10,6 @@ import torch
 import torch.distributed as torch_dist
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import init_dist
-from mmengine.logging import print_log
 from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -25,6 +23,7 @@ from mmmoco.engine.checkpoint_io import guarded
 from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.endings import building
 from mmmoco.engine.meeting import meet
+from mmmoco.messages import log_warning
 
 
 def init_processes(
@@ -70,11 +69,9 @@ def init_processes(
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     if replace_sync_bn(list(cfg.values())):
-        print_log(
+        log_warning(
             'SyncBN needs GPUs: replaced by BN, whose statistics are those '
-            'of each process.',
-            logger='current',
-            level=logging.WARNING,
+            'of each process.'
         )
 
 

@@ -1,11 +1,9 @@
 """Training: from the arguments of a job to a run that has ended."""
 
-import logging
 import os
 from typing import Any, Literal, get_args
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmmoco.apis import cli
@@ -20,6 +18,7 @@ from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.preemption import why_started_again
+from mmmoco.messages import log_info, log_warning
 
 LAUNCHERS = get_args(cli.Launcher)
 
@@ -107,11 +106,9 @@ def _choose_checkpoint(
     if again and checkpoint_io.any_numbered(cfg.work_dir, out_dir_of(cfg)):
         # The same command, given again by a scheduler: --load-from and the
         # path of --resume were for the first time.
-        print_log(
+        log_warning(
             f'{again}: it goes on from its newest checkpoint. To start '
-            'afresh, take another --work-dir, or empty this one.',
-            logger='current',
-            level=logging.WARNING,
+            'afresh, take another --work-dir, or empty this one.'
         )
         cfg.resume, cfg.load_from = True, None
         return
@@ -152,7 +149,7 @@ def build(cfg: Config) -> Runner:
     settle_for_training(cfg)
     runner = build_runner(cfg)
     if cfg.get('initialization'):
-        print_log(f'Initialised: {cfg.initialization}.', logger='current')
+        log_info(f'Initialised: {cfg.initialization}.')
     return runner
 
 

@@ -12,13 +12,13 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import load
-from mmengine.logging import print_log
 
 from mmmoco.apis import cli
 from mmmoco.apis.config.files import config_root
 from mmmoco.apis.exchange.export_backbone import method_of
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import append_result, figures_text, file_hash
+from mmmoco.messages import log_info
 from mmmoco.registry import dicts_in
 
 from . import train
@@ -188,10 +188,7 @@ def run(prepared: Prepared) -> tuple[str | None, dict[str, float]]:
         ),
         seed=runner.seed,
     )
-    print_log(
-        f'{task.name} from {start}: {figures_text(metrics)}',
-        logger='current',
-    )
+    log_info(f'{task.name} from {start}: {figures_text(metrics)}')
     return checkpoint, metrics
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,10 +15,10 @@ import torch
 from mmengine.dist import broadcast_object_list, get_dist_info
 from mmengine.hooks import checkpoint_hook
 from mmengine.infer import BaseInferencer
-from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from mmmoco.messages import log_info, log_warning
 from mmmoco.private_names import Shared, replaced
 
 from .fitting import layout_of
@@ -163,7 +162,7 @@ def _load_url(
     name = file_name or os.path.basename(urlparse(url).path)
     path = folder / name
     if not path.exists():
-        print_log(f'Downloading {url} to {path}', logger='current')
+        log_info(f'Downloading {url} to {path}')
         match = torch.hub.HASH_REGEX.search(name) if check_hash else None
         torch.hub.download_url_to_file(
             url, str(path), match and match.group(1), progress
@@ -208,10 +207,8 @@ def find_latest_for_all(path: str, out_dir: str | None = None) -> str | None:
         try:
             outcome[0] = find_latest(path, out_dir)
             for leftover in remove_leftovers(path):
-                print_log(
-                    f'Removed {leftover}, left by a save that was cut off.',
-                    'current',
-                    logging.WARNING,
+                log_warning(
+                    f'Removed {leftover}, left by a save that was cut off.'
                 )
         except (CheckpointError, OSError) as error:
             outcome[1] = str(error)

@@ -1,6 +1,5 @@
 """Find the checkpoint from which a stopped run can go on."""
 
-import logging
 import os
 import re
 from collections import defaultdict
@@ -8,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmengine.logging import print_log
+from mmmoco.messages import log_warning
 
 from .reading import CheckpointError, PathLike, read
 
@@ -50,9 +49,7 @@ def find_latest(
                 iteration = _iteration_of(path)
             except (CheckpointError, OSError, ValueError) as error:
                 failures += 1
-                print_log(
-                    f'Skipped on resume: {error}', 'current', logging.WARNING
-                )
+                log_warning(f'Skipped on resume: {error}')
                 continue
             if best is None or iteration > best[0]:
                 best = iteration, str(path)
@@ -169,11 +166,7 @@ def _pointer_text(folder: Path) -> str:
         content = file.read(_LONGEST + 1)
     text = content.decode(errors='surrogateescape').strip()
     if len(content) > _LONGEST or not text.isprintable():
-        print_log(
-            f'{pointer} names no checkpoint; it is not followed.',
-            'current',
-            logging.WARNING,
-        )
+        log_warning(f'{pointer} names no checkpoint; it is not followed.')
         return ''
     return text
 
@@ -201,10 +194,8 @@ def _pointed_to(folder: Path) -> Path | None:
             return path
     except OSError:
         pass
-    print_log(
+    log_warning(
         f'{folder / POINTER} names {text[:200]!r}, which is no file here; it '
-        'is not followed.',
-        'current',
-        logging.WARNING,
+        'is not followed.'
     )
     return None

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from mmengine.logging import print_log
 
-from mmmoco.messages import clipped
+from mmmoco.messages import clipped, log_info
 from mmmoco.plain_pickle import NotPlainError
 
 from . import layouts
@@ -155,10 +154,9 @@ def _disarm(loaded: Any, name: str) -> Any:
     meta = loaded.get('meta') if isinstance(loaded, dict) else None
     if isinstance(meta, dict) and 'config' in meta:
         meta['config_text'] = meta.pop('config')
-        print_log(
+        log_info(
             f"{name}: the config text in its meta is kept as 'config_text' "
-            'and not executed.',
-            logger='current',
+            'and not executed.'
         )
     return loaded
 

@@ -1,6 +1,5 @@
 """Features of a data set, by a model, over all processes."""
 
-import logging
 import os
 import tempfile
 from typing import Any, NamedTuple
@@ -8,11 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
-from mmengine.logging import print_log
 from torch import Tensor
 
 from mmmoco.functional import gather
-from mmmoco.messages import few
+from mmmoco.messages import few, log_warning
 
 from .leaks import path_of
 
@@ -223,10 +221,8 @@ def _readable(ids: Tensor, flags: Tensor, dataset: Any) -> tuple[Tensor, int]:
     if unreadable:
         lost = sorted(set(range(size)) - set(ids[rows].tolist()))
         named = [path_of(dataset, i) or f'sample {i}' for i in lost]
-        print_log(
+        log_warning(
             f'{unreadable} of {size} images could not be read; they are left '
-            f'out: {few(named, 3)}.',
-            logger='current',
-            level=logging.WARNING,
+            f'out: {few(named, 3)}.'
         )
     return rows, unreadable

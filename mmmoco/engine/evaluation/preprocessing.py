@@ -4,14 +4,12 @@ Read from configs; nothing is built. What a config does not tell is None and
 is not compared.
 """
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmengine.logging import print_log
-
 from mmmoco.engine import checkpoint_io
+from mmmoco.messages import log_info, log_warning
 from mmmoco.registry import bare_type, dicts_in
 
 #: Mean and std that differ by less, as a part of the std, are equal: 0.228
@@ -231,17 +229,16 @@ def compare_evaluation(
     if isinstance(trained, str):
         told = preprocessing_of_checkpoint(checkpoint_io.read_meta(trained))
         if told is None:
-            print_log(
+            log_info(
                 f'{trained!r} does not tell how its images were normalised; '
-                "the config's mean and std are taken.",
-                logger='current',
+                "the config's mean and std are taken."
             )
     given = preprocessor_of(cfg)
     places = pipelines or {'the evaluation': None}
     seen = {name: preprocessing_of(given, x) for name, x in places.items()}
     lines = compare(told, seen)
     for line in lines:
-        print_log(line, logger='current', level=logging.WARNING)
+        log_warning(line)
     return lines
 
 

@@ -2,9 +2,9 @@ import ctypes
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from mmmoco.messages import log_info
 from mmmoco.registry import HOOKS
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
@@ -58,7 +58,7 @@ class KernelSettingsHook(Hook):
                 f'TF32 {"on" if self.tf32 else "off"}, cuDNN benchmark '
                 f'{"on" if self.cudnn_benchmark else "off"}'
             )
-        print_log(f'Kernels: {said}.', logger='current')
+        log_info(f'Kernels: {said}.')
 
 
 def _keep_freed_memory() -> bool:

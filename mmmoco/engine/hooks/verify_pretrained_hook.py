@@ -4,7 +4,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io.fitting import named
 from mmmoco.engine.pretrained import pretrained_modules, source_of
 from mmmoco.engine.run_hook import RunHook
+from mmmoco.messages import log_info
 from mmmoco.private_names import has_loaded
 from mmmoco.registry import HOOKS
 
@@ -156,8 +156,7 @@ class VerifyPretrainedHook(RunHook):
         new = [key for key in fit.stays() if key not in fit.reshaped]
         more = f'; resized: {", ".join(fit.reshaped)}' if fit.reshaped else ''
         more += f'; new: {", ".join(new)}' if new else ''
-        print_log(
-            f'{name}: all {len(shared)} tensors equal those of {path}{more}.',
-            logger='current',
+        log_info(
+            f'{name}: all {len(shared)} tensors equal those of {path}{more}.'
         )
         return len(shared)

@@ -1,4 +1,3 @@
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -6,12 +5,12 @@ from typing import Any
 import torch
 import torch.distributed as torch_dist
 from mmengine.dist import get_world_size
-from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from mmmoco.engine.norm_statistics import statistics_of
+from mmmoco.messages import log_warning
 from mmmoco.registry import OPTIM_WRAPPERS
 
 DTYPES = {
@@ -172,15 +171,13 @@ class ContrastOptimWrapper(OptimWrapper):
         self.skipped += 1
         self.skipped_in_a_row += 1
         _copy(self._before, self._buffers)
-        print_log(
+        log_warning(
             'Skipped an optimizer step: loss or gradient is not finite (loss '
             f'{float(loss.detach()):g}, norm {self.grad_norm:g}; '
             f'{self.skipped} skipped so far, {self.skipped_in_a_row} in a '
             'row). Weights, key encoder, dictionary and statistics stay as '
             'they were. If it goes on, look at the learning rate and at the '
-            'images.',
-            logger='current',
-            level=logging.WARNING,
+            'images.'
         )
 
     def _learnt(self) -> list[Tensor]:

@@ -1,13 +1,12 @@
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmmoco.functional import check_distance, feature_distance
+from mmmoco.messages import log_warning
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -119,12 +118,10 @@ class Distillation(TwoPhaseModel):
     def init_weights(self) -> None:
         """Initialise; say if the teacher has no file."""
         if (self.teacher.init_cfg or {}).get('type') != 'Pretrained':
-            print_log(
+            log_warning(
                 'The teacher has random weights: nothing is learnt from it. '
                 "Name its file in model.teacher.init_cfg=dict(type='"
-                "Pretrained', checkpoint=…).",
-                logger='current',
-                level=logging.WARNING,
+                "Pretrained', checkpoint=…)."
             )
         super().init_weights()
 
