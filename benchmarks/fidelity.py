@@ -39,7 +39,7 @@ SECTIONS = {
     'Moving average, optimizer, schedules': [
         'models.test_momentum',
         'engine.test_lars',
-        'test_configs',
+        'configs.test_recipes',
     ],
     'Evaluation': [
         'functional.test_knn',
