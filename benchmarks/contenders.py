@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -96,6 +96,17 @@ MODELS_TO_TRAIN = {
         dict(type='PlainConvNet', channels=(16,) * 4), 16, 32, 256
     ),
 }
+
+
+#: What is trained, and where, as options of the command lines.
+Model = Literal[
+    'resnet18_cifar',
+    'resnet50',
+    'plain_conv_net',
+    'plain_conv_net_strided',
+    'look_up',
+]
+Device = Literal['cpu', 'cuda'] | None
 
 
 def fast(setting: Setting) -> Setting:
@@ -305,10 +316,12 @@ def build(name: str, setting: Setting, keep_memory: bool = True) -> Any:
         keep_memory: Let those keep freed memory that do; False to measure
             what they need.
     """
+    contender = contenders(setting, compiled=True)[name]()
     if name in KERNEL_SETTINGS:
         keep = keep_memory and KERNEL_SETTINGS[name]
-        KernelSettingsHook(keep_memory=keep).before_run(None)
-    return contenders(setting, compiled=True)[name]()
+        # It asks for the model only, to know the device.
+        KernelSettingsHook(keep_memory=keep).before_run(contender)
+    return contender
 
 
 class _Encoder(nn.Module):

@@ -5,20 +5,21 @@ distance is the mean absolute difference to torchvision on PIL images, in
 grey levels.
 """
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import torch
+from contenders import Device
 from PIL import Image, ImageFilter
+from roofline import fastest_device
 from torch import Tensor
 from torchvision.transforms import functional as official
 
+from mmmoco.apis import cli
 from mmmoco.datasets import ImageFolderDataset
 from mmmoco.models.preprocessors import batch_photometric as ours
 
@@ -102,35 +103,39 @@ def milliseconds(change: Change, x: Tensor, rounds: int) -> float:
     return 1000 * median(seconds[1:]) / len(x)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
-    parser.add_argument('--images', required=True, metavar='DIR', type=Path)
-    parser.add_argument('--batch', type=int, default=32)
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
-    )
-    args = parser.parse_args()
+def benchmark(
+    *,
+    images: Annotated[str, {'metavar': 'DIR'}],
+    batch: int = 32,
+    rounds: int = 5,
+    device: Device = None,
+) -> None:
+    """Our batch operations against kornia's: speed, and the distance.
+
+    Args:
+        images: Any folder of images.
+        batch: Images that are changed at once.
+        rounds: Times that each is measured.
+        device: Where; default: a GPU if there is one.
+    """
     torch.set_num_threads(1)
+    where = device or fastest_device()
     cv2.setNumThreads(1)
-    paths = ImageFolderDataset(str(args.images)).paths[: args.batch]
+    paths = ImageFolderDataset(images).paths[:batch]
     crops = [
         Image.open(p).convert('RGB').resize((224, 224), Image.Resampling.BOX)
         for p in paths
     ]
     arrays = np.stack([np.asarray(crop) for crop in crops])
-    x = torch.from_numpy(arrays).permute(0, 3, 1, 2).float().to(args.device)
-    print(f'{len(crops)} crops of 224 pixels on {args.device}, one thread\n')
+    x = torch.from_numpy(arrays).permute(0, 3, 1, 2).float().to(where)
+    print(f'{len(crops)} crops of 224 pixels on {where}, one thread\n')
     print(f'{"":12}{"ms/image":>18}{"distance":>18}')
     print(f'{"":12}{"ours":>9}{"kornia":>9}{"ours":>9}{"kornia":>9}')
     for name, (mine, theirs, reference) in operations(len(crops)).items():
         expected = np.stack(
             [np.asarray(reference(p, i), float) for i, p in enumerate(crops)]
         )
-        times = [milliseconds(f, x, args.rounds) for f in (mine, theirs)]
+        times = [milliseconds(f, x, rounds) for f in (mine, theirs)]
         far = [
             np.abs(f(x).permute(0, 2, 3, 1).cpu().numpy() - expected).mean()
             for f in (mine, theirs)
@@ -143,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

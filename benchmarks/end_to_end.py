@@ -13,28 +13,33 @@ its utilisation.
     python benchmarks/end_to_end.py --images data/cifar10/train --size 32
 """
 
-import argparse
 import contextlib
 import io
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from json import dumps
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import torch
-from contenders import MODELS_TO_TRAIN, Setting, build, fast
+from contenders import MODELS_TO_TRAIN, Device, Model, Setting, build, fast
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from own_process import OwnProcess, prepare
 from PIL import Image
 from reference_views import official_views
-from roofline import flops_of, machine, matmul_rate, synchronise
+from roofline import (
+    fastest_device,
+    flops_of,
+    machine,
+    matmul_rate,
+    synchronise,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
@@ -258,44 +263,69 @@ def utilisation() -> float | None:
     return None
 
 
-def benchmark(args: argparse.Namespace) -> None:
-    """Measure, print, write."""
+def benchmark(
+    *,
+    images: Annotated[str, {'metavar': 'DIR'}],
+    model: Model = 'resnet18_cifar',
+    size: int | None = None,
+    batch: int | None = None,
+    keys: int = 65536,
+    workers: int = 2,
+    rounds: int = 3,
+    steps: int = 8,
+    device: Device = None,
+    json: str | None = None,
+) -> None:
+    """From JPEG files on disk to optimizer steps: images per second, by whom.
+
+    Args:
+        images: Any folder of images.
+        model: What is trained.
+        size: Side of the views; default: the model's.
+        batch: Images of a step; default: the model's.
+        keys: Length of the queue.
+        workers: Processes that load.
+        rounds: Rounds, in each of which all take their turns.
+        steps: Steps in a round.
+        device: Where; default: a GPU if there is one.
+        json: Also write the figures there.
+    """
     prepare()
-    device = machine(args.device)
-    paths = ImageFolderDataset(args.images).paths
-    setting = MODELS_TO_TRAIN[args.model]
+    where = device or fastest_device()
+    paths = ImageFolderDataset(images).paths
+    setting = MODELS_TO_TRAIN[model]
     setting = replace(
         setting,
-        image=args.size or setting.image,
-        batch=args.batch or setting.batch,
-        keys=args.keys,
-        device=args.device,
+        image=size or setting.image,
+        batch=batch or setting.batch,
+        keys=keys,
+        device=where,
     )
     if len(paths) < setting.batch:
         raise ValueError(
-            f'--images {args.images} holds {len(paths)} images, less than a '
+            f'--images {images} holds {len(paths)} images, less than a '
             f'batch of {setting.batch}: give more images or a smaller --batch.'
         )
     runners: dict[str, OwnProcess] = {}
     for name in PAIRS:
         with contextlib.suppress(ImportError):
             runners[name] = OwnProcess(
-                partial(Contender, name, setting, paths, args.workers)
+                partial(Contender, name, setting, paths, workers)
             )
     seconds: dict[str, list[float]] = {name: [] for name in runners}
     waits: dict[str, list[float]] = {name: [] for name in runners}
     busy: dict[str, list[float]] = {name: [] for name in runners}
     for runner in runners.values():
         runner.call('round', 1)
-    for name in in_turns(runners, args.rounds):
-        whole, waited = runners[name].call('round', args.steps)
-        seconds[name].append(whole / args.steps)
+    for name in in_turns(runners, rounds):
+        whole, waited = runners[name].call('round', steps)
+        seconds[name].append(whole / steps)
         waits[name].append(waited / whole)
         used = utilisation()
         if used is not None:
             busy[name].append(used)
     flops = runners['ours'].call('flops')
-    limit = flops / matmul_rate(args.device, fast(setting).dtype)
+    limit = flops / matmul_rate(where, fast(setting).dtype)
     rows = [
         {
             'name': name,
@@ -318,9 +348,9 @@ def benchmark(args: argparse.Namespace) -> None:
         if other in seconds
     }
     print(
-        f'{args.model}, {len(paths)} files, {setting.image} pixels, batch '
-        f'{setting.batch}, K = {setting.keys}, {args.workers} workers; '
-        f'{device}; median of {args.rounds} rounds of {args.steps} steps\n'
+        f'{model}, {len(paths)} files, {setting.image} pixels, batch '
+        f'{setting.batch}, K = {setting.keys}, {workers} workers; '
+        f'{machine(where)}; median of {rounds} rounds of {steps} steps\n'
     )
     print(
         f'{"":24}{"images/s":>10}{"data wait":>11}{"of the limit":>14}'
@@ -336,38 +366,10 @@ def benchmark(args: argparse.Namespace) -> None:
     print()
     for name, ratio in ratios.items():
         print(f'{name:40}{ratio:6.2f}')
-    if args.json:
-        content = {'machine': device, 'rows': rows, 'ratios': ratios}
-        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
-    parser.add_argument(
-        '--images', required=True, metavar='DIR', help='any folder of images'
-    )
-    parser.add_argument(
-        '--model', choices=tuple(MODELS_TO_TRAIN), default='resnet18_cifar'
-    )
-    parser.add_argument('--size', type=int, help='side of the views')
-    parser.add_argument('--batch', type=int, help="instead of the model's")
-    parser.add_argument('--keys', type=int, default=65536)
-    parser.add_argument('--workers', type=int, default=2)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--steps', type=int, default=8, help='in a round')
-    parser.add_argument(
-        '--device',
-        choices=('cpu', 'cuda'),
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-    )
-    parser.add_argument('--json', help='also write the figures there')
-    cli.add_debug(parser)
-    args = parser.parse_args()
-    cli.run(lambda: benchmark(args), 'end_to_end.py', args.debug)
+    if json:
+        content = {'machine': machine(where), 'rows': rows, 'ratios': ratios}
+        Path(json).write_text(dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

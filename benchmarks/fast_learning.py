@@ -7,16 +7,16 @@ means of the k-NN accuracies by two standard errors, or 0.5 points.
     python benchmarks/fast_learning.py --data-root data/cifar10
 """
 
-import argparse
-import json
 import tempfile
+from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 from mmengine.registry import init_default_scope
-from view_learning import add_arguments, compare, config, write_lists
+from view_learning import Plan, compare, config, write_lists
 
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import use_precision
@@ -28,10 +28,10 @@ PATHS = ('plain', 'fast', 'bfloat16')
 
 
 def run(
-    args: argparse.Namespace, path: str, seed: int, folder: Path
+    plan: Plan, path: str, seed: int, folder: Path
 ) -> tuple[list[float], float]:
     """Train; return the loss of every step and k-NN top-1 in percent."""
-    cfg = config(args, 'fast, workers', seed, folder)
+    cfg = config(plan, 'fast, workers', seed, folder)
     cfg.model.channels_last = False
     use_precision(cfg, amp=path == 'bfloat16', fast=path == 'fast')
     runner = build_runner(cfg)
@@ -51,20 +51,40 @@ def run(
     return losses, metrics['top1']
 
 
-def benchmark(args: argparse.Namespace) -> None:
-    """Run both paths with all seeds, print the table."""
+def benchmark(
+    *,
+    data_root: str = 'data/cifar10',
+    iters: int = 200,
+    seeds: Sequence[int] = (0, 1, 2),
+    bank: int = 5000,
+    queries: int = 5000,
+    json: str | None = None,
+    bfloat16: bool = False,
+) -> None:
+    """Does --fast learn what the plain settings learn?
+
+    Args:
+        data_root: Folder with train/<class>/* and test/<class>/*.
+        iters: Steps of a training.
+        seeds: One training of each path for each.
+        bank: Labelled images of the k-NN.
+        queries: Images that it classifies.
+        json: Also write the figures there.
+        bfloat16: Mixed precision too, where --fast would not choose it.
+    """
     torch.set_num_threads(1)
     init_default_scope('mmmoco')
-    paths = PATHS if args.bfloat16 else PATHS[:2]
+    plan = Plan(data_root, iters, bank, queries)
+    paths = PATHS if bfloat16 else PATHS[:2]
     losses: dict[str, list[float]] = {path: [] for path in paths}
     top1: dict[str, list[float]] = {path: [] for path in paths}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sizes = {'train': args.bank, 'test': args.queries}
-        write_lists(args.data_root, folder, sizes)
-        for seed in args.seeds:
+        sizes = {'train': bank, 'test': queries}
+        write_lists(data_root, folder, sizes)
+        for seed in seeds:
             for path in paths:
-                curve, figure = run(args, path, seed, folder)
+                curve, figure = run(plan, path, seed, folder)
                 losses[path].append(mean(curve[-LAST:]))
                 top1[path].append(figure)
                 print(
@@ -84,26 +104,10 @@ def benchmark(args: argparse.Namespace) -> None:
             f'{path}: loss differs by {apart:.2%} at most (bound 1 %), k-NN '
             f'by {check["difference"]:+.2f} (bound {check["bound"]:.2f})'
         )
-    if args.json:
+    if json:
         content = {'losses': losses, 'top1': top1, 'checks': checks}
-        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
-    add_arguments(parser, iters=200)
-    parser.add_argument(
-        '--bfloat16',
-        action='store_true',
-        help='mixed precision too, where --fast would not choose it',
-    )
-    cli.add_debug(parser)
-    args = parser.parse_args()
-    cli.run(lambda: benchmark(args), 'fast_learning.py', args.debug)
+        Path(json).write_text(dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

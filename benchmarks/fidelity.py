@@ -5,7 +5,6 @@ reference implementations) and prints the largest difference that each one
 finds, beside what is allowed. Ends with 1 if a bound is exceeded.
 """
 
-import argparse
 import importlib
 import platform
 import sys
@@ -13,7 +12,7 @@ import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy
@@ -115,7 +114,7 @@ def machine() -> str:
     )
 
 
-def write(lines: list[str]) -> None:
+def write_page(lines: list[str]) -> None:
     """Put the tables into the page, in place of the old ones.
 
     Raises:
@@ -130,40 +129,33 @@ def write(lines: list[str]) -> None:
     PAGE.write_text(f'{before}{BEGIN}\n\n{body}\n\n{END}{after}', 'utf-8')
 
 
-def benchmark(args: argparse.Namespace) -> None:
-    """Compare, print, and write if asked."""
+def benchmark(
+    *,
+    write: bool = False,
+    only: Annotated[str | None, {'metavar': 'TEXT'}] = None,
+) -> None:
+    """The numerical parity of everything, in one table.
+
+    Args:
+        write: Also into docs/fidelity.md.
+        only: Sections whose title holds this.
+    """
+    if write and only:
+        raise cli.UsageError('--write needs all sections: leave --only out.')
     torch.set_num_threads(1)
     init_default_scope('mmmoco')
     MMLogger.get_instance('fidelity', log_level='ERROR')
     start = time.perf_counter()
-    lines, failed = tables(args.only)
+    lines, failed = tables(only)
     lines = [machine(), '', *lines]
     sys.stdout.write('\n'.join(lines))
     sys.stdout.write(f'\n{time.perf_counter() - start:.0f} s\n')
-    if args.write:
-        write(lines)
+    if write:
+        write_page(lines)
     if failed:
         sys.stdout.write(f'Exceeded: {", ".join(failed)}\n')
         sys.exit(1)
 
 
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
-    parser.add_argument(
-        '--write', action='store_true', help='also into docs/fidelity.md'
-    )
-    parser.add_argument(
-        '--only', metavar='TEXT', help='sections whose title holds this'
-    )
-    cli.add_debug(parser)
-    args = parser.parse_args()
-    if args.write and args.only:
-        parser.error('--write needs all sections: leave --only out')
-    cli.run(lambda: benchmark(args), 'fidelity.py', args.debug)
-
-
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

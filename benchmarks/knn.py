@@ -7,18 +7,20 @@ process of its own.
     python benchmarks/knn.py --json knn.json
 """
 
-import argparse
-import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from json import dumps
+from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from own_process import in_own_process
 from torch import Tensor
 
+from mmmoco.apis import cli
+from mmmoco.apis.preflight.measured_memory import peak_growth
 from mmmoco.functional import nearest
 
 Way = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
@@ -57,73 +59,61 @@ WAYS: dict[str, Way] = {
 }
 
 
-def features(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+def features(bank: int, queries: int, dim: int) -> tuple[Tensor, Tensor]:
     """Return random bank and queries."""
     draws = torch.Generator().manual_seed(0)
     return (
-        torch.randn(args.bank, args.dim, generator=draws),
-        torch.randn(args.queries, args.dim, generator=draws),
+        torch.randn(bank, dim, generator=draws),
+        torch.randn(queries, dim, generator=draws),
     )
 
 
-def peak(args: argparse.Namespace, name: str) -> float:
-    """Return the growth of a fresh process in MiB."""
-    command = [sys.executable, __file__, '--measure', name]
-    for option in ('bank', 'queries', 'dim', 'k'):
-        command += [f'--{option}', str(getattr(args, option))]
-    return float(subprocess.check_output(command, text=True).split()[-1])
-
-
-def measure(args: argparse.Namespace) -> None:
-    """Print how far one way makes this process grow."""
-    bank, queries = features(args)
-    way = WAYS[args.measure]
+def peak(name: str, k: int, *sizes: int) -> float:
+    """Return by how many MiB one way makes this process grow."""
+    bank, queries = features(*sizes)
+    way = WAYS[name]
     way(bank[:64], queries[:2], 1)  # Libraries are loaded before.
-    before = memory('VmRSS')
-    way(bank, queries, args.k)
-    # Not ru_maxrss, which begins with the memory of the parent process.
-    print(max(0.0, memory('VmHWM') - before))
+    return peak_growth(lambda: way(bank, queries, k)) / 2**20
 
 
-def memory(row: str) -> float:
-    """Return what Linux counts for this process in MiB."""
-    with open('/proc/self/status') as file:
-        rows = dict(line.split(':', 1) for line in file)
-    return float(rows[row].split()[0]) / 1024
+def benchmark(
+    *,
+    bank: int = 50_000,
+    queries: int = 10_000,
+    dim: int = 512,
+    k: int = 20,
+    rounds: int = 3,
+    json: Annotated[str | None, {'metavar': 'FILE'}] = None,
+) -> None:
+    """Seconds and peak memory of an exact k-NN search, three ways.
 
-
-def main() -> None:
-    """Compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--bank', type=int, default=50_000)
-    parser.add_argument('--queries', type=int, default=10_000)
-    parser.add_argument('--dim', type=int, default=512)
-    parser.add_argument('--k', type=int, default=20)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--json', metavar='FILE')
-    parser.add_argument('--measure', choices=WAYS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.measure:
-        measure(args)
-        return
-    bank, queries = features(args)
-    found = {n: way(bank[:2000], queries[:50], 5) for n, way in WAYS.items()}
+    Args:
+        bank: Features to search among.
+        queries: Features to find neighbours of.
+        dim: Numbers of a feature.
+        k: Neighbours of a query.
+        rounds: Times that each way is run.
+        json: Also write the figures there.
+    """
+    sizes = bank, queries, dim
+    stored, asked = features(*sizes)
+    found = {n: way(stored[:2000], asked[:50], 5) for n, way in WAYS.items()}
     for name, (similarity, indices) in found.items():
         torch.testing.assert_close(
             similarity, found['matmul_topk'][0], msg=name
         )
         assert torch.equal(indices, found['matmul_topk'][1]), name
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(args.rounds):
+    for _ in range(rounds):
         for name, way in WAYS.items():
             start = time.perf_counter()
-            way(bank, queries, args.k)
+            way(stored, asked, k)
             seconds[name].append(time.perf_counter() - start)
     rows = [
         {
             'name': name,
             'seconds': statistics.median(times),
-            'peak_mib': peak(args, name),
+            'peak_mib': in_own_process(peak, name, k, *sizes),
         }
         for name, times in seconds.items()
     ]
@@ -135,11 +125,10 @@ def main() -> None:
         for name in rivals
     }
     report = {'rows': rows, 'ratios': ratios, 'rounds': seconds}
-    print(json.dumps(report, indent=1))
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(report, file, indent=1)
+    print(dumps(report, indent=1))
+    if json:
+        Path(json).write_text(dumps(report, indent=1))
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

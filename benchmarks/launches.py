@@ -11,7 +11,6 @@ for an operation; how often it is asked, and how often it is waited for, is
 exact.
 """
 
-import argparse
 import contextlib
 import itertools
 import tempfile
@@ -24,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+
+from mmmoco.apis import cli
 
 DEVICE = 'meta'
 
@@ -270,21 +271,22 @@ def iterations(number: int = 12, skip: int = 4) -> list[dict[str, int]]:
     ]
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--operations', action='store_true', help='each one')
-    args = parser.parse_args()
+def benchmark(*, operations: bool = False) -> None:
+    """What one iteration asks of a GPU, counted without one.
+
+    Args:
+        operations: Print each one.
+    """
     rows: dict[str, dict[str, int]] = {}
     for config in ('mocov2_r50_8xb32', 'mocov3_vit-s_8xb128_300e'):
         for name, found in views(config).items():
             rows[f'{config}: {name}'] = found.totals()
-            if args.operations:
+            if operations:
                 print(name, found.launches, found.copies, found.waits)
     for norm in (dict(type='BN'), dict(type='mmmoco.SplitBN', num_splits=8)):
         parts = step(norm)
         rows[f'ResNet-50, {norm["type"]}'] = parts['train_step'].totals()
-        if args.operations:
+        if operations:
             print(norm, parts['train_step'].launches)
     lars = step(dict(type='BN'), 'mocov3_r50_16xb256_100e')
     rows['LARS'] = lars['optimizer'].totals()
@@ -299,4 +301,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

@@ -28,6 +28,13 @@ class OwnProcess:
         return self.pool.submit(_call, method, *args).result()
 
 
+def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
+    """Return what a function returns in a fresh process."""
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args).result()
+
+
 def prepare() -> None:
     """Make mmengine find the models and keep quiet."""
     MMLogger.get_instance('benchmark', log_level='ERROR')

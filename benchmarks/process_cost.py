@@ -8,12 +8,11 @@ flags, take turns on the same model and the same batch per process.
     python benchmarks/process_cost.py --json processes.json
 """
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from json import dumps, loads
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -137,7 +136,7 @@ def work(
             bytes_[text] = travelled(steps[name]), gradients
     if rank == 0:
         content = {'seconds': seconds, 'bytes': bytes_}
-        Path(out).write_text(json.dumps(content))
+        Path(out).write_text(dumps(content))
     dist.destroy_process_group()
 
 
@@ -147,22 +146,37 @@ def group(world: int, batch: int, turns: int) -> dict[str, Any]:
         out = f'{folder}/result.json'
         place = f'{folder}/store'
         mp.spawn(work, (world, batch, turns, place, out), nprocs=world)
-        result: dict[str, Any] = json.loads(Path(out).read_text())
+        result: dict[str, Any] = loads(Path(out).read_text())
     return result
 
 
-def benchmark(args: argparse.Namespace) -> None:
-    """Measure, print, write."""
+def benchmark(
+    *,
+    processes: int = 2,
+    batch: int = 16,
+    rounds: int = 3,
+    turns: int = 3,
+    json: str | None = None,
+) -> None:
+    """What several processes cost: bytes that travel, and the flags of DDP.
+
+    Args:
+        processes: Processes of the larger group.
+        batch: Images per process.
+        rounds: Times that each group is started.
+        turns: Steps in a round.
+        json: Also write the figures there.
+    """
     seconds: dict[str, list[float]] = {}
     results: dict[str, Any] = {}
-    for _ in range(args.rounds):
-        for world in (1, args.processes):
-            results = group(world, args.batch, args.turns)
+    for _ in range(rounds):
+        for world in (1, processes):
+            results = group(world, batch, turns)
             for name, values in results['seconds'].items():
                 seconds.setdefault(name, []).extend(values)
     medians = {name: median(values) for name, values in seconds.items()}
     print(
-        f'{machine()}; {args.processes} processes of 1 thread; exchange of '
+        f'{machine()}; {processes} processes of 1 thread; exchange of '
         f'{BATCH} images of {SIDE} pixels per process\n'
     )
     print(
@@ -170,35 +184,18 @@ def benchmark(args: argparse.Namespace) -> None:
     )
     for name, (measured, formula) in results['bytes'].items():
         print(f'{name:48}{measured:13,.0f}{formula:13,.0f}')
-    title = f'ResNet-18 (CIFAR), {args.batch} images a process'
+    title = f'ResNet-18 (CIFAR), {batch} images a process'
     print(f'\n{title:48}{"s":>13}')
     for name, value in medians.items():
         print(f'{name:48}{value:13.3f}')
-    if args.json:
+    if json:
         content = {
             'machine': machine(),
             'bytes': results['bytes'],
             'seconds': medians,
         }
-        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
-    parser.add_argument('--processes', type=int, default=2)
-    parser.add_argument('--batch', type=int, default=16, help='per process')
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument(
-        '--turns', type=int, default=3, help='steps in a round'
-    )
-    parser.add_argument('--json', help='also write the figures there')
-    cli.add_debug(parser)
-    args = parser.parse_args()
-    cli.run(lambda: benchmark(args), 'process_cost.py', args.debug)
+        Path(json).write_text(dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

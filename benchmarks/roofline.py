@@ -14,6 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 SIDE = {'cpu': 2048, 'cuda': 8192}
 
 
+def fastest_device() -> str:
+    """Return the GPU if there is one."""
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
 def machine(device: str = 'cpu') -> str:
     """Return processor and the flags that matter here."""
     if device == 'cuda':

@@ -9,10 +9,9 @@ rounds.
     python benchmarks/step_cost.py --json cost.json --figure cost.png
 """
 
-import argparse
-import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from json import dumps
 from pathlib import Path
 from statistics import median
 
@@ -21,9 +20,9 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import torch
-from contenders import MODELS_TO_TRAIN, Setting, build, fast
+from contenders import MODELS_TO_TRAIN, Device, Setting, build, fast
 from own_process import prepare
-from roofline import machine, matmul_rate
+from roofline import fastest_device, machine, matmul_rate
 from train_step import Timed, measure, views
 
 from mmmoco.apis import cli
@@ -107,15 +106,32 @@ def draw(points: list[Point], path: str) -> None:
     figure.savefig(path, dpi=110)
 
 
-def benchmark(args: argparse.Namespace) -> None:
-    """Measure, print, write, draw."""
+def benchmark(
+    *,
+    batch: int = 32,
+    keys: int = 65536,
+    rounds: int = 3,
+    device: Device = None,
+    figure: str | None = None,
+    json: str | None = None,
+) -> None:
+    """How the cost of a step grows with batch, queue, image and model.
+
+    Args:
+        batch: Images of a step.
+        keys: Length of the queue.
+        rounds: Times that each point is measured.
+        device: Where; default: a GPU if there is one.
+        figure: Draw the curves there.
+        json: Also write the figures there.
+    """
     prepare()
-    device = machine(args.device)
+    where = device or fastest_device()
     torch.manual_seed(0)
     base = replace(
-        fast(replace(MODELS_TO_TRAIN['resnet18_cifar'], device=args.device)),
-        batch=args.batch,
-        keys=args.keys,
+        fast(replace(MODELS_TO_TRAIN['resnet18_cifar'], device=where)),
+        batch=batch,
+        keys=keys,
     )
     measured = settings(base)
     steps = {}
@@ -126,7 +142,7 @@ def benchmark(args: argparse.Namespace) -> None:
         steps[name] = Timed(step, setting.device)
     before = matmul_rate(base.device, base.dtype)
     seconds = measure(
-        {name: step.round for name, step in steps.items()}, args.rounds, 1
+        {name: step.round for name, step in steps.items()}, rounds, 1
     )
     rate = max(before, matmul_rate(base.device, base.dtype))
     points = []
@@ -138,8 +154,8 @@ def benchmark(args: argparse.Namespace) -> None:
         )
     print(
         f'ResNet-18 (CIFAR), batch {base.batch}, K = {base.keys}, '
-        f'{base.image} pixels unless varied; {device}; median of '
-        f'{args.rounds} rounds\n'
+        f'{base.image} pixels unless varied; {machine(where)}; median of '
+        f'{rounds} rounds\n'
         f'matrix product: {rate / 1e9:.1f} GFLOP/s\n'
     )
     print(
@@ -151,36 +167,16 @@ def benchmark(args: argparse.Namespace) -> None:
             f'{p.axis:8}{p.value:>12}{p.seconds:9.3f}{p.flops / 1e9:9.1f}'
             f'{p.limit:9.3f}{p.limit / p.seconds:8.0%}'
         )
-    if args.figure:
-        draw(points, args.figure)
-    if args.json:
+    if figure:
+        draw(points, figure)
+    if json:
         content = {
-            'machine': device,
+            'machine': machine(where),
             'matmul_flops_per_second': rate,
             'rows': [asdict(p) for p in points],
         }
-        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
-    parser.add_argument('--batch', type=int, default=32)
-    parser.add_argument('--keys', type=int, default=65536)
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument(
-        '--device',
-        choices=('cpu', 'cuda'),
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-    )
-    parser.add_argument('--figure', help='draw the curves there')
-    parser.add_argument('--json', help='also write the figures there')
-    cli.add_debug(parser)
-    args = parser.parse_args()
-    cli.run(lambda: benchmark(args), 'step_cost.py', args.debug)
+        Path(json).write_text(dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

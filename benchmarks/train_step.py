@@ -18,20 +18,15 @@ the two views of MoCo v3 through a ViT-S one after the other or as one batch,
 queries with gradients, keys without.
 """
 
-import argparse
-import json
-import os
 import random
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from json import dumps
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,16 +34,28 @@ from contenders import (
     MODELS_TO_TRAIN,
     MOMENTUM,
     TEMPERATURE,
+    Device,
+    Model,
     Setting,
     build,
     contenders,
     fast,
 )
-from own_process import OwnProcess, prepare
-from roofline import flops_of, machine, matmul_rate, synchronise
+from own_process import OwnProcess, in_own_process, prepare
+from roofline import (
+    fastest_device,
+    flops_of,
+    machine,
+    matmul_rate,
+    synchronise,
+)
 from torch import Tensor
 
 from mmmoco.apis import cli
+from mmmoco.apis.preflight.measured_memory import (
+    peak_growth,
+    return_freed_memory,
+)
 from mmmoco.functional import Candidates, info_nce
 from mmmoco.models.encoders import ema_
 from mmmoco.registry import MODELS
@@ -62,8 +69,6 @@ RATIOS = (
     ('ours_plain', 'mmpretrain'),
     ('ours_compiled', 'mmpretrain'),
 )
-# Large blocks get pages of their own: memory in use, not memory kept.
-OWN_PAGES = {'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_MMAP_MAX_': '1000000'}
 
 
 def views(setting: Setting) -> tuple[Tensor, Tensor]:
@@ -237,100 +242,103 @@ def times_as_fast(ours: list[float], other: list[float]) -> float:
     return median(b / a for a, b in zip(ours, other, strict=True))
 
 
-def peak_extra_bytes(step: Callable[[], Any], device: str) -> int:
+def peak_extra_bytes(
+    way: Callable[..., Any], name: str, setting: Setting
+) -> int:
     """Return how far memory grows during a step, after a first one."""
-    step()
-    if device == 'cuda':
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    Path('/proc/self/clear_refs').write_text('5')
-    before = resident('VmRSS')
-    step()
-    return resident('VmHWM') - before
-
-
-def resident(what: str) -> int:
-    """Return a figure of this process's memory in bytes (Linux)."""
-    status = Path('/proc/self/status').read_text()
-    found = re.search(rf'{what}:\s+(\d+) kB', status)
-    if found is None:
-        raise RuntimeError('Memory can be measured on Linux only.')
-    return int(found.group(1)) * 1024
-
-
-def peak_in_own_process(name: str) -> int:
-    """Measure the memory of one contender in a fresh process."""
-    command = [sys.executable, __file__, *sys.argv[1:], '--measure', name]
-    environment = {**os.environ, **OWN_PAGES}
-    output = subprocess.check_output(command, text=True, env=environment)
-    return int(output.split()[-1])
-
-
-def benchmark(args: argparse.Namespace) -> None:
-    """Measure, print, write."""
     prepare()
-    device = machine(args.device)
-    given = {'batch': args.batch, 'keys': args.keys, 'image': args.image}
+    return_freed_memory()
+    step = way(name, setting)
+    step()
+    return peak_growth(step, setting.device)
+
+
+def benchmark(
+    *,
+    part: Literal['step', 'infonce', 'ema', 'views'] = 'step',
+    model: Model = 'resnet18_cifar',
+    batch: int | None = None,
+    keys: int | None = None,
+    image: int | None = None,
+    rounds: int = 5,
+    turns: int = 2,
+    device: Device = None,
+    compile: bool = False,
+    json: str | None = None,
+) -> None:
+    """Images per second and memory of a MoCo training step, by whom.
+
+    Args:
+        part: What is measured.
+        model: What is trained.
+        batch: Images; default: the model's.
+        keys: Length of the queue; default: the model's.
+        image: Side of the views; default: the model's.
+        rounds: Rounds, in each of which all take their turns.
+        turns: Steps in a round.
+        device: Where; default: a GPU if there is one.
+        compile: Add ours by torch.compile (steps and infonce).
+        json: Also write the figures there.
+    """
+    prepare()
+    where = device or fastest_device()
+    given = {'batch': batch, 'keys': keys, 'image': image}
     setting = replace(
-        MODELS_TO_TRAIN[args.model],
-        device=args.device,
+        MODELS_TO_TRAIN[model],
+        device=where,
         **{name: value for name, value in given.items() if value},
     )
     way: Callable[..., Any] = step_of
-    names: Sequence[str] = list(contenders(setting, args.compile))
+    names: Sequence[str] = list(contenders(setting, compile))
     pairs = RATIOS
-    if args.part != 'step':
-        way, names = PARTS[args.part]
+    if part != 'step':
+        way, names = PARTS[part]
         pairs = ((names[0], names[1]),)
-    if args.part == 'infonce':
-        setting = replace(setting, batch=args.batch or 256)
+    if part == 'infonce':
+        setting = replace(setting, batch=batch or 256)
         if fast(setting).dtype is not None:
             names = (*names, 'ours_bfloat16', 'concat_bfloat16')
             pairs = (*pairs, ('ours_bfloat16', 'concat_bfloat16'))
-        if args.compile:
+        if compile:
             names = (*names, 'compiled')
             pairs = (*pairs, ('ours', 'compiled'))
-    if args.measure:
-        if way is step_of:
-            way = partial(step_of, keep_memory=False)
-        step = way(args.measure, setting)
-        print(peak_extra_bytes(step, args.device))
-        return
-    peaks = {name: peak_in_own_process(name) for name in names}
+    lean = partial(way, keep_memory=False) if way is step_of else way
+    peaks = {
+        name: in_own_process(peak_extra_bytes, lean, name, setting)
+        for name in names
+    }
     processes = {
         name: OwnProcess(partial(timed, way, name, setting)) for name in names
     }
-    rounds = measure(
+    per_round = measure(
         {name: partial(p.call, 'round') for name, p in processes.items()},
-        args.rounds,
-        args.turns,
+        rounds,
+        turns,
     )
-    seconds = {name: median(values) for name, values in rounds.items()}
+    seconds = {name: median(values) for name, values in per_round.items()}
     ratios = {
-        f'{ours}/{other}': times_as_fast(rounds[ours], rounds[other])
+        f'{ours}/{other}': times_as_fast(per_round[ours], per_round[other])
         for ours, other in pairs
-        if ours in rounds and other in rounds
+        if ours in per_round and other in per_round
     }
     print(
-        f'{args.part}, {args.model}: batch {setting.batch}, '
-        f'K = {setting.keys}, {setting.image} pixels; {device}; median of '
-        f'{args.rounds} rounds of {args.turns}\n'
+        f'{part}, {model}: batch {setting.batch}, '
+        f'K = {setting.keys}, {setting.image} pixels; {machine(where)}; '
+        f'median of {rounds} rounds of {turns}\n'
     )
     print(f'{"":24}{"s":>9}{"images/s":>10}{"peak extra MiB":>16}')
     for name in names:
         rate, extra = setting.batch / seconds[name], peaks[name] / 2**20
         print(f'{name:24}{seconds[name]:9.4f}{rate:10.1f}{extra:16.1f}')
     limit = None
-    if args.part == 'step':
-        rate = matmul_rate(args.device, fast(setting).dtype)
+    if part == 'step':
+        rate = matmul_rate(where, fast(setting).dtype)
         limit = processes['ours'].call('flops') / rate
         print(f'{"limit":24}{limit:9.4f}{setting.batch / limit:10.1f}')
     print()
     for name, ratio in ratios.items():
         print(f'{name:40}{ratio:6.2f} times as fast')
-    if args.json:
+    if json:
         rows = [
             {
                 'name': name,
@@ -341,48 +349,13 @@ def benchmark(args: argparse.Namespace) -> None:
             for name in names
         ]
         content = {
-            'machine': device,
+            'machine': machine(where),
             'rows': rows,
             'ratios': ratios,
             'limit_seconds': limit,
         }
-        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
-    parser.add_argument(
-        '--part', choices=('step', *PARTS), default='step', help='what'
-    )
-    parser.add_argument(
-        '--model', choices=tuple(MODELS_TO_TRAIN), default='resnet18_cifar'
-    )
-    parser.add_argument('--batch', type=int, help="instead of the model's")
-    parser.add_argument('--keys', type=int, help='length of the queue')
-    parser.add_argument('--image', type=int, help='side of the views')
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument(
-        '--turns', type=int, default=2, help='steps in a round'
-    )
-    parser.add_argument(
-        '--device',
-        choices=('cpu', 'cuda'),
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-    )
-    parser.add_argument(
-        '--compile',
-        action='store_true',
-        help='add ours by torch.compile (steps and infonce)',
-    )
-    parser.add_argument('--json', help='also write the figures there')
-    parser.add_argument('--measure', help=argparse.SUPPRESS)
-    cli.add_debug(parser)
-    args = parser.parse_args()
-    cli.run(lambda: benchmark(args), 'train_step.py', args.debug)
+        Path(json).write_text(dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

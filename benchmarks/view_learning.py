@@ -6,21 +6,22 @@ accuracies: |difference of means| must stay within two standard errors, or
 0.5 points. Views that are broken on purpose must fail the same check.
 """
 
-import argparse
-import json
 import random
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from json import dumps, loads
 from pathlib import Path
 from statistics import mean, variance
-from typing import Any
+from typing import Annotated, Any
 
 import reference_views  # noqa: F401  # registers OfficialViews
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmmoco.apis import load_config
+from mmmoco.apis import cli, load_config
 from mmmoco.apis.config.device_views import move_views
 from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine.evaluation import build_evaluation
@@ -68,9 +69,24 @@ KINDS = {
 }
 
 
-def config(
-    args: argparse.Namespace, kind: str, seed: int, folder: Path
-) -> Config:
+@dataclass(frozen=True)
+class Plan:
+    """What is trained how often.
+
+    Attributes:
+        data_root: Folder with train/<class>/* and test/<class>/*.
+        iters: Steps of a training.
+        bank: Labelled images of the k-NN.
+        queries: Images that it classifies.
+    """
+
+    data_root: str
+    iters: int
+    bank: int
+    queries: int
+
+
+def config(plan: Plan, kind: str, seed: int, folder: Path) -> Config:
     """Return the config of one run."""
     make, on_device = KINDS[kind]
     cfg = load_config('mocov2_r18_1xb512_cifar10')
@@ -104,14 +120,14 @@ def config(
     for each in (loader, cfg.knn.bank, cfg.knn.query):
         each.num_workers = 0
         each.persistent_workers = False
-        each.dataset.data_root = args.data_root
+        each.dataset.data_root = plan.data_root
     cfg.knn.bank.dataset.ann_file = str(folder / 'train')
     cfg.knn.query.dataset.ann_file = str(folder / 'test')
     cfg.knn.features = 'backbone'
     cfg.optim_wrapper.optimizer.lr = 0.06
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=args.iters)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=plan.iters)
     cfg.param_scheduler = [
-        dict(type='CosineAnnealingLR', T_max=args.iters, by_epoch=False)
+        dict(type='CosineAnnealingLR', T_max=plan.iters, by_epoch=False)
     ]
     cfg.custom_hooks = [
         hook for hook in cfg.custom_hooks if hook.type != 'KNNHook'
@@ -141,11 +157,9 @@ def write_lists(data_root: str, folder: Path, sizes: dict[str, int]) -> None:
         (folder / split).write_text('\n'.join(lines[:size]))
 
 
-def run(
-    args: argparse.Namespace, kind: str, seed: int, folder: Path
-) -> tuple[float, float]:
+def run(plan: Plan, kind: str, seed: int, folder: Path) -> tuple[float, float]:
     """Train, and return k-NN top-1 in percent and the seconds of training."""
-    cfg = config(args, kind, seed, folder)
+    cfg = config(plan, kind, seed, folder)
     runner = build_runner(cfg)
     start = time.perf_counter()
     model = runner.train()
@@ -167,70 +181,62 @@ def compare(reference: list[float], other: list[float]) -> dict[str, Any]:
     )
 
 
-def add_arguments(parser: argparse.ArgumentParser, iters: int) -> None:
-    """Add what is trained how often, on what, and where it is written."""
-    parser.add_argument(
-        '--data-root',
-        default='data/cifar10',
-        help='folder with train/<class>/* and test/<class>/*',
-    )
-    parser.add_argument('--iters', type=int, default=iters)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--bank', type=int, default=5000)
-    parser.add_argument('--queries', type=int, default=5000)
-    parser.add_argument('--json', help='also write the figures there')
+def benchmark(
+    *,
+    data_root: str = 'data/cifar10',
+    iters: int = 250,
+    seeds: Sequence[int] = (0, 1, 2),
+    bank: int = 5000,
+    queries: int = 5000,
+    json: str | None = None,
+    merge: Annotated[Sequence[str], {'metavar': 'JSON'}] = (),
+) -> None:
+    """Do the fast views teach as much as the reference views?
 
-
-def main() -> None:
-    """Run all kinds and seeds, print the table."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
-    add_arguments(parser, iters=250)
-    parser.add_argument(
-        '--merge',
-        nargs='+',
-        metavar='JSON',
-        help='train nothing; put runs with different seeds together',
-    )
-    args = parser.parse_args()
-    if args.merge:
-        parts = [json.loads(Path(file).read_text()) for file in args.merge]
-        args.seeds = [seed for part in parts for seed in part['seeds']]
+    Args:
+        data_root: Folder with train/<class>/* and test/<class>/*.
+        iters: Steps of a training.
+        seeds: One training of each kind for each.
+        bank: Labelled images of the k-NN.
+        queries: Images that it classifies.
+        json: Also write the figures there.
+        merge: Train nothing; put runs with different seeds together.
+    """
+    plan = Plan(data_root, iters, bank, queries)
+    top1: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    if merge:
+        parts = [loads(Path(file).read_text()) for file in merge]
+        seeds = [seed for part in parts for seed in part['seeds']]
         for name in ('iters', 'bank', 'queries'):
             (value,) = {part[name] for part in parts}
-            setattr(args, name, value)
-        report(
-            {
-                kind: [x for part in parts for x in part['top1'][kind]]
-                for kind in KINDS
-            },
-            args,
-        )
+            plan = replace(plan, **{name: value})
+        for kind in KINDS:
+            top1[kind] = [x for part in parts for x in part['top1'][kind]]
+        report(top1, plan, seeds, json)
         return
     torch.set_num_threads(1)
     init_default_scope('mmmoco')
-    top1: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_lists(
-            args.data_root,
-            folder,
-            {'train': args.bank, 'test': args.queries},
-        )
-        for seed in args.seeds:
+        write_lists(data_root, folder, {'train': bank, 'test': queries})
+        for seed in seeds:
             for kind in KINDS:
-                figure, seconds = run(args, kind, seed, folder)
+                figure, seconds = run(plan, kind, seed, folder)
                 top1[kind].append(figure)
                 print(
                     f'{kind:14} seed {seed}: k-NN {figure:.2f} % '
                     f'({seconds:.0f} s)',
                     flush=True,
                 )
-    report(top1, args)
+    report(top1, plan, seeds, json)
 
 
-def report(top1: dict[str, list[float]], args: argparse.Namespace) -> None:
+def report(
+    top1: dict[str, list[float]],
+    plan: Plan,
+    seeds: Sequence[int],
+    file: str | None,
+) -> None:
     """Print the table; write it if asked."""
     checks = {
         kind: compare(top1['reference'], figures)
@@ -238,8 +244,8 @@ def report(top1: dict[str, list[float]], args: argparse.Namespace) -> None:
         if kind != 'reference' and len(figures) > 1
     }
     print(
-        f'\nk-NN top-1 after {args.iters} steps, {len(args.seeds)} seeds, '
-        f'{args.bank} bank images, {args.queries} queries'
+        f'\nk-NN top-1 after {plan.iters} steps, {len(seeds)} seeds, '
+        f'{plan.bank} bank images, {plan.queries} queries'
     )
     for kind, figures in top1.items():
         line = f'{kind:14} {mean(figures):6.2f} %'
@@ -251,17 +257,17 @@ def report(top1: dict[str, list[float]], args: argparse.Namespace) -> None:
                 + ('equal' if check['equal'] else 'NOT equal')
             )
         print(line)
-    if args.json:
+    if file:
         content = {
-            'iters': args.iters,
-            'bank': args.bank,
-            'queries': args.queries,
-            'seeds': args.seeds,
+            'iters': plan.iters,
+            'bank': plan.bank,
+            'queries': plan.queries,
+            'seeds': list(seeds),
             'top1': top1,
             'checks': checks,
         }
-        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
+        Path(file).write_text(dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)

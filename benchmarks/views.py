@@ -8,23 +8,24 @@ of. The contenders take turns, a few images each, so that whatever disturbs
 the machine disturbs all alike.
 """
 
-import argparse
 import contextlib
 import io
-import json
 import time
 from collections.abc import Callable
+from json import dumps
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import torch
+from contenders import Device
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope, init_default_scope
 from PIL import Image
 from reference_views import official_views
+from roofline import fastest_device
 from torch.utils.data import DataLoader, default_collate
 from torchvision import transforms
 
@@ -190,38 +191,32 @@ def loader_rate(folder: str, workers: int, device_views: bool) -> float:
     return count * BATCH / (time.perf_counter() - start)
 
 
-def main() -> None:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n\n')[0]
-    )
-    parser.add_argument(
-        '--images', required=True, metavar='DIR', help='any folder of images'
-    )
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--json', help='also write the figures there')
-    parser.add_argument(
-        '--device', help='for the device views (cuda if there is one)'
-    )
-    parser.add_argument(
-        '--no-loader', action='store_true', help='leave the DataLoader out'
-    )
-    cli.add_debug(parser)
-    args = parser.parse_args()
-    cli.run(lambda: benchmark(args), 'views.py', args.debug)
+def benchmark(
+    *,
+    images: Annotated[str, {'metavar': 'DIR'}],
+    rounds: int = 5,
+    json: str | None = None,
+    device: Device = None,
+    loader: bool = True,
+) -> None:
+    """How many images a second the views of MoCo v2 take, by whom.
 
-
-def benchmark(args: argparse.Namespace) -> None:
-    """Measure, print, write."""
+    Args:
+        images: Any folder of images.
+        rounds: Rounds, in each of which all take their turns.
+        json: Also write the figures there.
+        device: For the device views; default: a GPU if there is one.
+        loader: Leave the DataLoader out.
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     init_default_scope('mmmoco')
-    paths = ImageFolderDataset(args.images).paths
+    paths = ImageFolderDataset(images).paths
     runners = contenders(size=224)
-    rates = measure(runners, paths, args.rounds)
+    rates = measure(runners, paths, rounds)
     sizes = {name: size_of(run(paths[0])) for name, run in runners.items()}
     print(
-        f'{len(paths)} images, one thread, median of {args.rounds} rounds, '
+        f'{len(paths)} images, one thread, median of {rounds} rounds, '
         'two views of 224 pixels\n'
     )
     print(f'{"":22}{"images/s":>9}{"bytes/image":>13}')
@@ -236,22 +231,20 @@ def benchmark(args: argparse.Namespace) -> None:
     print()
     for name, ratio in ratios.items():
         print(f'{name:38}{ratio:5.2f}')
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    where = device or fastest_device()
     apart = {
-        f'views on the device ({device})': device_rate(
-            paths, args.rounds, device
-        )
+        f'views on the device ({where})': device_rate(paths, rounds, where)
     }
-    if not args.no_loader:
+    if loader:
         for workers in (1, 2):
             for name, moved in (('ours_cpu', False), ('ours_crop_only', True)):
                 apart[f'DataLoader, {workers} workers, {name}'] = loader_rate(
-                    args.images, workers, moved
+                    images, workers, moved
                 )
     print()
     for name, rate in apart.items():
         print(f'{name:38}{rate:7.1f} images/s')
-    if args.json:
+    if json:
         content = {
             'rows': [
                 {'name': name, 'images_per_second': rate}
@@ -261,8 +254,8 @@ def benchmark(args: argparse.Namespace) -> None:
             'apart': apart,
             'bytes_per_image': sizes,
         }
-        Path(args.json).write_text(json.dumps(content, indent=2) + '\n')
+        Path(json).write_text(dumps(content, indent=2) + '\n')
 
 
 if __name__ == '__main__':
-    main()
+    cli.main(benchmark)
