@@ -91,7 +91,7 @@ def read_list(file: Path, folder: Path, with_labels: bool) -> ImageList:
             read = _from_csv(lines[1:], columns, place, with_labels)
     if not read.names:
         raise FileNotFoundError(f'ann_file {place} lists no image.')
-    return read
+    return read if with_labels else ImageList(read.names, None, ())
 
 
 def _text_of(data: bytes) -> str:
@@ -127,7 +127,6 @@ def _from_lines(
             f'{place}: the label at the end of each of its {len(names)} '
             'lines is left out (with_labels=True reads it).'
         )
-        return ImageList(names, None, ())
     return ImageList(names, labels, _numbered(labels))
 
 
@@ -184,8 +183,6 @@ def _from_csv(
         names.append(row[path].strip())
         if named:
             given.append(row[named[0]].strip())
-    if not with_labels:
-        return ImageList(names, None, ())
     return _labelled(names, given)
 
 
@@ -249,8 +246,6 @@ def _from_json(text: str, place: str, with_labels: bool) -> ImageList:
                     f'{shortened(entry)}.'
                 )
             labels.append(label)
-    if not with_labels:
-        return ImageList(names, None, ())
     if max(labels, default=-1) >= len(classes):
         classes = _numbered(labels)
     return ImageList(names, labels, classes)

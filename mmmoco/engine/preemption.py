@@ -63,22 +63,13 @@ def write_marker(work_dir: str, **facts: Any) -> None:
         reserve.replace(marker)
 
 
-def remove_marker(work_dir: str) -> None:
-    """Remove the marker, if there is one.
+def remove(work_dir: str, name: str = MARKER) -> None:
+    """Remove the marker, or the reserve, if there is one.
 
     Raises:
         OSError: If that is not allowed.
     """
-    Path(work_dir, MARKER).unlink(missing_ok=True)
-
-
-def remove_reserve(work_dir: str) -> None:
-    """Give the block back.
-
-    Raises:
-        OSError: If that is not allowed.
-    """
-    Path(work_dir, RESERVE).unlink(missing_ok=True)
+    Path(work_dir, name).unlink(missing_ok=True)
 
 
 def why_started_again(work_dir: str, overwrite: bool = False) -> str | None:

@@ -181,7 +181,7 @@ def test_what_a_start_goes_on_from(chosen, tmp_path, monkeypatch):
     checkpoint_io.write({}, tmp_path / 'iter_3.pth')
     assert chosen('--load-from', path) == (True, None)
     assert chosen() == (True, None)
-    preemption.remove_marker(str(tmp_path))
+    preemption.remove(str(tmp_path))
     assert chosen() == (False, None)
     for name in preemption.RESTART_COUNTS:
         monkeypatch.setenv(name, '0')

@@ -17,19 +17,13 @@ from mmengine.device import get_device
 from mmengine.dist import all_reduce, barrier, is_main_process
 from mmengine.runner import Runner
 
+from mmmoco.engine import preemption
 from mmmoco.engine.disk import survive
 from mmmoco.engine.endings import ExpectedEnd
 from mmmoco.engine.loops import ContrastEpochLoop, ContrastIterLoop
 from mmmoco.engine.meeting import tell_all, was_told
 from mmmoco.engine.optim import ContrastOptimWrapper
-from mmmoco.engine.preemption import (
-    MarkerError,
-    Preempted,
-    remove_marker,
-    remove_reserve,
-    reserve_marker,
-    write_marker,
-)
+from mmmoco.engine.preemption import MarkerError, Preempted
 from mmmoco.engine.run_hook import RunHook
 from mmmoco.private_names import end_workers
 from mmmoco.registry import HOOKS
@@ -108,8 +102,8 @@ class PreemptionHook(RunHook):
         if is_main_process():
             self._work_dir = runner.work_dir
             with survive('The marker of a stop is not prepared'):
-                remove_marker(runner.work_dir)
-                reserve_marker(runner.work_dir)
+                preemption.remove(runner.work_dir)
+                preemption.reserve_marker(runner.work_dir)
         if threading.current_thread() is not threading.main_thread():
             runner.logger.warning(
                 'PreemptionHook: signals reach the main thread only, and the '
@@ -189,7 +183,7 @@ class PreemptionHook(RunHook):
             signal.signal(*self._before.popitem())
         if self._work_dir:
             with contextlib.suppress(OSError):
-                remove_reserve(self._work_dir)
+                preemption.remove(self._work_dir, preemption.RESERVE)
 
     def _stop(self, runner: Runner) -> NoReturn:
         self._stopping = True
@@ -223,7 +217,7 @@ class PreemptionHook(RunHook):
             return
         newest = hook.last_ckpt or 'no checkpoint'
         try:
-            write_marker(
+            preemption.write_marker(
                 runner.work_dir,
                 signal=self._name(),
                 iteration=done,
