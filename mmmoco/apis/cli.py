@@ -230,20 +230,6 @@ class CfgOptions(argparse.Action):
         theirs(parser, namespace, values, option)
 
 
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``."""
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE'
-    )
-
-
-def add_work_dir(parser: argparse.ArgumentParser) -> None:
-    """Add the ``--work-dir`` of evaluations."""
-    parser.add_argument(
-        '--work-dir', help="where results.jsonl is (the checkpoint's folder)"
-    )
-
-
 def require_file(checkpoint: str) -> None:
     """Raise FileNotFoundError if a checkpoint does not exist."""
     if not Path(checkpoint).is_file():

@@ -202,7 +202,7 @@ def test_the_value_errors_of_others_get_their_place(small_config, capsys):
 
 def test_an_option_without_value_is_named(capsys):
     parser = ArgumentParser()
-    cli.add_cfg_options(parser)
+    parser.add_argument('--cfg-options', nargs='+', action=cli.CfgOptions)
     good = parser.parse_args(['--cfg-options', 'a.b=1', 'c=x=y'])
     assert good.cfg_options == {'a.b': 1, 'c': 'x=y'}
     with pytest.raises(SystemExit):

@@ -7,9 +7,9 @@ import os
 import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from mmmoco.engine.checkpoint_io import write_text
+from mmmoco.engine.checkpoint_io import replace, write_text
 from mmmoco.functional import derive_seed
 from mmmoco.messages import printable
 
@@ -150,12 +150,12 @@ def _write(
     file: Path, source: ImageFolderDataset, chosen: Sequence[int]
 ) -> list[BadFile]:
     """Write one shard; return what could not be read."""
-    part = file.with_name(f'.{file.name}.{os.getpid()}.part')
-    bad = []
-    try:
-        # A link of that name would lead elsewhere.
-        part.unlink(missing_ok=True)
-        with tarfile.open(part, 'x', format=tarfile.PAX_FORMAT) as tar:
+    bad: list[BadFile] = []
+
+    def fill(stream: IO[bytes]) -> None:
+        with tarfile.open(
+            fileobj=stream, mode='w', format=tarfile.PAX_FORMAT
+        ) as tar:
             for index in chosen:
                 path = Path(source.paths[index])
                 try:
@@ -169,10 +169,8 @@ def _write(
                 if source.labels is not None:
                     label = str(source.labels[index]).encode()
                     _add(tar, f'{key}.cls', label)
-        _sync(part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+
+    replace(file, fill)
     return bad
 
 
@@ -192,8 +190,3 @@ def _describe(file: Path) -> dict[str, Any]:
         'samples': len(stems),
         'bytes': file.stat().st_size,
     }
-
-
-def _sync(file: Path) -> None:
-    with file.open('rb') as stream:
-        os.fsync(stream.fileno())

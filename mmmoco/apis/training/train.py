@@ -1,7 +1,7 @@
 """Training: from the arguments of a job to a run that has ended."""
 
 import os
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -19,8 +19,6 @@ from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.preemption import why_started_again
 from mmmoco.messages import log_info, log_warning
-
-LAUNCHERS = get_args(cli.Launcher)
 
 
 def prepare(
