@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mmmoco.messages import log_info
 from mmmoco.apis.process import tidy
 from mmmoco.apis.cli import Settings, UsageError
 
@@ -99,6 +98,7 @@ def label_subset(
 
     from mmmoco.datasets import ImageFolderDataset
     from mmmoco.engine.checkpoint_io import write_text
+    from mmmoco.messages import log_info
 
     from .label_subset import split_by_class
 
