@@ -153,13 +153,13 @@ class DigitScenes(AddressedDataset):
         """Return the samples of a batch; the data loader prefers this."""
         if self.pipeline.transforms:
             return [super(DigitScenes, self).__getitem__(i) for i in items]
-        known = range(len(self))  # counts from the end, and ends
+        known = range(len(self))  # Takes −1 for the last; refuses others.
         ids = [
             known[i.index if isinstance(i, SampleAddress) else int(i)]
             for i in items
         ]
-        # One copy for the batch: nothing done to a sample in place reaches
-        # the data set.
+        # A copy of the batch: a step that writes into a sample leaves the
+        # data set as it is.
         images = self.images[ids].unsqueeze(1)
         if self.channels == 3:
             images = images.repeat(1, 3, 1, 1)

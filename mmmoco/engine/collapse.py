@@ -38,7 +38,7 @@ class CollapseWatch:
 
     Args:
         min_spread: Below it the features are nearly one vector.
-        min_rank: Likewise for the effective rank, as a share of the highest
+        min_rank: The same for the effective rank, as a share of the highest
             possible one; a rank below 2 is too low in any case.
         patience: Checks in a row that must fail. What is not finite counts
             at once.

@@ -188,7 +188,8 @@ def linear_probe(
 
     Args:
         train: N×C features and their labels.
-        val: Likewise; not looked at before the setting is chosen.
+        val: The same of other images; not looked at before the setting is
+            chosen.
         settings: The grid and the training.
         device: Where the training runs.
     """

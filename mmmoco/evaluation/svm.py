@@ -56,7 +56,7 @@ def svm_map(
     Args:
         train: N×C features; N class indices or N×L with 1, 0 and −1 for
             present, absent and not counted.
-        test: Likewise.
+        test: The same of other images.
         shots: Values of k; those that a class cannot fill are left out.
         draws: Draws of each k.
         costs: C of the SVM to choose from.

@@ -126,8 +126,8 @@ def score_objects(
     if not bool((area > 0).all()):
         raise ValueError('An object without a pixel cannot be scored.')
     bins = 2 * STEPS + 1
-    # Bin b holds ((b − 1) / STEPS − 1, b / STEPS − 1]: above T means beyond
-    # the bin of T.
+    # Bin b holds the similarities above (b − 1) / STEPS − 1, up to and with
+    # b / STEPS − 1. What is above T lies in the bins after the one of T.
     level = ((maps.flatten(1) + 1.0) * STEPS).ceil().clamp(0, bins - 1)
     row = torch.arange(len(maps), device=maps.device)[:, None] * bins
     place = level.long() + row

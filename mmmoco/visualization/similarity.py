@@ -127,8 +127,8 @@ def draw_reconstructions(
     Args:
         path: File to write, or one that is open.
         clean: N×H×W×C, C is 1 or 3.
-        corrupted: Likewise.
-        restored: Likewise.
+        corrupted: The same images, corrupted.
+        restored: The same images, restored.
     """
     figure = Figure(
         figsize=(1.5 * len(clean) + 0.3, 4.8), layout='constrained'

@@ -286,8 +286,8 @@ class ScaleBands(BaseTransform):
     takes mean ± 2 standard deviations.
 
     Args:
-        low: One value, or one for each band.
-        high: Likewise.
+        low: Lower end, one value or one for each band.
+        high: Upper end, one value or one for each band.
     """
 
     def __init__(
@@ -317,7 +317,7 @@ class BandBrightnessContrast(FastView):
 
     Args:
         brightness: The factor is drawn from [1 − b, 1 + b].
-        contrast: Likewise.
+        contrast: The factor is drawn from [1 − c, 1 + c].
         prob: Probability of changing the image at all.
         per_band: Draw for every band, instead of once for all.
     """

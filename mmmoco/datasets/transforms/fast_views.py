@@ -160,8 +160,8 @@ class FastColorJitter(FastView):
 
     Args:
         brightness: Half width of the range of the factor, at most 1.
-        contrast: Likewise.
-        saturation: Likewise.
+        contrast: The same for the contrast.
+        saturation: The same for the saturation.
         hue: Largest shift, at most 0.5.
         prob: Probability that the operation acts.
     """

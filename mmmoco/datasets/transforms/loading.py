@@ -264,7 +264,7 @@ def to_bytes(
         values: H×W or H×W×C; more than three channels are cut.
         name: What to call them in errors.
         value_range: As for :func:`decode_rgb`.
-        allow_narrow: Likewise.
+        allow_narrow: As for :func:`decode_rgb`.
 
     Raises:
         OSError: If the values have no defined range.

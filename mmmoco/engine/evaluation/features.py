@@ -79,8 +79,8 @@ def extract(
 
     Args:
         model: As for :func:`extract_features`.
-        loader: Likewise.
-        stage: Likewise.
+        loader: As for :func:`extract_features`.
+        stage: As for :func:`extract_features`.
         labelled: Whether a data set without labels is an error.
         share: Leave the features where they were made: every process gets
             its own share of them.

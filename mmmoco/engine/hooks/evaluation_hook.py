@@ -145,7 +145,7 @@ class KNNHook(EvaluationHook):
 
     Args:
         interval: As for :class:`EvaluationHook`.
-        initial: Likewise.
+        initial: As for :class:`EvaluationHook`.
         **protocol: Replaces entries of the config's ``knn``: the data, ``k``,
             ``temperature`` and what else k-NN has.
     """

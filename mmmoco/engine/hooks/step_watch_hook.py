@@ -25,7 +25,7 @@ class StepWatchHook(Hook):
             their hooks acted.
         updates: Calls of ``update_key_encoder``.
         key_moved: Whether the key encoder changed after all.
-        teacher_moved: Likewise.
+        teacher_moved: Whether the teacher changed after all.
         entries: Changed entries of the dictionary.
     """
 

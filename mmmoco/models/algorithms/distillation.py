@@ -36,10 +36,11 @@ class Distillation(TwoPhaseModel):
         cls_weight: Weight of the class token's loss.
         patch_weight: Weight of the patch tokens' loss.
         cls_distance: ``'cosine'`` or ``'smooth_l1'``.
-        patch_distance: Likewise.
+        patch_distance: ``'cosine'`` or ``'smooth_l1'``.
         teacher_mean: What the teacher's pixels are normalised by, per
             channel, in grey levels 0 … 255; as the student's if None.
-        teacher_std: Likewise.
+        teacher_std: What they are divided by, per channel; as the student's if
+            None.
         **kwargs: As for :class:`TwoPhaseModel`.
     """
 

@@ -190,7 +190,7 @@ class BatchBrightnessContrast(BatchView):
 
     Args:
         brightness: Factors are drawn from [1 − b, 1 + b].
-        contrast: Likewise.
+        contrast: Factors are drawn from [1 − c, 1 + c].
         prob: Probability that a sample is changed at all.
     """
 

@@ -29,7 +29,7 @@ class ViewAugmentor(BaseDataPreprocessor):
 
     Args:
         mean: Per channel, in grey levels 0 … 255, RGB.
-        std: Likewise.
+        std: Per channel, in the same unit.
         views: For each view that is made here, ``dict(source=name of the
             input, ops=[batch operations])``. Views that are not named come
             ready from the workers and are only normalised. Not used outside
