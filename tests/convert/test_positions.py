@@ -3,7 +3,12 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.models.utils import resize_pos_embed
 
-from mmmoco.convert import are_fixed, grid_side, resize_positions
+from mmmoco.convert import (
+    are_fixed,
+    grid_side,
+    resize_all_positions,
+    resize_positions,
+)
 from mmmoco.models.backbones.mocov3_vit import sincos_positions
 
 
@@ -37,3 +42,13 @@ def test_fixed_positions_are_known_by_their_values():
     assert not are_fixed(fixed + 0.01)
     assert not are_fixed(F.pad(fixed[:, 1:], (0, 0, 1, 0), value=0.5))
     assert not are_fixed(torch.randn(1, 17, 16))
+
+
+def test_all_encoders_follow_but_not_a_frozen_teacher():
+    """MMC's key encoder is its teacher; that of a distillation is frozen."""
+    places = ('', 'key_encoder.', 'teacher.')
+    resized = [f'{place}backbone.pos_embed' for place in places]
+    names = [*resized, 'teacher.pos_embed']
+    weights = {name: torch.randn(1, 1 + 9, 4) for name in names}
+    assert resize_all_positions(weights, 4) == resized
+    assert [len(weights[name][0]) for name in names] == [17, 17, 17, 10]
