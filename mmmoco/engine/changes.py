@@ -18,6 +18,7 @@ READ = RUNNER_FIELDS | {
     'compile',
     'device_views',
     'efficient_conv_bn_eval',
+    'evaluations',
     'input_range',
     'knn',
     'runner_type',
@@ -30,6 +31,7 @@ READ = RUNNER_FIELDS | {
 _ELSEWHERE = (
     'default_hooks.logger',
     'env_cfg',
+    'evaluations',
     'experiment_name',
     'initialization',
     'launcher',

@@ -130,6 +130,14 @@ def test_bad_settings_are_named_before_anything_runs(
         build_evaluation(entry, small_config().knn, seed=0)
 
 
+def test_evaluations_are_settings_of_the_command_line():
+    options = {'evaluations': {'mine': {'type': 'SVM'}}}
+    cfg = mmmoco.load_config('demo/mocov2_digits', options)
+    assert cfg.evaluations.mine.type == 'SVM'
+    again = mmmoco.load_config(cfg, {'evaluations.mine.draws': 2})
+    assert again.evaluations.mine == dict(type='SVM', draws=2)
+
+
 def _file(cfg, folder):
     path = Path(folder, 'mine.py')
     cfg.dump(str(path))

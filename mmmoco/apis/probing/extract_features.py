@@ -18,7 +18,10 @@ from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.writing import replace
 from mmmoco.engine.evaluation import features
-from mmmoco.engine.evaluation.preprocessing import compare_evaluation
+from mmmoco.engine.evaluation.preprocessing import (
+    compare_evaluation,
+    preprocessor_of,
+)
 from mmmoco.messages import log_info
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
@@ -75,7 +78,7 @@ class Encoder(nn.Module):
 
 def _preprocessor(cfg: Config) -> dict[str, Any]:
     """Return our preprocessor with the mean and std of the config."""
-    given = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    given = preprocessor_of(cfg)
     if not given or given.get('mean') is None:
         raise ValueError(
             'The config has no data_preprocessor with mean and std: which '
