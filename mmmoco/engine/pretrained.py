@@ -13,6 +13,7 @@ from torch import nn
 
 from mmmoco.messages import log_warning
 
+from .checkpoint_io import guarded
 from .checkpoint_io.fitting import MEND, WHOLE, require, watch
 
 
@@ -43,7 +44,7 @@ def verified(
         CheckpointError: If the file of a part does not fit it.
     """
     parts = list(pretrained_modules(model))
-    with ExitStack() as stack:
+    with guarded, ExitStack() as stack:
         seen = [stack.enter_context(watch(module)) for _, module, _ in parts]
         yield
     for (name, _, init), found in zip(parts, seen, strict=True):

@@ -19,11 +19,15 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import checkpoint_hook
 from mmengine.infer import BaseInferencer
+from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
 
 import mmmoco
+from mmmoco.apis.preflight import measured_memory
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import UnsafeCheckpointError, guarded
+from mmmoco.engine.pretrained import initialize
+from mmmoco.registry import MODELS
 
 from ..conftest import optional
 
@@ -133,6 +137,28 @@ def test_every_scheme_refuses_code(hostile, place):
     path, marker = hostile
     with guarded, pytest.raises(UnsafeCheckpointError):
         CheckpointLoader.load_checkpoint(place.format(path=path))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize('prefix', [None, 'a.'])
+def test_each_process_of_ours_refuses_code(
+    hostile, small_config, monkeypatch, prefix
+):
+    """Also where nothing but the model's ``init_cfg`` reads."""
+    path, marker = hostile
+    monkeypatch.setattr(measured_memory, 'return_freed_memory', lambda: None)
+    cfg = small_config()
+    cfg.model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(path), prefix=prefix
+    )
+    with pytest.raises(UnsafeCheckpointError):
+        measured_memory._steps(cfg.to_dict(), {}, 1)
+    with pytest.raises(UnsafeCheckpointError):
+        mmmoco.get_model(cfg)
+    with DefaultScope.overwrite_default_scope('mmmoco'):
+        model = MODELS.build(cfg.model)
+    with pytest.raises(UnsafeCheckpointError):
+        initialize(model)
     assert not marker.exists()
 
 

@@ -17,6 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
+from mmmoco.engine.checkpoint_io import guarded
 from mmmoco.engine.train_step import TrainStep
 from mmmoco.registry import MODELS
 
@@ -65,6 +66,7 @@ def measure(cfg: Config, batch_size: int) -> Measured:
             ) from None
 
 
+@guarded
 def _steps(
     settings: dict[str, Any], sample: dict[str, Any], batch_size: int
 ) -> Measured:

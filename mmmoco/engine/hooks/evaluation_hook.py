@@ -78,13 +78,7 @@ class EvaluationHook(Hook):
         ):
             self.evaluate(runner, done=runner.epoch + 1)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """In an iteration-based loop, evaluate every ``interval``."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             return
