@@ -209,6 +209,14 @@ def test_similarity_by_layer(checkpoint, tmp_path):
     assert (tmp_path / 'similarity.png').stat().st_size > 5000
 
 
+def test_from_python_a_config_that_was_read_before(checkpoint, tmp_path):
+    found = similarity(
+        load_config(MMC), str(checkpoint), limit=4, work_dir=str(tmp_path)
+    )
+    (line,) = results(tmp_path)
+    assert found == {'last': line['metrics']}
+
+
 def test_pictures(checkpoint, tmp_path):
     call(
         visualize_similarity,

@@ -10,6 +10,8 @@ from mmmoco.apis import cli
 from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from mmmoco.evaluation.zero_shot import ZeroShotResult
 
 Dataset = Literal['digits', 'coco', 'panoptic', 'voc', 'cityscapes']
@@ -20,7 +22,7 @@ Upsampling = Literal['bilinear', 'nearest']
 
 @tidy
 def zero_shot_segmentation(
-    config: str,
+    config: str | Config,
     checkpoint: str | None = None,
     *,
     dataset: Dataset = 'digits',
@@ -124,7 +126,7 @@ def zero_shot_segmentation(
 
 @tidy
 def similarity(
-    config: str,
+    config: str | Config,
     checkpoint: str | None = None,
     *,
     dataset: Dataset = 'digits',
@@ -209,7 +211,7 @@ def similarity(
 
 @tidy
 def visualize_similarity(
-    config: str,
+    config: str | Config,
     checkpoint: str | None = None,
     *,
     dataset: Dataset = 'digits',
@@ -292,7 +294,7 @@ def visualize_similarity(
 
 @tidy
 def davis(
-    config: str,
+    config: str | Config,
     checkpoint: str,
     root: str,
     *,

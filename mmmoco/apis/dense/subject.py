@@ -110,14 +110,15 @@ class Subject(NamedTuple):
     @classmethod
     def of(
         cls,
-        config: str,
+        config: str | Config,
         checkpoint: str | None,
         work_dir: str | None,
         cfg_options: Settings | None,
     ) -> Subject:
         """Read the config, and what the checkpoint tells about its images."""
-        cfg = load_config(config, dict(cfg_options or {}))
-        folder = Path(work_dir or f'work_dirs/{Path(config).stem}')
+        cfg = load_config(config, cfg_options)
+        name = Path(cfg.filename or 'evaluation').stem
+        folder = Path(work_dir or f'work_dirs/{name}')
         if checkpoint and not work_dir:
             folder = Path(checkpoint).parent
         return cls(

@@ -124,7 +124,7 @@ def write(source: Source, stem: Path, target: str) -> Exported:
 def read_source(
     checkpoint: str,
     encoder: str = 'query',
-    config: str | None = None,
+    config: str | Config | None = None,
     num_heads: int | None = None,
 ) -> Source:
     """Read the backbone of one encoder, with what is known about it.

@@ -10,6 +10,8 @@ from mmmoco.apis.cli import UsageError
 from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from .convert_config import Conversion
     from .export_backbone import Exported
     from .import_checkpoint import Import
@@ -32,7 +34,7 @@ def export_backbone(
     *,
     to: Target,
     encoder: Literal['query', 'key'] = 'query',
-    config: str | None = None,
+    config: str | Config | None = None,
     num_heads: int | None = None,
 ) -> Exported:
     """Write the backbone of a checkpoint for another library.
@@ -73,7 +75,7 @@ def import_checkpoint(
     out: str,
     *,
     from_: Annotated[str | None, {'metavar': 'LAYOUT'}] = None,
-    config: str | None = None,
+    config: str | Config | None = None,
     img_size: int | None = None,
     num_heads: int | None = None,
     drop: Annotated[Sequence[str], {'metavar': 'PATTERN'}] = (),
