@@ -8,13 +8,13 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmmoco.apis import cli
+from mmmoco.apis.config.files import load_config
 from mmmoco.datasets.bad_files import BadFile, reason_of
-from .channel_statistics import ChannelStatistics
 from mmmoco.datasets.transforms import build_pipeline
 from mmmoco.registry import DATASETS
 
-from mmmoco.apis import cli
-from mmmoco.apis.config.files import load_config
+from .channel_statistics import ChannelStatistics
 
 PERCENTILES = (1, 50, 99)
 BANDS = ('.tif', '.tiff', '.npy')

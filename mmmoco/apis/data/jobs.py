@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mmmoco.apis.process import tidy
 from mmmoco.apis.cli import Settings, UsageError
+from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
     from mmengine.config import Config
