@@ -175,8 +175,10 @@ def test_features_to_npz(tmp_path, weights, model):
     cfg = load_config(
         'demo/mocov2_digits', {'knn.query.dataset.num_scenes': 30}
     )
+    from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
+    init_default_scope('mmmoco')  # That of the job is gone with it.
     loader = Runner.build_dataloader(cfg.knn.query, seed=0)
     model.eval()
     with torch.no_grad():
