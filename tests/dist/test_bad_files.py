@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from .launching import launch
+
 SCRIPT = '''
 import json, sys
 from pathlib import Path
@@ -50,16 +52,7 @@ Path(work_dir, f'{rank}.json').write_text(json.dumps([counts, message]))
 def test_bad_files_of_two_processes(tmp_path):
     script = tmp_path / 'script.py'
     script.write_text(SCRIPT)
-    done = subprocess.run(
-        [
-            sys.executable, '-m', 'torch.distributed.run', '--standalone',
-            '--nproc_per_node=2', str(script), str(tmp_path),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    launch(script, tmp_path)
     for rank in range(2):
         counts, message = json.loads((tmp_path / f'{rank}.json').read_text())
         assert counts == [2, 80]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from . import family
+from .launching import launch
 
 pytestmark = pytest.mark.dist
 
@@ -17,23 +18,7 @@ pytestmark = pytest.mark.dist
 def ranks(tmp_path_factory):
     """What two processes saw."""
     folder = tmp_path_factory.mktemp('family')
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        '--nproc_per_node=2',
-        str(Path(family.__file__)),
-        str(folder),
-    ]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=os.environ | {'OMP_NUM_THREADS': '1'},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    launch(family.__file__, folder)
     return [torch.load(folder / f'rank{i}.pth') for i in range(2)]
 
 

@@ -11,6 +11,7 @@ import torch
 from mmmoco.functional import nearest, nearest_in_shards
 
 from . import knn_shards
+from .launching import launch
 
 pytestmark = pytest.mark.dist
 
@@ -18,24 +19,7 @@ pytestmark = pytest.mark.dist
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp('shards')
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        '--nproc_per_node=2',
-        str(Path(knn_shards.__file__)),
-        str(folder),
-    ]
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': root},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    launch(knn_shards.__file__, folder)
     return [
         torch.load(folder / f'rank{i}.pth', weights_only=False)
         for i in range(2)

@@ -10,27 +10,9 @@ import torch
 
 from mmmoco.engine import checkpoint_io
 
-ROOT = Path(__file__).parents[2]
+from .launching import ROOT, launch
+
 pytestmark = pytest.mark.dist
-
-
-def launch(script, *args, processes=2, timeout=300):
-    """Run a script under torchrun; return its output."""
-    env = os.environ | {'OMP_NUM_THREADS': '1'}
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        f'--nproc_per_node={processes}',
-        str(script),
-        *map(str, args),
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=env, timeout=timeout
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
 
 
 TRAIN_AND_DUMP = """
