@@ -422,6 +422,15 @@ def test_the_config_text_of_a_checkpoint_builds_nothing_foreign(
     assert marker.exists()
 
 
+@pytest.mark.parametrize('text', ['model = dict(backbone=3)', "model = 'x'"])
+def test_a_config_text_without_a_backbone_is_left_aside(tmp_path, text):
+    net = ours('resnet18', 64)
+    state = {f'backbone.{k}': v for k, v in net.state_dict().items()}
+    torch.save({'state_dict': state, 'meta': {'cfg': text}}, tmp_path / 'a')
+    out = export_backbone(str(tmp_path / 'a'), str(tmp_path / 'b'), to='timm')
+    assert out.tensors == 120
+
+
 def test_bad_input(tmp_path, capsys):
     save(ours('vit', 64), tmp_path / 'vit.pth')
     torch.save(layouts.moco()[0], tmp_path / 'moco.pth')
