@@ -10,7 +10,7 @@ encode. On one process a permutation inside the batch, together with
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as torch_dist
@@ -40,6 +40,19 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+class _GatherWithGrad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.size = len(x)
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].contiguous()
+        torch_dist.all_reduce(grad)
+        return grad[get_rank() * ctx.size :][: ctx.size]
+
+
 def gather_with_grad(x: Tensor) -> Tensor:
     """As :func:`gather`, and the gradient flows back to the owner of a row.
 
@@ -48,9 +61,8 @@ def gather_with_grad(x: Tensor) -> Tensor:
     """
     if get_world_size() == 1:
         return x
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(x))
+    gathered: Tensor = _GatherWithGrad.apply(x)
+    return gathered
 
 
 class ShufflePlan(NamedTuple):
@@ -136,17 +148,31 @@ def unshuffle(encoded: Tensor, plan: ShufflePlan) -> Tensor:
     return returned[plan.leave.argsort()]
 
 
+class _AllToAll(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, sent: Sequence[int], received: Sequence[int]
+    ) -> Tensor:
+        ctx.sent, ctx.received = sent, received
+        result = x.new_empty(sum(received), *x.shape[1:])
+        torch_dist.all_to_all_single(
+            result, x.contiguous(), list(received), list(sent)
+        )
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        # The rows travel the same way back.
+        return _AllToAll.apply(grads[0], ctx.received, ctx.sent), None, None
+
+
 def _all_to_all(
     x: Tensor, sent: Sequence[int], received: Sequence[int]
 ) -> Tensor:
+    # torch.distributed.nn's own functions with gradients are deprecated.
     if len(sent) == 1:
         return x
-    from torch.distributed.nn.functional import all_to_all_single
-
-    result = x.new_empty(sum(received), *x.shape[1:])
-    arrived: Tensor = all_to_all_single(
-        result, x.contiguous(), list(received), list(sent)
-    )
+    arrived: Tensor = _AllToAll.apply(x, sent, received)
     return arrived
 
 

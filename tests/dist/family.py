@@ -220,16 +220,13 @@ def shuffle_bn():
         model.set_address(seed=0, step=step, rank=get_rank())
         data = dict(inputs=inputs_of(model, views), ids=ids)
 
-        def watch_exchange(out, x, **sizes):
-            received = sizes['output_split_sizes']
-            sent.append(
-                (x.dtype, tuple(x.shape), (received, sizes['input_split_sizes']))
-            )
-            return whole(out, x, **sizes)
+        def watch_exchange(out, x, *sizes):
+            sent.append((x.dtype, tuple(x.shape), sizes))
+            return whole(out, x, *sizes)
 
-        def watch_gather(parts, x, **options):
+        def watch_gather(parts, x):
             gathered.append(x.dim())
-            return all_gather(parts, x, **options)
+            return all_gather(parts, x)
 
         dist.all_to_all_single = watch_exchange
         dist.all_gather = watch_gather
