@@ -343,8 +343,8 @@ def davis(
     from .features import ModelFeatures
     from .subject import Subject
 
-    videos = videos_of(root, split, resolution)
     subject = Subject.of(config, checkpoint, work_dir, cfg_options)
+    videos = videos_of(root, split, resolution)
     patch = int(subject.cfg.model.backbone.get('patch_size', 16))
     features = ModelFeatures(subject.model(), patch, encoder)
     options: dict[str, Any] = dict(
