@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from mmmoco.engine.hooks import KernelSettingsHook
+from mmmoco.functional import nearest
 
 PROGRAM = """
 import resource, sys
 import torch
 from mmmoco.engine.hooks import KernelSettingsHook
+from mmmoco.functional import nearest
 
 class Runner:
     model = torch.nn.Linear(1, 1)
@@ -58,7 +60,9 @@ def flags():
         return matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
 
     def write(*values):
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = values
+        precision = 'high' if values[0] else 'highest'
+        torch.set_float32_matmul_precision(precision)
+        cudnn.allow_tf32, cudnn.benchmark = values[1:]
 
     before = read()
     write(False, False, False)
@@ -67,12 +71,20 @@ def flags():
     torch.use_deterministic_algorithms(False)
 
 
-def settle(device):
+def settle(device, **options):
     """Run the hook for a model on a device, whatever the machine has."""
     model = torch.nn.Linear(1, 1, device=device)
-    KernelSettingsHook(keep_memory=False).before_run(
+    KernelSettingsHook(keep_memory=False, **options).before_run(
         SimpleNamespace(model=model)
     )
+
+
+def test_neighbours_are_found_between_runs_with_and_without_tf32(flags):
+    """PyTorch raises where its two ways of setting TF32 were mixed."""
+    for tf32 in (True, False, True):
+        settle('meta', tf32=tf32)
+        nearest(torch.eye(3), torch.eye(3), 1, backend='torch')
+        assert flags()[0] is tf32
 
 
 def test_the_device_is_that_of_the_model(flags, monkeypatch):

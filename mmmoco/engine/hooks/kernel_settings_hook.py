@@ -51,7 +51,11 @@ class KernelSettingsHook(Hook):
             said = 'the run is deterministic; TF32 and cuDNN benchmark are '
             said += 'left as they are'
         else:
-            torch.backends.cuda.matmul.allow_tf32 = self.tf32
+            # Not by allow_tf32: k-NN asks and sets this one, and PyTorch
+            # raises where the two were mixed.
+            torch.set_float32_matmul_precision(
+                'high' if self.tf32 else 'highest'
+            )
             torch.backends.cudnn.allow_tf32 = self.tf32
             torch.backends.cudnn.benchmark = self.cudnn_benchmark
             said = (
