@@ -106,6 +106,7 @@ RANGES: dict[str, Rule] = {
     'param_scheduler.*.begin': _number(0),
     'param_scheduler.*.end': _number(0, above=True),
     'param_scheduler.*.eta_min': _number(0),
+    'log_processor.window_size': _whole(1),
     'model.dictionary.size': _whole(1),
     'model.dictionary.feat_dim': _whole(1),
     'model.dictionary.num_negatives': _whole(1),
