@@ -7,17 +7,16 @@ everything as it was.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import torch
 from mmengine.dist import get_world_size
-from mmengine.model import BaseModel, BaseModule
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmmoco.functional import Candidates, ShufflePlan, gather
-from mmmoco.registry import MODELS
+from mmmoco.feature_model import FeatureModel
+from mmmoco.functional import Candidates, gather
 
 #: Who does phase two: the names that a hook announces itself by.
 UPDATE_KEY_ENCODER = 'KeyEncoderUpdateHook'
@@ -121,7 +120,7 @@ class Dictionary(BaseModule):
         )
 
 
-class TwoPhaseModel(BaseModel):
+class TwoPhaseModel(FeatureModel):
     """A pre-training model, as runner, hooks and tools know it.
 
     A method derives from it and implements :meth:`loss` and
@@ -129,9 +128,7 @@ class TwoPhaseModel(BaseModel):
     method that does nothing.
 
     Args:
-        data_preprocessor: Config of the preprocessor.
-        channels_last: Use the channels_last memory format.
-        init_cfg: Initialisation, as everywhere in OpenMMLab.
+        **kwargs: As for :class:`FeatureModel`.
 
     Attributes:
         dictionary: What the queries are looked up in.
@@ -151,19 +148,10 @@ class TwoPhaseModel(BaseModel):
     dictionary: Dictionary | None
     teacher: Any
 
-    def __init__(
-        self,
-        data_preprocessor: Any = None,
-        channels_last: bool = False,
-        init_cfg: dict[str, Any] | None = None,
-    ) -> None:
-        if data_preprocessor is not None:
-            # In our registry, whatever the default scope is.
-            data_preprocessor = MODELS.build(data_preprocessor)
-        super().__init__(data_preprocessor, init_cfg)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.dictionary = self.teacher = None
         self.contrast: Any = None
-        self.channels_last = channels_last
         self.seed, self.step = 0, 0
         self.queries: Tensor | None = None
         self._announced: set[str] = set()
@@ -219,25 +207,6 @@ class TwoPhaseModel(BaseModel):
     def reset_key_encoder(self) -> None:
         """Make the key encoder a copy of the query encoder."""
 
-    def check_key_encoder(self) -> None:
-        """Refuse a key encoder that an optimizer could move.
-
-        Raises:
-            RuntimeError: If a parameter of it requires a gradient.
-        """
-        prefix = f'{self.key_encoder_name}.'
-        learnt = [
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.requires_grad and name.startswith(prefix)
-        ]
-        if learnt:
-            raise RuntimeError(
-                f'{len(learnt)} parameters of the key encoder require a '
-                f'gradient (first: {learnt[0]}). It moves by its average '
-                'alone: do not unfreeze it.'
-            )
-
     def check_keys(self, images: int, num_samples: int) -> list[str]:
         """Judge the dictionaries, as :meth:`Dictionary.check` does each.
 
@@ -266,86 +235,14 @@ class TwoPhaseModel(BaseModel):
         """Return the keys of images, N×C, L2-normalised; permute nothing."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------ features
-
-    def encoders(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """What :meth:`extract_feat` can return, by the name of the stage.
-
-        ``'backbone'``: its last output, averaged over the pixels, or the
-        class token; ``'neck'``: the L2-normalised projection; ``'teacher'``.
-        """
-        raise NotImplementedError
-
-    def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
-        """Return features N×C of normalised images N×C×H×W.
-
-        Raises:
-            ValueError: If the model has no such stage in :meth:`encoders`.
-        """
-        encoders = self.encoders()
-        if stage not in encoders:
-            raise ValueError(
-                f'stage={stage!r} is unknown; use '
-                f'{" or ".join(map(repr, encoders))}.'
-            )
-        return encoders[stage](self.in_layout(x))
-
-    def in_layout(self, x: Tensor) -> Tensor:
-        """Return images in the memory format that the weights have."""
-        if self.channels_last and x.dim() == 4:
-            return x.contiguous(memory_format=torch.channels_last)
-        return x
-
     # ---------------------------------------------------------------- loss
 
-    def forward(
-        self,
-        inputs: Mapping[str, Tensor] | Tensor,
-        ids: Tensor | None = None,
-        mode: str = 'tensor',
-        shuffle_plan: ShufflePlan | None = None,
-        **_: Any,
-    ) -> Any:
-        """Dispatch as OpenMMLab's models do.
+    def before_loss(self) -> None:
+        """Refuse to train without the hooks.
 
-        Args:
-            inputs: Views by name, each N×C×H×W; for features also a tensor.
-            ids: N sample ids, −1 where unknown.
-            mode: ``'loss'`` for training, ``'tensor'`` for features.
-            shuffle_plan: By which the preprocessor exchanged key images.
+        Raises:
+            RuntimeError: If one of them did not announce itself.
         """
-        if mode == 'tensor':
-            x = inputs if isinstance(inputs, Tensor) else only_view(inputs)
-            return self.extract_feat(x)
-        if mode != 'loss':
-            raise ValueError(
-                f"mode={mode!r}: a pre-training model has 'loss' and "
-                "'tensor'; evaluate it with tools/knn.py."
-            )
-        assert isinstance(inputs, Mapping)
-        views = {name: self.in_layout(x) for name, x in inputs.items()}
-        first = next(iter(views.values()))
-        if ids is None:
-            ids = torch.full((len(first),), -1)
-        if self.training:
-            self._require_hooks()
-        plan: dict[str, Any] = {}
-        if shuffle_plan is not None:
-            plan['shuffle_plan'] = shuffle_plan
-        return self.loss(views, ids.to(first.device), **plan)
-
-    def loss(
-        self, inputs: Mapping[str, Tensor], ids: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the losses, and statistics for the log; write no state.
-
-        Args:
-            inputs: Normalised views by name, each N×C×H×W.
-            ids: N sample ids, −1 where unknown.
-        """
-        raise NotImplementedError
-
-    def _require_hooks(self) -> None:
         missing = self.needs - self._announced
         if missing:
             raise RuntimeError(
@@ -355,19 +252,3 @@ class TwoPhaseModel(BaseModel):
                 'default_runtime.py to the config; in a loop of your own, '
                 'let mmmoco.TrainStep do their work.'
             )
-
-
-def only_view(inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the one image of a batch that features are taken of.
-
-    Raises:
-        ValueError: If there are several and none is called ``image``.
-    """
-    if len(inputs) == 1:
-        return next(iter(inputs.values()))
-    if 'image' in inputs:
-        return inputs['image']
-    raise ValueError(
-        f'Features are taken of one image, but the batch holds '
-        f"{sorted(inputs)}: name one of them 'image'."
-    )

@@ -33,7 +33,8 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
         None,
     ),
     ('1', ['functional'], None),
-    # What runner, hooks and tools know of a model.
+    # What OpenMMLab, then runner, hooks and tools know of a model.
+    ('1a', ['feature_model'], None),
     ('1b', ['two_phase'], None),
     (
         '2',

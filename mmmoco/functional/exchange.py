@@ -1,6 +1,5 @@
-"""Rows that travel between processes: gathered by all, or permuted.
+"""ShuffleBN decides which samples BatchNorm sees together on the key path.
 
-ShuffleBN decides which samples BatchNorm sees together on the key path.
 Query and key of one image must not be normalised with the same companions,
 else the network finds the positive by the statistics instead of by the image
 (MoCo v1, section 3.3). On several processes the key batch is permuted over
@@ -9,60 +8,15 @@ encode. On one process a permutation inside the batch, together with
 :class:`mmmoco.models.norms.SplitBN`, has the same effect.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.distributed as torch_dist
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 
+from .collectives import all_to_all
 from .randomness import generator
 from .transfer import send
-
-
-@torch.no_grad()
-def gather(x: Tensor) -> Tensor:
-    """Concatenate ``x`` of all processes along dimension 0, rank 0 first.
-
-    Args:
-        x: N×… on every process, the same N everywhere.
-
-    Returns:
-        (world · N)×…, without gradient; ``x`` itself on a single process.
-    """
-    world = get_world_size()
-    if world == 1:
-        return x.detach()
-    x = x.detach().contiguous()
-    parts = [torch.empty_like(x) for _ in range(world)]
-    torch_dist.all_gather(parts, x)
-    return torch.cat(parts)
-
-
-class _GatherWithGrad(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.size = len(x)
-        return gather(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].contiguous()
-        torch_dist.all_reduce(grad)
-        return grad[get_rank() * ctx.size :][: ctx.size]
-
-
-def gather_with_grad(x: Tensor) -> Tensor:
-    """As :func:`gather`, and the gradient flows back to the owner of a row.
-
-    Each process holds the gradient of its own loss towards every key; what
-    arrives at the owner of a key is the sum over all processes.
-    """
-    if get_world_size() == 1:
-        return x
-    gathered: Tensor = _GatherWithGrad.apply(x)
-    return gathered
 
 
 class ShufflePlan(NamedTuple):
@@ -133,7 +87,7 @@ def shuffle(x: Tensor, plan: ShufflePlan) -> Tensor:
         x: N×…, this process's own rows.
         plan: The plan of the step.
     """
-    arrived = _all_to_all(x[plan.leave], plan.sent, plan.received)
+    arrived = all_to_all(x[plan.leave], plan.sent, plan.received)
     return arrived[plan.arrive.argsort()]
 
 
@@ -144,36 +98,8 @@ def unshuffle(encoded: Tensor, plan: ShufflePlan) -> Tensor:
         encoded: N×C, the rows ``plan.take`` of the joint batch.
         plan: The plan that chose them.
     """
-    returned = _all_to_all(encoded[plan.arrive], plan.received, plan.sent)
+    returned = all_to_all(encoded[plan.arrive], plan.received, plan.sent)
     return returned[plan.leave.argsort()]
-
-
-class _AllToAll(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, sent: Sequence[int], received: Sequence[int]
-    ) -> Tensor:
-        ctx.sent, ctx.received = sent, received
-        result = x.new_empty(sum(received), *x.shape[1:])
-        torch_dist.all_to_all_single(
-            result, x.contiguous(), list(received), list(sent)
-        )
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        # The rows travel the same way back.
-        return _AllToAll.apply(grads[0], ctx.received, ctx.sent), None, None
-
-
-def _all_to_all(
-    x: Tensor, sent: Sequence[int], received: Sequence[int]
-) -> Tensor:
-    # torch.distributed.nn's own functions with gradients are deprecated.
-    if len(sent) == 1:
-        return x
-    arrived: Tensor = _AllToAll.apply(x, sent, received)
-    return arrived
 
 
 def _counts(processes: Tensor, world: int) -> tuple[int, ...]:

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .chunked_look_up import LookUp
-
 
 @dataclass(frozen=True)
 class Candidates:
@@ -85,52 +83,3 @@ def plain_info_nce(
         negative_similarity=negative[~negative.isneginf()].detach().mean(),
         top1=(negative.amax(1) < positive).float().mean(),
     )
-
-
-def info_nce(
-    q: Tensor, candidates: Candidates, temperature: float
-) -> tuple[Tensor, Stats]:
-    """Score a look-up: cross-entropy of the positive among all candidates.
-
-    As :func:`plain_info_nce`, but never holds the N×K similarities together.
-    Under bfloat16 autocast the factors of the two large products (queries
-    with keys, weights with keys) and what the first returns, the similarities
-    to the keys, are rounded to bfloat16; everything else, and all of it
-    otherwise, is float32. For ``top1`` the positive is rounded in the same
-    way. Gradients flow to the queries, and to positives and keys where these
-    require them.
-
-    Args:
-        q: N×C queries, L2-normalised.
-        candidates: The keys of the look-up.
-        temperature: τ, divides the similarities.
-
-    Returns:
-        The mean loss over the N queries, and the statistics of the look-up.
-
-    Raises:
-        ValueError: If the feature widths differ.
-    """
-    keys = candidates.keys
-    if q.shape[1] != keys.shape[0]:
-        raise ValueError(
-            f'The queries have {q.shape[1]} features, the dictionary '
-            f"{keys.shape[0]}: set the dictionary's feat_dim to "
-            'the output width of the neck.'
-        )
-    device = q.device.type
-    in_bfloat16 = (
-        torch.is_autocast_enabled(device)
-        and torch.get_autocast_dtype(device) == torch.bfloat16
-    )
-    with torch.autocast(device, enabled=False):
-        loss, *stats = LookUp.apply(
-            q.float(),
-            candidates.positive_keys.float(),
-            keys,
-            candidates.positive_index,
-            candidates.mask,
-            temperature,
-            torch.bfloat16 if in_bfloat16 else torch.float32,
-        )
-    return loss, Stats(*stats)

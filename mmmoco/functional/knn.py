@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmengine.dist import get_world_size
 from torch import Tensor
 
-from .exchange import gather
+from .collectives import gather
 
 BACKENDS = ('auto', 'torch', 'faiss')
 

@@ -88,9 +88,23 @@ class KeyEncoderUpdateHook(_UpdateHook):
         return model.key_encoder is not None
 
     def prepare(self, runner: Runner, model: TwoPhaseModel) -> None:
-        """Complete what was loaded; refuse a key encoder that learns."""
-        model.check_key_encoder()
+        """Complete what was loaded.
+
+        Raises:
+            RuntimeError: If an optimizer could move the key encoder.
+        """
         prefix = f'{model.key_encoder_name}.'
+        learnt = [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name.startswith(prefix)
+        ]
+        if learnt:
+            raise RuntimeError(
+                f'{len(learnt)} parameters of the key encoder require a '
+                f'gradient (first: {learnt[0]}). It moves by its average '
+                'alone: do not unfreeze it.'
+            )
         if self._loaded is not None and not any(
             name.startswith(prefix) for name in self._loaded
         ):

@@ -235,17 +235,11 @@ class MomentumContrast(TwoPhaseModel):
         return {'loss': sum(losses[1:], losses[0]), **mean_stats(stats)}
 
 
-def mean_stats(stats: Sequence[Stats]) -> dict[str, Tensor]:
+def mean_stats(stats: Iterable[Stats]) -> dict[str, Tensor]:
     """The statistics under the names of the log, averaged over look-ups."""
-
-    def mean(name: str) -> Tensor:
-        return torch.stack([getattr(each, name) for each in stats]).mean()
-
-    return {
-        'pos_sim': mean('positive_similarity'),
-        'neg_sim': mean('negative_similarity'),
-        'top1': mean('top1'),
-    }
+    values = zip(*(vars(each).values() for each in stats), strict=True)
+    means = [torch.stack(each).mean() for each in values]
+    return dict(zip(('pos_sim', 'neg_sim', 'top1'), means, strict=True))
 
 
 def last_output(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -1,0 +1,125 @@
+"""What OpenMMLab asks of a model: one way in, for losses or for features."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from mmmoco.functional import ShufflePlan
+from mmmoco.registry import MODELS
+
+
+class FeatureModel(BaseModel):
+    """A model that returns features by stage, and losses in training.
+
+    Args:
+        data_preprocessor: Config of the preprocessor.
+        channels_last: Use the channels_last memory format.
+        init_cfg: Initialisation, as everywhere in OpenMMLab.
+    """
+
+    def __init__(
+        self,
+        data_preprocessor: Any = None,
+        channels_last: bool = False,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        if data_preprocessor is not None:
+            # In our registry, whatever the default scope is.
+            data_preprocessor = MODELS.build(data_preprocessor)
+        super().__init__(data_preprocessor, init_cfg)
+        self.channels_last = channels_last
+
+    def encoders(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """What :meth:`extract_feat` can return, by the name of the stage.
+
+        ``'backbone'``: its last output, averaged over the pixels, or the
+        class token; ``'neck'``: the L2-normalised projection; ``'teacher'``.
+        """
+        raise NotImplementedError
+
+    def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
+        """Return features N×C of normalised images N×C×H×W.
+
+        Raises:
+            ValueError: If the model has no such stage in :meth:`encoders`.
+        """
+        encoders = self.encoders()
+        if stage not in encoders:
+            raise ValueError(
+                f'stage={stage!r} is unknown; use '
+                f'{" or ".join(map(repr, encoders))}.'
+            )
+        return encoders[stage](self.in_layout(x))
+
+    def in_layout(self, x: Tensor) -> Tensor:
+        """Return images in the memory format that the weights have."""
+        if self.channels_last and x.dim() == 4:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
+
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor] | Tensor,
+        ids: Tensor | None = None,
+        mode: str = 'tensor',
+        shuffle_plan: ShufflePlan | None = None,
+        **_: Any,
+    ) -> Any:
+        """Dispatch as OpenMMLab's models do.
+
+        Args:
+            inputs: Views by name, each N×C×H×W; for features also a tensor.
+            ids: N sample ids, −1 where unknown.
+            mode: ``'loss'`` for training, ``'tensor'`` for features.
+            shuffle_plan: By which the preprocessor exchanged key images.
+        """
+        if mode == 'tensor':
+            x = inputs if isinstance(inputs, Tensor) else only_view(inputs)
+            return self.extract_feat(x)
+        if mode != 'loss':
+            raise ValueError(
+                f"mode={mode!r}: a pre-training model has 'loss' and "
+                "'tensor'; evaluate it with tools/knn.py."
+            )
+        assert isinstance(inputs, Mapping)
+        views = {name: self.in_layout(x) for name, x in inputs.items()}
+        first = next(iter(views.values()))
+        if ids is None:
+            ids = torch.full((len(first),), -1)
+        if self.training:
+            self.before_loss()
+        plan = {} if shuffle_plan is None else {'shuffle_plan': shuffle_plan}
+        return self.loss(views, ids.to(first.device), **plan)
+
+    def before_loss(self) -> None:
+        """See, in every training forward, that the run can train the model."""
+
+    def loss(
+        self, inputs: Mapping[str, Tensor], ids: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the losses, and statistics for the log; write no state.
+
+        Args:
+            inputs: Normalised views by name, each N×C×H×W.
+            ids: N sample ids, −1 where unknown.
+        """
+        raise NotImplementedError
+
+
+def only_view(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the one image of a batch that features are taken of.
+
+    Raises:
+        ValueError: If there are several and none is called ``image``.
+    """
+    if len(inputs) == 1:
+        return next(iter(inputs.values()))
+    if 'image' in inputs:
+        return inputs['image']
+    raise ValueError(
+        f'Features are taken of one image, but the batch holds '
+        f"{sorted(inputs)}: name one of them 'image'."
+    )
