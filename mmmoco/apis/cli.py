@@ -308,7 +308,12 @@ def _explain(error: Exception) -> str | None:
     if was_training(error):
         return None
     if isinstance(error, KeyError) and error.args:
-        return str(error.args[0])  # Else it stands between quotes.
+        text = str(error.args[0])  # Else it stands between quotes.
+        if ' ' in text or not error.__traceback__:
+            return text
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        where = f'{at.filename}:{at.lineno}'
+        return f'there is no {text!r} for {at.line} ({where}).'
     place = where_building(error)
     bare = isinstance(error, ValueError) and place and is_foreign(error)
     if isinstance(error, USER_ERRORS) and not bare:

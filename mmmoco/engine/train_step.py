@@ -79,7 +79,7 @@ class TrainStep:
         wrapper = self.optim_wrapper
         log: dict[str, Tensor] = self.wrapped.train_step(batch, wrapper)
         self.end(wrapper.stepped, wrapper.should_update())
-        return log
+        return {name: value.detach() for name, value in log.items()}
 
     def begin(self) -> None:
         """Do what comes before the forward pass."""

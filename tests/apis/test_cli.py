@@ -98,6 +98,15 @@ def test_what_is_expected_stays_one_line_in_a_training(error, capsys):
     assert 'Traceback' not in capsys.readouterr().err
 
 
+def test_a_missing_key_says_who_asked_for_it(capsys):
+    """As a transform does whose data set does not give what it takes."""
+    with pytest.raises(SystemExit):
+        cli.run(lambda: {}['sample_idx'], 'tool.py', debug=False)
+    line = capsys.readouterr().err.splitlines()[0]
+    assert "there is no 'sample_idx' for " in line
+    assert f'({__file__}:' in line
+
+
 def test_texts_are_whole(capsys):
     for error, words in (
         (YOURS[5], "codec can't decode byte 0xe9 in position 3"),
