@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -102,22 +101,9 @@ class Dictionary(BaseModule):
             return
         parts = list(self._staged.values())
         self._staged.clear()
-        k = self._by_part([k for k, _ in parts])
-        ids = self._by_part([ids for _, ids in parts])
+        k = torch.cat([gather(k) for k, _ in parts])
+        ids = torch.cat([gather(ids) for _, ids in parts])
         self.write(k, ids)
-
-    @staticmethod
-    def _by_part(parts: list[Tensor]) -> Tensor:
-        """Gather once and order the rows by part, then by rank."""
-        world = get_world_size()
-        if world == 1:
-            return torch.cat(parts)
-        sizes = [len(part) for part in parts]
-        ranks = gather(torch.cat(parts)).chunk(world)
-        split = [rank.split(sizes) for rank in ranks]
-        return torch.cat(
-            [rank[i] for i in range(len(parts)) for rank in split]
-        )
 
 
 class TwoPhaseModel(FeatureModel):

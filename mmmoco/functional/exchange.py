@@ -55,11 +55,6 @@ def shuffle_plan(
     order = torch.randperm(
         batch * world, generator=generator(seed, step, 'shuffle')
     )
-    if world == 1:
-        rows = send(dict(take=order, arrive=torch.arange(batch)), device)
-        return ShufflePlan(
-            **rows, leave=rows['take'], sent=(batch,), received=(batch,)
-        )
     take = order[rank * batch : (rank + 1) * batch]
     origin = take // batch
     goes = (order // batch == rank).nonzero().squeeze(1)

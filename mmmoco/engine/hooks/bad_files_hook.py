@@ -86,11 +86,7 @@ class BadFilesHook(RunHook):
                 }
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
+        self, runner: Runner, _: int = 0, data_batch: Any = None, **__: Any
     ) -> None:
         """Count; look now and then, at the same iterations everywhere.
 

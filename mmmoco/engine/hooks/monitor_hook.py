@@ -96,11 +96,7 @@ class MonitorHook(Hook):
         self.alarms = int(alarms.current()) if alarms else 0
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any
     ) -> None:
         """Put the scalars where the log processor finds them."""
         wrapper = runner.optim_wrapper

@@ -17,11 +17,7 @@ class ScalarsHook(RuntimeInfoHook):
     """
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict[str, Any] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any
     ) -> None:
         """Give the message hub what the model returned, in one copy."""
         values = dict(outputs or {})

@@ -73,11 +73,7 @@ class StepWatchHook(Hook):
                     self.without_gradient.append(name)
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any
     ) -> None:
         """See what the step alone changed."""
         self.loss = float(outputs['loss'].detach())

@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as torch_dist
@@ -136,7 +136,9 @@ class ContrastOptimWrapper(OptimWrapper):
             return
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        self._norm = self._gradient_norm()
+        self._norm = torch.nn.utils.get_total_norm(
+            [cast(Tensor, p.grad) for p in self._learnt()]
+        )
         finite = finite & torch.isfinite(self._norm)
         self._losses_finite = None
         if self._all_agree(finite, self._norm):
@@ -187,11 +189,6 @@ class ContrastOptimWrapper(OptimWrapper):
             for p in group['params']
             if p.grad is not None
         ]
-
-    def _gradient_norm(self) -> Tensor:
-        grads = [p.grad for p in self._learnt() if p.grad is not None]
-        norm: Tensor = torch.nn.utils.get_total_norm(grads)
-        return norm
 
     def _all_agree(self, finite: Tensor, norm: Tensor) -> bool:
         """Return whether all processes may step, and note what else counts.

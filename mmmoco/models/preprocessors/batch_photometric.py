@@ -189,15 +189,11 @@ class BatchColorJitter(BatchView):
                 now = chosen & (number == round_)
                 at = which(now.any(1))
                 kind = now[at].int().argmax(1)
-                ready[f'{part}_{round_}'] = at
-                ready[f'{part}_{round_}_factor'] = factors[at, kind]
-                for name, which_one in (
-                    ('mean', CONTRAST),
-                    ('grey', SATURATION),
-                ):
-                    ready[f'{part}_{round_}_{name}'] = (
-                        kind == which_one
-                    ).float()
+                name = f'{part}_{round_}'
+                ready[name] = at
+                ready[f'{name}_factor'] = factors[at, kind]
+                ready[f'{name}_to_mean'] = (kind == CONTRAST).float()
+                ready[f'{name}_to_grey'] = (kind == SATURATION).float()
         ready['hue'] = which(does[:, HUE])
         ready['offsets'] = hue_offsets(factors[ready['hue'], HUE])
         return ready
@@ -208,12 +204,11 @@ class BatchColorJitter(BatchView):
         def rounds(x: Tensor, part: str) -> Tensor:
             for round_ in range(HUE):
                 name = f'{part}_{round_}'
-                change = functools.partial(
-                    blend,
-                    factor=ready[f'{name}_factor'],
-                    to_mean=ready[f'{name}_mean'],
-                    to_grey=ready[f'{name}_grey'],
-                )
+                own = {
+                    key: ready[f'{name}_{key}']
+                    for key in ('factor', 'to_mean', 'to_grey')
+                }
+                change = functools.partial(blend, **own)
                 x = change_some(x, ready[name], change)
             return x
 
