@@ -24,9 +24,10 @@ from mmmoco.apis.training.runner import build_runner
 from mmmoco.apis.training.train import prepare
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.evaluation.features import Features, extract_features
-from mmmoco.evaluation import knn_accuracy
-from mmmoco.evaluation.knn import KNNResult
-from mmmoco.visualization import draw_neighbours, plot_curves, read_scalars
+from mmmoco.evaluation.knn import KNNResult, knn_accuracy
+from mmmoco.visualization.curves import plot_curves
+from mmmoco.visualization.neighbours import draw_neighbours
+from mmmoco.visualization.scalars import read_scalars
 
 CONFIG = 'demo/mocov2_digits'
 

@@ -14,7 +14,8 @@ from sklearn.datasets import load_sample_image
 from mmmoco.apis import load_config
 from mmmoco.apis.exchange import jobs
 from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
-from mmmoco.convert import FORMATS, TARGETS
+from mmmoco.convert.exporting import TARGETS
+from mmmoco.convert.formats import FORMATS
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS
 

@@ -6,12 +6,8 @@ from mmengine.config import Config
 
 from mmmoco.apis import load_config
 from mmmoco.apis.model import build_without_memory
-from mmmoco.convert import (
-    below,
-    describe_backbone,
-    describe_model,
-    import_weights,
-)
+from mmmoco.convert.anatomy import below, describe_backbone, describe_model
+from mmmoco.convert.importing import import_weights
 
 from . import layouts
 

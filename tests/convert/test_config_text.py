@@ -2,7 +2,7 @@ import pytest
 from mmengine.config import Config
 
 from mmmoco.apis import load_config
-from mmmoco.convert import read_config_text
+from mmmoco.convert.config_text import read_config_text
 from mmmoco.engine.results import config_hash
 
 

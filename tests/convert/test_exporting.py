@@ -3,13 +3,9 @@
 import pytest
 import torch
 
-from mmmoco.convert import (
-    TARGETS,
-    below,
-    import_weights,
-    recognise,
-    rename_backbone,
-)
+from mmmoco.convert.anatomy import below
+from mmmoco.convert.exporting import TARGETS, rename_backbone
+from mmmoco.convert.importing import import_weights, recognise
 
 from . import layouts
 

@@ -3,13 +3,9 @@
 import pytest
 import torch
 
-from mmmoco.convert import (
-    FORMATS,
-    count_by_module,
-    flattened,
-    import_weights,
-    recognise,
-)
+from mmmoco.convert.flattened import flattened
+from mmmoco.convert.formats import FORMATS
+from mmmoco.convert.importing import count_by_module, import_weights, recognise
 from mmmoco.engine.checkpoint_io import state_dict_of
 
 from . import layouts

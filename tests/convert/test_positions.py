@@ -3,12 +3,8 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.models.utils import resize_pos_embed
 
-from mmmoco.convert import (
-    are_fixed,
-    grid_side,
-    resize_all_positions,
-    resize_positions,
-)
+from mmmoco.convert.importing import resize_all_positions
+from mmmoco.convert.positions import are_fixed, grid_side, resize_positions
 from mmmoco.models.backbones.mocov3_vit import sincos_positions
 
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmmoco.apis.exchange.import_checkpoint import check_imported, model_of
-from mmmoco.convert import count_by_module, flattened, import_weights
-from mmmoco.convert.flattened import WRAPPERS
+from mmmoco.convert.flattened import WRAPPERS, flattened
+from mmmoco.convert.importing import count_by_module, import_weights
 from mmmoco.engine.checkpoint_io import CheckpointError, state_dict_of
 
 from . import layouts

@@ -5,12 +5,9 @@ import torch
 
 from mmmoco.engine.class_names import Matching, match, match_names
 from mmmoco.engine.evaluation import build_evaluation
-from mmmoco.evaluation import (
-    ProbeSettings,
-    classification_metrics,
-    linear_probe,
-    svm_map,
-)
+from mmmoco.evaluation.classification import classification_metrics
+from mmmoco.evaluation.linear_probe import ProbeSettings, linear_probe
+from mmmoco.evaluation.svm import svm_map
 
 from .colour_folders import Pixels, draw_class, figures, loader, splits_of
 

@@ -3,7 +3,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from sklearn.metrics import average_precision_score
 
-from mmmoco.evaluation import classification_metrics
+from mmmoco.evaluation.classification import classification_metrics
 
 
 def test_average_precisions_of_a_table():

@@ -7,7 +7,11 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from mmmoco.evaluation import ProbeSettings, linear_probe, train_heads
+from mmmoco.evaluation.linear_probe import (
+    ProbeSettings,
+    linear_probe,
+    train_heads,
+)
 from mmmoco.functional import generator
 
 from ..comparison import Comparison, check

@@ -3,10 +3,7 @@
 import pytest
 import torch
 
-from mmmoco.evaluation import (
-    PairSimilarities,
-    patch_objects,
-)
+from mmmoco.evaluation.similarity import PairSimilarities, patch_objects
 
 from .test_zero_shot import scene
 

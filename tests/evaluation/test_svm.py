@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
-from mmmoco.evaluation import svm_map
+from mmmoco.evaluation.svm import svm_map
 
 
 def clouds(n, seed, noise=0.6):

@@ -5,14 +5,14 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from mmmoco.evaluation import (
+from mmmoco.evaluation.zero_shot import (
+    THRESHOLDS,
     central_point,
     random_points,
     score_objects,
     similarity_maps,
     summarise,
 )
-from mmmoco.evaluation.zero_shot import THRESHOLDS
 
 PATCH = 8
 

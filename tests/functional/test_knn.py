@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
-from mmmoco.evaluation import knn_accuracy, knn_metrics
+from mmmoco.evaluation.knn import knn_accuracy, knn_metrics
 from mmmoco.functional import nearest, vote
 
 from ..comparison import Comparison, check

@@ -15,14 +15,14 @@ from mmmoco import json_lines
 from mmmoco.apis.dense.davis import write_results
 from mmmoco.apis.dense.zero_shot_seg import write_curve
 from mmmoco.apis.report.work_dir import read_run, summarise
-from mmmoco.convert import read_config_text
+from mmmoco.convert.config_text import read_config_text
 from mmmoco.datasets import image_lists, tar_shards
 from mmmoco.datasets.files import read_file
 from mmmoco.datasets.transforms.bands import LoadBands
 from mmmoco.datasets.transforms.loading import decode_rgb
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import layouts
-from mmmoco.visualization import merge_scalars, read_scalars
+from mmmoco.visualization.scalars import merge_scalars, read_scalars
 
 from ..conftest import optional
 

@@ -20,7 +20,7 @@ from mmmoco.apis.report.work_dir import (
     summarise,
 )
 from mmmoco.json_lines import read_json_lines
-from mmmoco.visualization import read_scalars
+from mmmoco.visualization.scalars import read_scalars
 
 repeatable = settings(
     max_examples=150,

@@ -4,8 +4,13 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from mmmoco.visualization import Line, line_chart, scatter_chart
-from mmmoco.visualization.charts import Axis, thin
+from mmmoco.visualization.charts import (
+    Axis,
+    Line,
+    line_chart,
+    scatter_chart,
+    thin,
+)
 
 
 def parsed(markup):

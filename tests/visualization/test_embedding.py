@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmmoco.visualization import embed
+from mmmoco.visualization.embedding import embed
 
 
 def clusters():

@@ -5,7 +5,7 @@ import sys
 
 CODE = """
 import sys
-from mmmoco.visualization import plot_curves
+from mmmoco.visualization.curves import plot_curves
 plot_curves(sys.argv[1], [(1, 2.0), (2, 1.0)], [(1, 50.0)])
 assert 'matplotlib.pyplot' not in sys.modules
 """

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from mmmoco.visualization import (
+from mmmoco.visualization.report import (
     FeatureMap,
     Picture,
     RunRecord,

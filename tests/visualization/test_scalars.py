@@ -3,7 +3,7 @@ import math
 import pytest
 
 from mmmoco.json_lines import read_json_lines
-from mmmoco.visualization import merge_scalars, read_scalars
+from mmmoco.visualization.scalars import merge_scalars, read_scalars
 
 
 def written(path, text):

@@ -8,7 +8,7 @@ import torch
 from mmmoco.engine import checkpoint_io
 from mmmoco.evaluation.similarity import PairSimilarities, patch_objects
 from mmmoco.messages import log_info
-from mmmoco.visualization import plot_similarities
+from mmmoco.visualization.similarity import plot_similarities
 
 from .features import DenseFeatures, in_batches
 from .object_masks import ObjectMasks

@@ -9,7 +9,10 @@ import torch
 from mmmoco.apis import cli
 from mmmoco.engine import checkpoint_io
 from mmmoco.evaluation.zero_shot import central_point, similarity_maps
-from mmmoco.visualization import draw_reconstructions, draw_segmentations
+from mmmoco.visualization.similarity import (
+    draw_reconstructions,
+    draw_segmentations,
+)
 
 from .features import DenseFeatures, normalised
 from .object_masks import ObjectMasks

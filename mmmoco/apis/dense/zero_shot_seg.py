@@ -21,7 +21,7 @@ from mmmoco.evaluation.zero_shot import (
     similarity_maps,
 )
 from mmmoco.messages import log_info
-from mmmoco.visualization import plot_thresholds
+from mmmoco.visualization.similarity import plot_thresholds
 
 from .features import DenseFeatures, in_batches
 from .object_masks import MaskedImage, ObjectMasks

@@ -13,13 +13,8 @@ from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import method_class
 from mmmoco.apis.config.files import load_config
 from mmmoco.apis.model import check_complete
-from mmmoco.convert import (
-    TARGETS,
-    below,
-    describe_backbone,
-    family_of,
-    rename_backbone,
-)
+from mmmoco.convert.anatomy import below, describe_backbone, family_of
+from mmmoco.convert.exporting import TARGETS, rename_backbone
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import config_hash
 from mmmoco.two_phase import TwoPhaseModel

@@ -11,18 +11,20 @@ from mmengine.utils import to_2tuple
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import method_class
 from mmmoco.apis.model import check_complete
-from mmmoco.convert import (
-    Imported,
+from mmmoco.convert.anatomy import (
     below,
-    count_by_module,
     describe_backbone,
     describe_model,
     family_of,
-    flattened,
+)
+from mmmoco.convert.flattened import flattened
+from mmmoco.convert.importing import (
+    Imported,
+    count_by_module,
     import_weights,
-    preprocessing_of,
     resize_all_positions,
 )
+from mmmoco.convert.preprocessing import preprocessing_of
 from mmmoco.engine import checkpoint_io
 
 from .export_backbone import recorded_method

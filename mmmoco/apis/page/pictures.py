@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mmmoco.visualization import keep_mask
+from mmmoco.visualization.similarity import keep_mask
 
 #: Smaller images are enlarged for the eye, by a whole factor.
 SMALL_SIDE = 384

@@ -16,7 +16,7 @@ from mmmoco.apis.config.files import name_of
 from mmmoco.datasets import SampleAddress
 from mmmoco.datasets.transforms import Views
 from mmmoco.registry import DATASETS, MODELS
-from mmmoco.visualization import ViewPicture, draw_views
+from mmmoco.visualization.views import ViewPicture, draw_views
 
 
 def draw(

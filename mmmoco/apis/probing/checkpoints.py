@@ -32,9 +32,9 @@ from mmmoco.engine.results import (
     file_hash,
     read_results,
 )
-from mmmoco.evaluation import main_metric
+from mmmoco.evaluation.classification import main_metric
 from mmmoco.messages import log_info, log_warning
-from mmmoco.visualization import plot_checkpoints
+from mmmoco.visualization.checkpoints import plot_checkpoints
 
 Row = dict[str, Any]
 NAME = re.compile(r'(epoch|iter)_(\d+)\.(pth|safetensors)')

@@ -36,7 +36,7 @@ def report(
     from mmmoco.engine import checkpoint_io
     from mmmoco.messages import printable
     from mmmoco.version import __version__
-    from mmmoco.visualization import render_report
+    from mmmoco.visualization.report import render_report
 
     from .work_dir import names_of, read_run
 

@@ -13,17 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmmoco.convert import read_config_text
+from mmmoco.convert.config_text import read_config_text
 from mmmoco.json_lines import read_json_lines
-from mmmoco.visualization import (
-    FeatureMap,
-    Picture,
-    RunRecord,
-    Series,
-    embed,
-    merge_scalars,
-    read_scalars,
-)
+from mmmoco.visualization.embedding import embed
+from mmmoco.visualization.report import FeatureMap, Picture, RunRecord
+from mmmoco.visualization.scalars import Series, merge_scalars, read_scalars
 
 #: Captions of the pictures that our tools save; others show their name.
 CAPTIONS = {

@@ -10,7 +10,7 @@ from typing import Any, cast
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from mmmoco.convert import recognise
+from mmmoco.convert.importing import recognise
 from mmmoco.messages import few
 
 from .reading import CheckpointError

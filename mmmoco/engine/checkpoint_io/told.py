@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmmoco.convert import read_config_text
+from mmmoco.convert.config_text import read_config_text
 
 from .reading import PathLike, read_any
 

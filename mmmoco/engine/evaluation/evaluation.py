@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from mmengine.config import Config
 
 from mmmoco.engine.results import append_result
-from mmmoco.evaluation import Metrics
+from mmmoco.evaluation.classification import Metrics
 
 from .splits import Splits
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmmoco.evaluation import knn_metrics
+from mmmoco.evaluation.knn import knn_metrics
 from mmmoco.functional import nearest_in_shards
 from mmmoco.registry import EVALUATIONS
 

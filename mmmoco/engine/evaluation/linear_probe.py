@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.device import get_device
 
-from mmmoco.evaluation import ProbeSettings, linear_probe
+from mmmoco.evaluation.linear_probe import ProbeSettings, linear_probe
 from mmmoco.registry import EVALUATIONS
 
 from .evaluation import Evaluation, Measurement

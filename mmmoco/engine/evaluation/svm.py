@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmmoco.evaluation import svm_map
-from mmmoco.evaluation.svm import SHOTS
+from mmmoco.evaluation.svm import SHOTS, svm_map
 from mmmoco.registry import EVALUATIONS
 
 from .evaluation import Evaluation, Measurement

@@ -14,7 +14,7 @@ from mmmoco.engine.evaluation.preprocessing import (
 )
 from mmmoco.engine.norm_statistics import statistics_of
 from mmmoco.engine.results import figures_text
-from mmmoco.evaluation import Metrics
+from mmmoco.evaluation.classification import Metrics
 from mmmoco.registry import HOOKS
 
 
