@@ -74,20 +74,17 @@ def _dict_call(node: ast.Call) -> dict[Any, Any]:
         raise _refusal(node)
     if len(node.args) > 1:
         raise _refusal(node)
+    pieces: list[tuple[str | None, ast.expr]] = [(None, x) for x in node.args]
+    pieces += [(keyword.arg, keyword.value) for keyword in node.keywords]
     result: dict[Any, Any] = {}
-    for item in node.args:
-        first = _value(item)
-        if not isinstance(first, dict):
-            raise _refusal(node)
-        result.update(first)
-    for keyword in node.keywords:
-        if keyword.arg is None:
-            first = _value(keyword.value)
-            if not isinstance(first, dict):
-                raise _refusal(node)
-            result.update(first)
+    for name, piece in pieces:
+        value = _value(piece)
+        if name is not None:
+            result[name] = value
+        elif isinstance(value, dict):
+            result.update(value)
         else:
-            result[keyword.arg] = _value(keyword.value)
+            raise _refusal(node)
     return result
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import resnet, vit
 from .anatomy import family_of, has_conv_stem
-from .key_table import SAME, KeyTable, rename_to_theirs
+from .key_table import SAME, KeyTable
 
 
 class Target(NamedTuple):
@@ -66,7 +66,8 @@ def rename_backbone(
             f'--to {target}: there is no {kind} whose names are known there. '
             'Use --to mmpretrain, mmdet or safetensors.'
         )
-    renamed, unknown = rename_to_theirs(backbone, table)
+    theirs = {name: table.to_theirs(name) for name in backbone}
+    unknown = [name for name, renamed in theirs.items() if renamed is None]
     if unknown:
         raise ValueError(
             f'--to {target}: {len(unknown)} tensors have no counterpart in '
@@ -74,4 +75,4 @@ def rename_backbone(
             'safetensors.'
         )
     prefix = '' if family == 'vit' and table is vit.MMSEG else place.prefix
-    return {prefix + name: value for name, value in renamed.items()}
+    return {f'{prefix}{theirs[name]}': v for name, v in backbone.items()}

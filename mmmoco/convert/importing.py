@@ -1,6 +1,7 @@
 """From the layout of another library to ours."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -8,18 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmmoco.messages import few
+
 from .format import DUPLICATE, Format
 from .formats import FORMATS
 from .positions import resize_positions
 
 #: Tops of our state dicts, in the order in which they are reported.
-MODULES = (
-    'backbone.',
-    'neck.',
-    'predictor.',
-    'key_encoder.',
-    'dictionary.',
-)
+MODULES = ('backbone', 'neck', 'predictor', 'key_encoder', 'dictionary')
 
 
 class Imported(NamedTuple):
@@ -107,7 +104,7 @@ def import_weights(
     if unknown:
         raise ValueError(
             f'{len(unknown)} keys do not belong to {form.title}: '
-            f'{_few(unknown)}. Leave them behind with --drop, or say with '
+            f'{few(unknown, 8)}. Leave them behind with --drop, or say with '
             '--from which layout it is.'
         )
     if not any(name.startswith('backbone.') for name in weights):
@@ -143,22 +140,13 @@ def resize_all_positions(weights: dict[str, Tensor], side: int) -> list[str]:
 
 def count_by_module(names: Iterable[str]) -> dict[str, int]:
     """Count keys by the module that they belong to, for a report."""
-    counts = dict.fromkeys(MODULES, 0)
-    for name in names:
-        top = next((m for m in MODULES if name.startswith(m)), None)
-        if top is None:
-            top = name.split('.')[0] + '.'
-            counts.setdefault(top, 0)
-        counts[top] += 1
-    return {
-        module.rstrip('.'): count for module, count in counts.items() if count
-    }
+    counts = Counter(name.split('.')[0] for name in names)
+    return {top: counts[top] for top in (*MODULES, *counts) if counts[top]}
 
 
 def _fits(form: Format, names: list[str]) -> bool:
     def has(sign: str) -> bool:
-        pattern = re.compile(sign)
-        return any(pattern.match(name) for name in names)
+        return any(re.match(sign, name) for name in names)
 
     return all(map(has, form.signs)) and not any(map(has, form.never))
 
@@ -173,14 +161,10 @@ def _our_name(form: Format, name: str) -> str | None:
 
 
 def _reason(form: Format, name: str) -> str | None:
-    return next(
-        (
-            reason
-            for pattern, reason in form.left
-            if re.compile(pattern).match(name)
-        ),
-        None,
-    )
+    for pattern, reason in form.left:
+        if re.match(pattern, name):
+            return reason
+    return None
 
 
 def _check_duplicates(
@@ -243,15 +227,6 @@ def _key_width(weights: Mapping[str, Tensor]) -> int | None:
 
 def _summary(names: Iterable[str]) -> str:
     """The first two levels of the keys, with their counts."""
-    counts: dict[str, int] = {}
-    for name in names:
-        top = '.'.join(name.split('.')[:2])
-        counts[top] = counts.get(top, 0) + 1
+    counts = Counter('.'.join(name.split('.')[:2]) for name in names)
     shown = [f'{top} ({count})' for top, count in counts.items()]
-    return _few(shown, 12) or 'no keys at all'
-
-
-def _few(names: list[str], limit: int = 8) -> str:
-    rest = len(names) - limit
-    shown = ', '.join(names[:limit])
-    return f'{shown} and {rest} more' if rest > 0 else shown
+    return few(shown, 12) or 'no keys at all'

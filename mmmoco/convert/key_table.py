@@ -1,9 +1,6 @@
 import re
-from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple
-
-from torch import Tensor
 
 #: A placeholder of a template: ``{i}`` a number, ``{name}`` anything.
 _PLACEHOLDER = re.compile(r'\{(\w+)\}')
@@ -59,31 +56,25 @@ class Part(NamedTuple):
     table: KeyTable
 
 
-#: Every name stays as it is.
-SAME = KeyTable(('{p}', '{p}'))
-
-
-def rename_to_theirs(
-    weights: Mapping[str, Tensor], table: KeyTable
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Rename weights for another library.
+def twins(
+    query: str, key: str, module: str, table: KeyTable
+) -> tuple[Part, Part]:
+    """Place a module of the query encoder, and that of the key encoder.
 
     Args:
-        weights: Tensors by our names.
-        table: The names of both sides.
-
-    Returns:
-        The renamed tensors, and the names that have no counterpart.
+        query: Prefix of the one there, with its dot.
+        key: Prefix of the other.
+        module: ``'backbone'`` or ``'neck'``.
+        table: Names below the prefixes.
     """
-    renamed: dict[str, Tensor] = {}
-    unknown = []
-    for name, value in weights.items():
-        theirs = table.to_theirs(name)
-        if theirs is None:
-            unknown.append(name)
-        else:
-            renamed[theirs] = value
-    return renamed, unknown
+    return (
+        Part(query, f'{module}.', table),
+        Part(key, f'key_encoder.{module}.', table),
+    )
+
+
+#: Every name stays as it is.
+SAME = KeyTable(('{p}', '{p}'))
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -10,6 +10,7 @@ from mmmoco.registry import bare_type
 
 from .fields import Fields
 from .openmmlab_views import convert_pipeline
+from .preprocessing import IMAGENET
 
 #: Names of transformers that mean the same shape here.
 ARCHS = {
@@ -244,14 +245,11 @@ def _preprocessor(fields: Fields, notes: list[str]) -> dict[str, Any]:
             'and mean and std were taken in the order that is given.'
         )
     result: dict[str, Any] = dict(type='ViewAugmentor')
-    for name, published in (
-        ('mean', [123.675, 116.28, 103.53]),
-        ('std', [58.395, 57.12, 57.375]),
-    ):
+    for name in ('mean', 'std'):
         value = fields.take(f'{path}.{name}')
         if value is None:
             notes.append(f"{path}.{name} is not stated; ImageNet's is used.")
-            value = published
+            value = IMAGENET[name]
         result[name] = list(value)
     return result
 

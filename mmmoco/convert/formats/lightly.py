@@ -7,11 +7,13 @@ encoder.
 
 from ..format import CLASSIFIER, Format
 from ..heads import TWO_LINEAR
-from ..key_table import KeyTable, Part
+from ..key_table import KeyTable, Part, twins
 from ..resnet import CHILDREN, TORCHVISION
 from ..vit import TIMM
 
 BACKBONE = TORCHVISION + CHILDREN + TIMM
+#: Of different versions.
+KEY_HEADS = 'projection_head_momentum', 'momentum_projection_head'
 BANK = KeyTable(
     ('criterion.memory_bank.bank', 'keys'),
     ('criterion.memory_bank.bank_ptr', 'ptr'),
@@ -28,19 +30,12 @@ FORMATS = (
         signs=(r'backbone\.', r'projection_head\.layers\.'),
         never=(r'query_backbone\.',),
         parts=(
-            Part('backbone.', 'backbone.', BACKBONE),
-            Part('projection_head.layers.', 'neck.', TWO_LINEAR),
-            Part('backbone_momentum.', 'key_encoder.backbone.', BACKBONE),
-            Part(
-                'projection_head_momentum.layers.',
-                'key_encoder.neck.',
-                TWO_LINEAR,
-            ),
+            *twins('backbone.', 'backbone_momentum.', 'backbone', BACKBONE),
             Part('momentum_backbone.', 'key_encoder.backbone.', BACKBONE),
-            Part(
-                'momentum_projection_head.layers.',
-                'key_encoder.neck.',
-                TWO_LINEAR,
+            Part('projection_head.layers.', 'neck.', TWO_LINEAR),
+            *(
+                Part(f'{head}.layers.', 'key_encoder.neck.', TWO_LINEAR)
+                for head in KEY_HEADS
             ),
             Part('', 'dictionary.', BANK),
         ),
@@ -52,9 +47,8 @@ FORMATS = (
         title='MoCo v2 as in the benchmarks of lightly',
         signs=(r'query_backbone\.', r'query_projection_head\.layers\.'),
         parts=(
-            Part('query_backbone.', 'backbone.', BACKBONE),
+            *twins('query_backbone.', 'backbone.', 'backbone', BACKBONE),
             Part('query_projection_head.layers.', 'neck.', TWO_LINEAR),
-            Part('backbone.', 'key_encoder.backbone.', BACKBONE),
             Part('projection_head.layers.', 'key_encoder.neck.', TWO_LINEAR),
             Part('', 'dictionary.', BANK),
         ),

@@ -2,9 +2,10 @@
 
 from ..format import Format
 from ..heads import LINEAR, TWO_LINEAR
-from ..key_table import KeyTable, Part
+from ..key_table import KeyTable, Part, twins
 from ..resnet import TORCHVISION
 
+HEAD = LINEAR + TWO_LINEAR
 #: C×K, and the next slot.
 QUEUE = KeyTable(('queue', 'keys'), ('queue_ptr', 'ptr'))
 
@@ -14,10 +15,8 @@ FORMATS = (
         title='official MoCo v1 or v2',
         signs=(r'encoder_q\.layer1\.', r'encoder_q\.fc\.'),
         parts=(
-            Part('encoder_q.fc.', 'neck.', LINEAR + TWO_LINEAR),
-            Part('encoder_q.', 'backbone.', TORCHVISION),
-            Part('encoder_k.fc.', 'key_encoder.neck.', LINEAR + TWO_LINEAR),
-            Part('encoder_k.', 'key_encoder.backbone.', TORCHVISION),
+            *twins('encoder_q.fc.', 'encoder_k.fc.', 'neck', HEAD),
+            *twins('encoder_q.', 'encoder_k.', 'backbone', TORCHVISION),
             Part('', 'dictionary.', QUEUE),
         ),
         imagenet=True,

@@ -2,9 +2,11 @@
 
 from ..format import Format
 from ..heads import WITH_BATCH_NORM
-from ..key_table import Part
+from ..key_table import Part, twins
 from ..resnet import TORCHVISION
 from ..vit import TIMM
+
+BACKBONE = TORCHVISION + TIMM
 
 FORMATS = (
     Format(
@@ -14,16 +16,11 @@ FORMATS = (
         parts=(
             Part('base_encoder.fc.', 'neck.', WITH_BATCH_NORM),
             Part('base_encoder.head.', 'neck.', WITH_BATCH_NORM),
-            Part('base_encoder.', 'backbone.', TORCHVISION + TIMM),
             Part('momentum_encoder.fc.', 'key_encoder.neck.', WITH_BATCH_NORM),
             Part(
                 'momentum_encoder.head.', 'key_encoder.neck.', WITH_BATCH_NORM
             ),
-            Part(
-                'momentum_encoder.',
-                'key_encoder.backbone.',
-                TORCHVISION + TIMM,
-            ),
+            *twins('base_encoder.', 'momentum_encoder.', 'backbone', BACKBONE),
             Part('predictor.', 'predictor.', WITH_BATCH_NORM),
         ),
         imagenet=True,

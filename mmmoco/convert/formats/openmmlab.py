@@ -1,12 +1,13 @@
 """mmpretrain and mmselfsup: pre-training, and any model with a backbone."""
 
 from ..format import DUPLICATE, EMA_STEPS, OTHER_TASK, Format
-from ..key_table import SAME, Part
+from ..key_table import SAME, Part, twins
 from ..resnet import TORCHVISION
 from ..vit import MMPRETRAIN, MMSEG
 from .moco import QUEUE
 
 BACKBONE = TORCHVISION + MMPRETRAIN
+_MOVING = 'momentum_encoder.'
 
 FORMATS = (
     Format(
@@ -14,10 +15,8 @@ FORMATS = (
         title='MoCo of mmpretrain or mmselfsup 1.x',
         signs=(r'backbone\.', r'encoder_k\.module\.0\.'),
         parts=(
-            Part('backbone.', 'backbone.', BACKBONE),
-            Part('neck.', 'neck.', SAME),
-            Part('encoder_k.module.0.', 'key_encoder.backbone.', BACKBONE),
-            Part('encoder_k.module.1.', 'key_encoder.neck.', SAME),
+            *twins('backbone.', 'encoder_k.module.0.', 'backbone', BACKBONE),
+            *twins('neck.', 'encoder_k.module.1.', 'neck', SAME),
             Part('', 'dictionary.', QUEUE),
         ),
         left=((r'encoder_k\.steps', EMA_STEPS),),
@@ -28,12 +27,8 @@ FORMATS = (
         title='MoCoV3 of mmpretrain or mmselfsup 1.x',
         signs=(r'backbone\.', r'momentum_encoder\.module\.0\.'),
         parts=(
-            Part('backbone.', 'backbone.', BACKBONE),
-            Part('neck.', 'neck.', SAME),
-            Part(
-                'momentum_encoder.module.0.', 'key_encoder.backbone.', BACKBONE
-            ),
-            Part('momentum_encoder.module.1.', 'key_encoder.neck.', SAME),
+            *twins('backbone.', f'{_MOVING}module.0.', 'backbone', BACKBONE),
+            *twins('neck.', f'{_MOVING}module.1.', 'neck', SAME),
             Part('head.predictor.', 'predictor.', SAME),
         ),
         left=((r'momentum_encoder\.steps', EMA_STEPS),),
@@ -48,14 +43,10 @@ FORMATS = (
             r'(encoder_k|momentum_encoder)\.0\.[a-z]\w*\.\w',
         ),
         parts=(
-            Part('encoder_q.0.', 'backbone.', BACKBONE),
-            Part('encoder_q.1.', 'neck.', SAME),
-            Part('encoder_k.0.', 'key_encoder.backbone.', BACKBONE),
-            Part('encoder_k.1.', 'key_encoder.neck.', SAME),
-            Part('base_encoder.0.', 'backbone.', BACKBONE),
-            Part('base_encoder.1.', 'neck.', SAME),
-            Part('momentum_encoder.0.', 'key_encoder.backbone.', BACKBONE),
-            Part('momentum_encoder.1.', 'key_encoder.neck.', SAME),
+            *twins('encoder_q.0.', 'encoder_k.0.', 'backbone', BACKBONE),
+            *twins('encoder_q.1.', 'encoder_k.1.', 'neck', SAME),
+            *twins('base_encoder.0.', f'{_MOVING}0.', 'backbone', BACKBONE),
+            *twins('base_encoder.1.', f'{_MOVING}1.', 'neck', SAME),
             Part('head.predictor.', 'predictor.', SAME),
             Part('', 'dictionary.', QUEUE),
         ),

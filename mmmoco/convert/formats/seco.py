@@ -6,7 +6,7 @@ everything, as MoCo's; the others keep apart seasons or colours.
 
 from ..format import Format
 from ..heads import TWO_LINEAR
-from ..key_table import Part
+from ..key_table import Part, twins
 from ..resnet import CHILDREN
 from .moco import QUEUE
 
@@ -16,10 +16,8 @@ FORMATS = (
         title='SeCo or CACo, an encoder as a row of modules with heads',
         signs=(r'encoder_q\.4\.0\.', r'heads_q\.0\.0\.'),
         parts=(
-            Part('encoder_q.', 'backbone.', CHILDREN),
-            Part('heads_q.0.', 'neck.', TWO_LINEAR),
-            Part('encoder_k.', 'key_encoder.backbone.', CHILDREN),
-            Part('heads_k.0.', 'key_encoder.neck.', TWO_LINEAR),
+            *twins('encoder_q.', 'encoder_k.', 'backbone', CHILDREN),
+            *twins('heads_q.0.', 'heads_k.0.', 'neck', TWO_LINEAR),
             Part('', 'dictionary.', QUEUE),
         ),
         left=((r'heads_[qk]\.[1-9]\d*\.', 'the heads of other spaces'),),

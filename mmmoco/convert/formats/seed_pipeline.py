@@ -8,7 +8,7 @@ projection is two linear layers, or those of MoCo v3.
 
 from ..format import Format
 from ..heads import TWO_LINEAR, WITH_BATCH_NORM
-from ..key_table import Part
+from ..key_table import Part, twins
 from ..resnet import TORCHVISION
 from ..vit import TIMM
 from .moco import QUEUE
@@ -22,10 +22,8 @@ FORMATS = tuple(
         signs=(r'encoder_q\.(layer1|blocks)\.', *signs),
         never=never,
         parts=(
-            Part('encoder_q.', 'backbone.', TORCHVISION + TIMM),
-            Part('encoder_k.', 'key_encoder.backbone.', TORCHVISION + TIMM),
-            Part('proj_q.', 'neck.', head),
-            Part('proj_k.', 'key_encoder.neck.', head),
+            *twins('encoder_q.', 'encoder_k.', 'backbone', TORCHVISION + TIMM),
+            *twins('proj_q.', 'proj_k.', 'neck', head),
             Part('predictor.', 'predictor.', WITH_BATCH_NORM),
             Part('', 'dictionary.', QUEUE),
         ),

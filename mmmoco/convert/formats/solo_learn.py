@@ -2,7 +2,7 @@
 
 from ..format import CLASSIFIER, Format
 from ..heads import TWO_LINEAR, WITH_BATCH_NORM
-from ..key_table import Part
+from ..key_table import Part, twins
 from ..resnet import TORCHVISION
 from ..vit import TIMM
 from .moco import QUEUE
@@ -16,10 +16,8 @@ FORMATS = (
         title='MoCo v2+ of solo-learn',
         signs=(r'backbone\.', r'projector\.0\.', r'queue'),
         parts=(
-            Part('backbone.', 'backbone.', BACKBONE),
-            Part('projector.', 'neck.', TWO_LINEAR),
-            Part('momentum_backbone.', 'key_encoder.backbone.', BACKBONE),
-            Part('momentum_projector.', 'key_encoder.neck.', TWO_LINEAR),
+            *twins('backbone.', 'momentum_backbone.', 'backbone', BACKBONE),
+            *twins('projector.', 'momentum_projector.', 'neck', TWO_LINEAR),
             Part('', 'dictionary.', QUEUE),
         ),
         left=LEFT,
@@ -32,10 +30,10 @@ FORMATS = (
         signs=(r'backbone\.', r'projector\.0\.', r'predictor\.0\.'),
         never=(r'queue',),
         parts=(
-            Part('backbone.', 'backbone.', BACKBONE),
-            Part('projector.', 'neck.', WITH_BATCH_NORM),
-            Part('momentum_backbone.', 'key_encoder.backbone.', BACKBONE),
-            Part('momentum_projector.', 'key_encoder.neck.', WITH_BATCH_NORM),
+            *twins('backbone.', 'momentum_backbone.', 'backbone', BACKBONE),
+            *twins(
+                'projector.', 'momentum_projector.', 'neck', WITH_BATCH_NORM
+            ),
             Part('predictor.', 'predictor.', WITH_BATCH_NORM),
         ),
         left=LEFT,
