@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 from mmengine.logging import print_log
 
@@ -38,3 +40,23 @@ def few(names: Sequence[str], most: int = 5, separator: str = ', ') -> str:
     rest = len(names) - most
     text = separator.join(names[:most])
     return f'{text} and {rest} more' if rest > 0 else text
+
+
+def library(name: str, user: str, extra: str) -> Any:
+    """Import an optional library, or say who needs it and where it is.
+
+    Args:
+        name: Of the module.
+        user: What needs it, for the message.
+        extra: Of ours, with which it is installed.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        top = name.partition('.')[0]
+        raise ImportError(
+            f'{user} needs {top}: pip install "mmmoco[{extra}]".'
+        ) from error

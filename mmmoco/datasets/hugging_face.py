@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmmoco.functional import derive_seed
-from mmmoco.messages import shortened
+from mmmoco.messages import library, shortened
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
@@ -150,12 +150,7 @@ def _load(
         ImportError: If ``datasets`` is missing.
         ValueError: If there is no such split or column.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError(
-            'This data set needs datasets: pip install "mmmoco[hf]".'
-        ) from error
+    datasets = library('datasets', 'This data set', 'hf')
     folder = Path(data_root).expanduser()
     stored = ('dataset_info.json', 'dataset_dict.json')
     if any((folder / name).is_file() for name in stored):

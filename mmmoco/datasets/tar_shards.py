@@ -16,7 +16,7 @@ from typing import IO, Any
 from urllib.parse import quote, urljoin
 
 from mmmoco.functional import derive_seed
-from mmmoco.messages import shortened
+from mmmoco.messages import library, shortened
 from mmmoco.registry import DATASETS
 
 from .files import MAX_BYTES, hidden, open_regular, read_file
@@ -288,13 +288,7 @@ def open_url(url: str) -> IO[bytes]:
 
 
 def _webdataset(place: str) -> Any:
-    try:
-        import webdataset
-    except ImportError as error:
-        raise ImportError(
-            f'{place!r} needs webdataset: pip install "mmmoco[webdataset]".'
-        ) from error
-    return webdataset
+    return library('webdataset', repr(place), 'webdataset')
 
 
 def _find(place: str) -> tuple[list[str], list[int]]:

@@ -17,6 +17,7 @@ from PIL import Image
 from mmmoco.datasets.digit_scenes import DigitScenes
 from mmmoco.datasets.files import Listing, files_below
 from mmmoco.datasets.transforms.loading import open_image
+from mmmoco.messages import library
 
 Masks = NDArray[np.bool_]
 
@@ -39,11 +40,16 @@ class ObjectMasks(Sequence[MaskedImage]):
     """Base of the data sets below: objects by image, small ones left out.
 
     Args:
+        entries: What the images are read from, in their order.
         min_area: Objects with fewer pixels are left out.
     """
 
-    def __init__(self, min_area: int = 1) -> None:
-        self.min_area = max(1, min_area)
+    def __init__(self, entries: Sequence[Any], min_area: int = 1) -> None:
+        self.entries, self.min_area = entries, max(1, min_area)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.entries)
 
     @abstractmethod
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
@@ -81,12 +87,8 @@ class SceneObjects(ObjectMasks):
     """
 
     def __init__(self, scenes: DigitScenes, min_area: int = 1) -> None:
-        super().__init__(min_area)
+        super().__init__(range(len(scenes)), min_area)
         self.scenes = scenes
-
-    def __len__(self) -> int:
-        """Number of scenes."""
-        return len(self.scenes)
 
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
         """Return a scene."""
@@ -111,30 +113,20 @@ class CocoObjects(ObjectMasks):
     def __init__(
         self, annotations: str | Path, images: str | Path, min_area: int = 1
     ) -> None:
-        super().__init__(min_area)
         path = _file(annotations)
-        try:
-            from pycocotools.coco import COCO
-        except ImportError:
-            raise ImportError(
-                'COCO annotations need pycocotools: pip install "mmmoco[det]".'
-            ) from None
+        coco = library('pycocotools.coco', str(path), 'det')
         content = json.loads(path.read_text(encoding='utf-8'))
         if not {'images', 'annotations', 'categories'} <= content.keys():
             raise ValueError(f'{str(path)!r} is no COCO instance file.')
-        self.coco = COCO()
+        self.coco = coco.COCO()
         self.coco.dataset = content
         self.coco.createIndex()
         self.folder = Path(images)
-        self.names = sorted(self.coco.imgs)
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.names)
+        super().__init__(sorted(self.coco.imgs), min_area)
 
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
         """Return an image with its instances."""
-        name = self.names[index]
+        name = self.entries[index]
         found = self.coco.loadAnns(
             self.coco.getAnnIds(imgIds=name, iscrowd=False)
         )
@@ -160,7 +152,6 @@ class PanopticObjects(ObjectMasks):
         stuff: bool = False,
         min_area: int = 1,
     ) -> None:
-        super().__init__(min_area)
         path = _file(annotations)
         content = json.loads(path.read_text(encoding='utf-8'))
         if not content.get('annotations') or (
@@ -170,24 +161,15 @@ class PanopticObjects(ObjectMasks):
         things = {c['id'] for c in content['categories'] if c['isthing']}
         files = {i['id']: i['file_name'] for i in content['images']}
         self.folder, self.maps = Path(images), path.with_suffix('')
-        entries = sorted(content['annotations'], key=lambda a: a['image_id'])
-        self.entries = [
-            (
-                files[a['image_id']],
-                a['file_name'],
-                [
-                    s
-                    for s in a['segments_info']
-                    if not s['iscrowd']
-                    and (stuff or s['category_id'] in things)
-                ],
-            )
-            for a in entries
-        ]
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.entries)
+        entries = []
+        for a in sorted(content['annotations'], key=lambda a: a['image_id']):
+            segments = [
+                s
+                for s in a['segments_info']
+                if not s['iscrowd'] and (stuff or s['category_id'] in things)
+            ]
+            entries.append((files[a['image_id']], a['file_name'], segments))
+        super().__init__(entries, min_area)
 
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
         """Return an image with its segments."""
@@ -222,12 +204,12 @@ class LabelObjects(ObjectMasks):
         ignore: Sequence[int] = (255,),
         min_area: int = 1,
     ) -> None:
-        super().__init__(min_area)
         if not pairs:
             raise FileNotFoundError(
                 'No image with a label image was found: check the folders.'
             )
-        self.pairs, self.ignore = list(pairs), list(ignore)
+        super().__init__(list(pairs), min_area)
+        self.ignore = list(ignore)
 
     @classmethod
     def voc(
@@ -245,13 +227,10 @@ class LabelObjects(ObjectMasks):
         pairs = []
         for name in listing.read_text().split():
             instances = root / f'SegmentationObject/{name}.png'
-            pairs.append(
-                (
-                    root / f'JPEGImages/{name}.jpg',
-                    root / f'SegmentationClass/{name}.png',
-                    instances if instances.is_file() else None,
-                )
-            )
+            given = instances if instances.is_file() else None
+            image = root / f'JPEGImages/{name}.jpg'
+            labels = root / f'SegmentationClass/{name}.png'
+            pairs.append((image, labels, given))
         return cls(pairs, ignore=(0, 255), min_area=min_area)
 
     @classmethod
@@ -281,24 +260,15 @@ class LabelObjects(ObjectMasks):
             listing.report(folder)
         for image in sorted(map(Path, listing.paths)):
             stem = image.name.removesuffix('_leftImg8bit.png')
-            label = (
-                root
-                / 'gtFine'
-                / split
-                / image.parent.name
-                / f'{stem}_gtFine_labelTrainIds.png'
-            )
+            labels = root / 'gtFine' / split / image.parent.name
+            label = labels / f'{stem}_gtFine_labelTrainIds.png'
             if label.is_file():
                 pairs.append((image, label, None))
         return cls(pairs, ignore, min_area)
 
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.pairs)
-
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
         """Return an image with its objects."""
-        image, label_file, instance_file = self.pairs[index]
+        image, label_file, instance_file = self.entries[index]
         labels = _indices(label_file)
         masks, classes = [], []
         if instance_file is not None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmmoco.messages import library
+
 
 def encode(
     weights: Mapping[str, Tensor], meta: Mapping[str, Any], suffix: str
@@ -50,16 +52,13 @@ def encode(
 
 
 def _safetensors(weights: dict[str, Tensor], meta: Mapping[str, Any]) -> bytes:
-    try:
-        from safetensors.torch import save
-    except ImportError as error:
-        raise ImportError(
-            'Writing .safetensors needs the safetensors library: pip install '
-            '"mmmoco[optional]".'
-        ) from error
+    safetensors = library(
+        'safetensors.torch', 'Writing .safetensors', 'optional'
+    )
     # Its metadata are text only.
     text = {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in meta.items()
     }
-    return save(weights, metadata=text)
+    content: bytes = safetensors.save(weights, metadata=text)
+    return content

@@ -22,7 +22,7 @@ from mmmoco.engine.evaluation.preprocessing import (
     compare_evaluation,
     preprocessor_of,
 )
-from mmmoco.messages import log_info
+from mmmoco.messages import library, log_info
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -212,13 +212,8 @@ def write(out: Path, arrays: Arrays, paths: Sequence[str]) -> None:
             arrays = {**arrays, 'paths': np.array(paths)}
         replace(out, lambda file: _fill_npz(file, arrays))
         return
-    try:
-        from safetensors.numpy import save
-    except ImportError as error:
-        raise ImportError(
-            f"{out} needs safetensors: pip install 'mmmoco[optional]'."
-        ) from error
-    content = save(arrays, {'paths': json.dumps(list(paths))})
+    numpy = library('safetensors.numpy', str(out), 'optional')
+    content = numpy.save(arrays, {'paths': json.dumps(list(paths))})
     replace(out, lambda file: file.write(content))
 
 

@@ -1,6 +1,7 @@
 """TIFFs of bands, by tifffile, once their directories are known to end."""
 
 import io
+import math
 import struct
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmmoco.datasets.files import MAX_BYTES
+from mmmoco.messages import library
 
 from .loading import check_size, check_tile
 
@@ -52,12 +54,7 @@ def read_tiff(
         ImportError: If tifffile, or the codec of the file, is missing.
         OSError: If it is too large, or its directories lead nowhere.
     """
-    try:
-        import tifffile
-    except ImportError as error:
-        raise ImportError(
-            'TIFF files need tifffile: pip install "mmmoco[satellite]".'
-        ) from error
+    tifffile = library('tifffile', 'A TIFF of bands', 'satellite')
     check_directories(data)
     # Dialects of microscopes: some name other files, and all go on to parse.
     plain: Any = {f'is_{flag}': False for flag in tifffile.TIFF.FILE_FLAGS}
@@ -73,9 +70,7 @@ def read_tiff(
         check_size(*sides_of(first.shape))
         for page in pages:
             _check_packing(page)
-        size = len(pages) * first.dtype.itemsize
-        for side in first.shape:
-            size *= side
+        size = len(pages) * first.dtype.itemsize * math.prod(first.shape)
         if size > max_bytes:
             raise OSError(f'unpacked, {size} bytes are more than {max_bytes=}')
         try:
