@@ -1,7 +1,5 @@
 """Similarities inside objects and between them (arXiv 2308.11448)."""
 
-from dataclasses import dataclass, field
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,7 +28,6 @@ def patch_objects(
     return torch.where(outside, rest, index)
 
 
-@dataclass
 class PairSimilarities:
     """Histograms of the cosines of patch pairs, added up over images.
 
@@ -39,12 +36,8 @@ class PairSimilarities:
         inter: BINS counts: two objects of one image.
     """
 
-    intra: Tensor = field(
-        default_factory=lambda: torch.zeros(BINS, dtype=torch.float64)
-    )
-    inter: Tensor = field(
-        default_factory=lambda: torch.zeros(BINS, dtype=torch.float64)
-    )
+    def __init__(self) -> None:
+        self.intra, self.inter = torch.zeros(2, BINS, dtype=torch.float64)
 
     def add(self, tokens: Tensor, objects: Tensor) -> None:
         """Add the pairs of one image.

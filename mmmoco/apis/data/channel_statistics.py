@@ -17,15 +17,20 @@ class ChannelStatistics:
     those of floats come from up to 256 pixels of each image, spread evenly.
     What has no value (NaN, infinite, or said to be missing) counts nowhere
     but in ``missing``.
+
+    Attributes:
+        mean: Per channel.
+        low: Smallest value per channel.
+        high: Largest value per channel.
     """
 
     def __init__(self) -> None:
         self.images = self.pixels = 0
         self._known: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._mean: NDArray[np.float64] = np.zeros(0)
+        self.mean: NDArray[np.float64] = np.zeros(0)
         self._squares: NDArray[np.float64] = np.zeros(0)
-        self._low: NDArray[Any] = np.zeros(0)
-        self._high: NDArray[Any] = np.zeros(0)
+        self.low: NDArray[Any] = np.zeros(0)
+        self.high: NDArray[Any] = np.zeros(0)
         self._counts: NDArray[np.int64] | None = None
         self._kept: list[NDArray[np.float32]] = []
 
@@ -44,13 +49,13 @@ class ChannelStatistics:
         channels = image.shape[2]
         if self.images == 0:
             self._known = np.zeros(channels, np.int64)
-            self._mean, self._squares = np.zeros((2, channels))
-            self._low = np.full(channels, np.inf)
-            self._high = np.full(channels, -np.inf)
-        if channels != len(self._mean):
+            self.mean, self._squares = np.zeros((2, channels))
+            self.low = np.full(channels, np.inf)
+            self.high = np.full(channels, -np.inf)
+        if channels != len(self.mean):
             raise ValueError(
                 f'An image has {channels} channels, the others have '
-                f'{len(self._mean)}.'
+                f'{len(self.mean)}.'
             )
         x = image.reshape(-1, channels)
         there = np.ones(x.shape, np.bool_)
@@ -75,14 +80,14 @@ class ChannelStatistics:
         squares = np.where(there, full - mean, 0.0) ** 2
         # Chan's update: no difference of large sums.
         total = np.maximum(self._known + n, 1)
-        delta = mean - self._mean
+        delta = mean - self.mean
         self._squares += squares.sum(0) + delta**2 * (self._known * n / total)
-        self._mean += delta * (n / total)
+        self.mean += delta * (n / total)
         self._known += n
         low = np.where(there, x, np.inf).min(0)
         high = np.where(there, x, -np.inf).max(0)
-        self._low = np.minimum(self._low, low)
-        self._high = np.maximum(self._high, high)
+        self.low = np.minimum(self.low, low)
+        self.high = np.maximum(self.high, high)
 
     def _count(self, x: NDArray[Any], there: NDArray[np.bool_]) -> None:
         levels = np.iinfo(x.dtype).max + 1
@@ -99,24 +104,9 @@ class ChannelStatistics:
         return self.pixels - self._known
 
     @property
-    def mean(self) -> NDArray[np.float64]:
-        """Per channel."""
-        return self._mean
-
-    @property
     def std(self) -> NDArray[np.float64]:
         """Per channel, over all pixels that have a value."""
         return np.sqrt(self._squares / np.maximum(self._known, 1))
-
-    @property
-    def low(self) -> NDArray[Any]:
-        """Smallest value per channel."""
-        return self._low
-
-    @property
-    def high(self) -> NDArray[Any]:
-        """Largest value per channel."""
-        return self._high
 
     def percentile(self, percent: float) -> NDArray[np.float64]:
         """Return the value per channel below which ``percent`` lie."""

@@ -169,7 +169,8 @@ def _write_split(
         f'gtFine/{city}',
     ]:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    coco = _CocoWriter()
+    images: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
     names = []
     for index in progress(range(len(dataset))):
         grey = dataset.images[index].numpy()
@@ -180,7 +181,12 @@ def _write_split(
         image = folder / split / file_name
         pixels = np.repeat(grey[..., None], 3, axis=2)
         _write_image(image, pixels)
-        coco.add(file_name, grey.shape, digits)
+        height, width = grey.shape
+        images.append(
+            dict(id=index + 1, file_name=file_name, height=height, width=width)
+        )
+        for digit in digits:
+            instances.append(_coco_instance(digit, len(instances), index))
         _link_or_write(voc / f'JPEGImages/{name}.jpg', image, pixels)
         _write_voc(voc / f'Annotations/{name}.xml', grey.shape, digits)
         stem = f'{city}/digits_{index:06d}_000000'
@@ -191,57 +197,34 @@ def _write_split(
             folder / f'gtFine/{stem}_gtFine_labelTrainIds.png',
             label_image(digits, grey.shape),
         )
-    _write_json(folder / f'annotations/instances_{split}.json', coco.content)
+    content = {
+        'info': {'description': 'Scenes of handwritten digits'},
+        'licenses': [],
+        'categories': [
+            {'id': label + 1, 'name': name, 'supercategory': 'digit'}
+            for label, name in enumerate(CLASSES)
+        ],
+        'images': images,
+        'annotations': instances,
+    }
+    _write_json(folder / f'annotations/instances_{split}.json', content)
     listing = voc / f'ImageSets/Main/{_VOC_SPLITS[split]}.txt'
     listing.write_text('\n'.join([*names, '']), encoding='utf-8')
 
 
-class _CocoWriter:
-    """Collects the instances of one split."""
-
-    def __init__(self) -> None:
-        self.content: dict[str, Any] = {
-            'info': {'description': 'Scenes of handwritten digits'},
-            'licenses': [],
-            # COCO counts categories from 1.
-            'categories': [
-                {'id': label + 1, 'name': name, 'supercategory': 'digit'}
-                for label, name in enumerate(CLASSES)
-            ],
-            'images': [],
-            'annotations': [],
-        }
-
-    def add(
-        self,
-        file_name: str,
-        shape: tuple[int, ...],
-        digits: Sequence[SceneDigit],
-    ) -> None:
-        """Add an image and its digits."""
-        images = self.content['images']
-        instances = self.content['annotations']
-        image_id = len(images) + 1
-        images.append(
-            {
-                'id': image_id,
-                'file_name': file_name,
-                'height': shape[0],
-                'width': shape[1],
-            }
-        )
-        for digit in digits:
-            instances.append(
-                {
-                    'id': len(instances) + 1,
-                    'image_id': image_id,
-                    'category_id': digit.label + 1,
-                    'bbox': digit.bbox,
-                    'area': digit.area,
-                    'iscrowd': 0,
-                    'segmentation': run_lengths(digit.mask),
-                }
-            )
+def _coco_instance(
+    digit: SceneDigit, instance: int, image: int
+) -> dict[str, Any]:
+    """Return an instance of COCO, where all numbers count from 1."""
+    return {
+        'id': instance + 1,
+        'image_id': image + 1,
+        'category_id': digit.label + 1,
+        'bbox': digit.bbox,
+        'area': digit.area,
+        'iscrowd': 0,
+        'segmentation': run_lengths(digit.mask),
+    }
 
 
 def _write_voc(

@@ -173,21 +173,12 @@ def normalised(
         size: Side of the result, or height and width.
     """
     height, width = _both(size)
-    resized = np.stack(
-        [
-            image
-            if image.shape[:2] == (height, width)
-            else cv2.resize(
-                image,
-                (width, height),
-                interpolation=cv2.INTER_AREA
-                if min(image.shape[:2]) > min(height, width)
-                else cv2.INTER_CUBIC,
-            )
-            for image in images
-        ]
-    )
-    x = torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
+    resized = []
+    for image in images:  # One of this size is copied.
+        smaller = min(image.shape[:2]) > min(height, width)
+        kind = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+        resized.append(cv2.resize(image, (width, height), interpolation=kind))
+    x = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).contiguous()
     mean = getattr(model.data_preprocessor, 'mean', None)
     if mean is not None and mean.numel() == 1:
         # Grey by Rec. 601, as PIL converts.

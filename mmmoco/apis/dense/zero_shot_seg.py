@@ -71,7 +71,7 @@ def score_dataset(
         UsageError: If there is no object.
     """
     count = min(len(data), limit or len(data))
-    ious, aps = [], []
+    parts: list[ObjectScores] = []
     classes: list[int] = []
     images: list[int] = []
     start = time.perf_counter()
@@ -92,15 +92,13 @@ def score_dataset(
             ]
             each = len(points) // len(item.masks)
             masks = torch.from_numpy(item.masks).to(own.device)
-            scores = _score(own, points, masks, each, upsample)
-            ious.append(scores.ious)
-            aps.append(scores.ap)
+            parts.append(_score(own, points, masks, each, upsample))
             classes += item.classes
             images += [i] * len(item.classes)
     if not classes:
         raise cli.UsageError('The images hold no object: see --min-area.')
     seconds = (time.perf_counter() - start) / count
-    scores = ObjectScores(torch.cat(ious), torch.cat(aps))
+    scores = ObjectScores(*map(torch.cat, zip(*parts, strict=True)))
     return Scored(scores, classes, images, seconds)
 
 
@@ -120,9 +118,8 @@ def _score(
         maps = similarity_maps(tokens, some, (height, width), upsample)
         rows = torch.arange(start, start + len(some)) // each
         parts.append(score_objects(maps, masks[rows.to(masks.device)]))
-    ious = torch.cat([p.ious for p in parts]).unflatten(0, (-1, each))
-    ap = torch.cat([p.ap for p in parts]).unflatten(0, (-1, each))
-    return ObjectScores(ious.mean(1), ap.mean(1))
+    joined = map(torch.cat, zip(*parts, strict=True))
+    return ObjectScores(*(x.unflatten(0, (-1, each)).mean(1) for x in joined))
 
 
 def log_figures(result: ZeroShotResult, scored: Scored) -> None:

@@ -69,7 +69,8 @@ def read_run(folder: Path, name: str, method: str = 'pca') -> RunRecord:
             'results.jsonl: it is no work dir of a run, or nothing was '
             f'logged yet. {"; ".join(notes)}'.rstrip()
         )
-    config = _read_config(folder)
+    source = _newest(folder, '*/vis_data/config.py') or _newest(folder, '*.py')
+    config = _read_text(source) if source else ''
     pictures = _read_pictures(folder, notes)
     return RunRecord(
         name=name,
@@ -182,13 +183,6 @@ def _foreign(folder: Path) -> list[str]:
 
 def _newest(folder: Path, pattern: str) -> Path | None:
     return max(_own(folder, pattern), default=None)
-
-
-def _read_config(folder: Path) -> str:
-    path = _newest(folder, '*/vis_data/config.py') or _newest(folder, '*.py')
-    if path is None:
-        return ''
-    return _read_text(path)
 
 
 def _read_text(path: Path) -> str:

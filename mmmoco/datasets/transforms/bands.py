@@ -5,6 +5,7 @@ need red, green and blue (hue, saturation) has no meaning here.
 """
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -240,9 +241,7 @@ def _read_npy(data: bytes) -> AnyImage:
     if any(side < 0 for side in shape):
         raise ValueError(f'shape {shape} is no image')
     check_size(*sides_of(shape))
-    count = 1
-    for side in shape:
-        count *= side
+    count = math.prod(shape)
     start = file.tell()
     if count * kind.itemsize > len(data) - start:
         raise ValueError(
