@@ -48,7 +48,7 @@ from train_step import in_turns, times_as_fast
 from mmmoco.apis import cli, load_config
 from mmmoco.apis.config.files import resolve_config
 from mmmoco.datasets import ImageFolderDataset
-from mmmoco.datasets.transforms import build_pipeline
+from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.registry import MODELS
 
 RECIPE = 'mocov2_r50_8xb32'

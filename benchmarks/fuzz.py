@@ -53,11 +53,8 @@ from mmmoco.datasets import (  # noqa: E402
     TarShards,
     UnreadableDataError,
 )
-from mmmoco.datasets.transforms import (  # noqa: E402
-    LoadBands,
-    LoadRGB,
-    open_image,
-)
+from mmmoco.datasets.transforms.bands import LoadBands  # noqa: E402
+from mmmoco.datasets.transforms.loading import LoadRGB, open_image  # noqa: E402
 from mmmoco.engine import checkpoint_io  # noqa: E402
 from mmmoco.engine.results import read_results  # noqa: E402
 

@@ -32,7 +32,7 @@ from torchvision import transforms
 from mmmoco.apis import cli, load_config
 from mmmoco.apis.config.files import resolve_config
 from mmmoco.datasets import AddressedSampler, ImageFolderDataset
-from mmmoco.datasets.transforms import build_pipeline
+from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.registry import MODELS
 
 Contender = Callable[[str], Any]

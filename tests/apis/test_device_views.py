@@ -5,7 +5,7 @@ from mmengine.config import Config
 
 from mmmoco.apis import list_configs, load_config
 from mmmoco.apis.config.device_views import COUNTERPARTS, move_views
-from mmmoco.datasets.transforms import build_pipeline
+from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.registry import BATCH_AUGMENTS
 
 ON = {'device_views': True}

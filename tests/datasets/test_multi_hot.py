@@ -1,6 +1,6 @@
 import pytest
 
-from mmmoco.datasets.transforms import MultiHot
+from mmmoco.datasets.transforms.multi_hot import MultiHot
 
 
 def test_present_wins_over_difficult():

@@ -10,7 +10,8 @@ from PIL import Image
 from mmmoco.apis.config.image_range import settle_for_training, settle_from
 from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import ImageFolderDataset, SampleAddress, TarShards
-from mmmoco.datasets.transforms import LoadBands, LoadRGB
+from mmmoco.datasets.transforms.bands import LoadBands
+from mmmoco.datasets.transforms.loading import LoadRGB
 
 from ..conftest import optional
 

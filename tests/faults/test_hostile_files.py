@@ -15,7 +15,7 @@ from PIL import Image
 from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import ImageFolderDataset, TarShards
 from mmmoco.datasets.addressed import SampleAddress
-from mmmoco.datasets.transforms import LoadRGB, open_image
+from mmmoco.datasets.transforms.loading import LoadRGB, open_image
 
 #: PIL's words, or ours.
 TOO_LARGE = r'bomb\.png.*(900000000|30000×30000) pixels'
@@ -101,7 +101,7 @@ def test_a_bomb_among_the_images_is_a_bad_file(bombed, tmp_path):
 
 
 def test_large_arrays_of_bands_are_refused(tmp_path):
-    from mmmoco.datasets.transforms import LoadBands
+    from mmmoco.datasets.transforms.bands import LoadBands
 
     path = tmp_path / 'bands.npy'
     header = io.BytesIO()

@@ -11,7 +11,7 @@ from mmmoco.convert import resnet, vit
 from mmmoco.convert.positions import resize_positions
 from mmmoco.datasets.addressed import AddressedSampler
 from mmmoco.datasets.shard_stream import shuffled
-from mmmoco.datasets.transforms import decode_rgb
+from mmmoco.datasets.transforms.loading import decode_rgb
 from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.functional import seed_global_generators
 from mmmoco.functional.exchange import shuffle_plan

@@ -17,7 +17,8 @@ from mmmoco.datasets.files import (
     open_regular,
     read_file,
 )
-from mmmoco.datasets.transforms import LoadBands, LoadRGB
+from mmmoco.datasets.transforms.bands import LoadBands
+from mmmoco.datasets.transforms.loading import LoadRGB
 from mmmoco.messages import printable, shortened
 
 LOAD = [dict(type='LoadRGB')]

@@ -13,13 +13,15 @@ from PIL import Image, ImageFile
 
 import mmmoco
 from mmmoco.datasets import ImageFolderDataset, SampleAddress
-from mmmoco.datasets.transforms import (
-    LoadBands,
+from mmmoco.datasets.transforms import loading
+from mmmoco.datasets.transforms.bands import LoadBands
+from mmmoco.datasets.transforms.loading import (
+    FORMATS,
+    MAX_SCANS,
     LoadRGB,
-    loading,
+    decode_rgb,
     open_image,
 )
-from mmmoco.datasets.transforms.loading import FORMATS, MAX_SCANS, decode_rgb
 
 from ..conftest import optional
 

@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from mmmoco.apis import cli
 from mmmoco.apis.config.files import load_config
 from mmmoco.datasets.bad_files import BadFile, reason_of
-from mmmoco.datasets.transforms import build_pipeline
+from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.registry import DATASETS
 
 from .channel_statistics import ChannelStatistics

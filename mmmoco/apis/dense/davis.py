@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mmmoco.datasets.transforms import open_image
+from mmmoco.datasets.transforms.loading import open_image
 from mmmoco.engine import checkpoint_io
 from mmmoco.evaluation.video import propagate, score_video, to_index
 from mmmoco.messages import log_info

@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from mmmoco.apis.config.files import name_of
 from mmmoco.datasets import SampleAddress
-from mmmoco.datasets.transforms import Views
+from mmmoco.datasets.transforms.views import Views
 from mmmoco.registry import DATASETS, MODELS
 from mmmoco.visualization.views import ViewPicture, draw_views
 

@@ -1,47 +1,5 @@
-from .bands import (
-    BandBlur,
-    BandBrightnessContrast,
-    BandGray,
-    LoadBands,
-    ScaleBands,
-)
-from .fast_views import (
-    FastColorJitter,
-    FastFlip,
-    FastGaussianBlur,
-    FastGrayscale,
-    FastRandomResizedCrop,
-    FastSolarize,
-    FastView,
-)
-from .loading import LoadRGB, ToPIL, decode_rgb, open_image
-from .multi_hot import MultiHot
-from .pipeline import build_pipeline
-from .satellite import DiscreteRotation, GaussianNoise, SeasonalViews
-from .views import PackImage, Views
+"""Transforms, registered by their names in configs."""
 
-__all__ = [
-    'BandBlur',
-    'BandBrightnessContrast',
-    'BandGray',
-    'DiscreteRotation',
-    'FastColorJitter',
-    'FastFlip',
-    'FastGaussianBlur',
-    'FastGrayscale',
-    'FastRandomResizedCrop',
-    'FastSolarize',
-    'FastView',
-    'GaussianNoise',
-    'LoadBands',
-    'LoadRGB',
-    'MultiHot',
-    'PackImage',
-    'ScaleBands',
-    'SeasonalViews',
-    'ToPIL',
-    'Views',
-    'build_pipeline',
-    'decode_rgb',
-    'open_image',
-]
+from . import bands, fast_views, loading, multi_hot, satellite, views
+
+__all__ = ['bands', 'fast_views', 'loading', 'multi_hot', 'satellite', 'views']

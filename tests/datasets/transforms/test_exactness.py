@@ -13,7 +13,8 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional as official
 
-from mmmoco.datasets.transforms import build_pipeline, pixel_ops
+from mmmoco.datasets.transforms import pixel_ops
+from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.models.preprocessors import batch_photometric as batch
 
 BOUND = 2.0

@@ -8,7 +8,7 @@ from torchvision import transforms as official
 
 from mmmoco.apis import load_config
 from mmmoco.datasets import ImageFolderDataset, SampleAddress
-from mmmoco.datasets.transforms import (
+from mmmoco.datasets.transforms.fast_views import (
     FastColorJitter,
     FastFlip,
     FastGaussianBlur,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmoco.datasets.transforms import LoadRGB, decode_rgb
+from mmmoco.datasets.transforms.loading import LoadRGB, decode_rgb
 
 
 @pytest.fixture(scope='module')

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from mmmoco.datasets.transforms import (
+from mmmoco.datasets.transforms.bands import (
     BandBlur,
     BandBrightnessContrast,
     BandGray,
-    DiscreteRotation,
-    GaussianNoise,
     LoadBands,
     ScaleBands,
+)
+from mmmoco.datasets.transforms.satellite import (
+    DiscreteRotation,
+    GaussianNoise,
 )
 from mmmoco.datasets.transforms.views import to_tensor
 

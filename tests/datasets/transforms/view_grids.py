@@ -10,13 +10,15 @@ from PIL import Image, ImageFilter
 from torchvision import transforms
 from torchvision.transforms import functional as official
 
-from mmmoco.datasets.transforms import (
-    BandBrightnessContrast,
-    DiscreteRotation,
+from mmmoco.datasets.transforms import pixel_ops
+from mmmoco.datasets.transforms.bands import BandBrightnessContrast
+from mmmoco.datasets.transforms.fast_views import (
     FastColorJitter,
     FastRandomResizedCrop,
+)
+from mmmoco.datasets.transforms.satellite import (
+    DiscreteRotation,
     GaussianNoise,
-    pixel_ops,
 )
 from mmmoco.models.preprocessors import (
     BatchBrightnessContrast,
