@@ -76,8 +76,7 @@ def main(
     def tool() -> None:
         result = job(**given)
         written = inspect.getattr_static(type(result), '__str__')
-        first = os.environ.get('RANK', '0') == '0'
-        if first and written is not object.__str__:
+        if not _rank() and written is not object.__str__:
             sys.stdout.write(f'{result}\n')
             sys.stdout.flush()
         problem = getattr(result, 'problem', None)
@@ -360,6 +359,17 @@ def _shortage(text: str, error: Exception) -> str | None:
     return None
 
 
+def _rank() -> int | None:
+    """Return the number of this process; None if it is the only one.
+
+    Under Slurm and MPI the environment says it while a job runs, not after.
+    """
+    group = sys.modules.get('torch.distributed')
+    if group is not None and group.is_available() and group.is_initialized():
+        return int(group.get_rank())
+    return int(os.environ['RANK']) if 'RANK' in os.environ else None
+
+
 def _end(text: str, code: int) -> NoReturn:
     """Say something and end, without waiting for other processes."""
     if os.environ.get('LOCAL_RANK', '0') != '0':
@@ -367,7 +377,7 @@ def _end(text: str, code: int) -> NoReturn:
         time.sleep(3)
     sys.stderr.write(text)
     sys.stderr.flush()
-    if 'RANK' in os.environ:
+    if _rank() is not None:
         logging.shutdown()
         os._exit(code)
     sys.exit(code)

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 _P = ParamSpec('_P')
 _R = TypeVar('_R')
@@ -21,15 +21,23 @@ def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:
 
     That is what mmengine's runner sets (the environment, OpenCV's threads,
     the way to start processes, loggers and scopes), and what we replace in
-    it.
+    it. A path may also be one of pathlib.
     """
 
     @functools.wraps(job)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        args = tuple(map(_plain, args))  # type: ignore[assignment]
+        kwargs = {  # type: ignore[assignment]
+            name: _plain(value) for name, value in kwargs.items()
+        }
         with _environment_kept(), _libraries_kept():
             return job(*args, **kwargs)
 
     return run
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 @contextmanager
@@ -49,16 +57,19 @@ def _libraries_kept() -> Iterator[None]:
     import multiprocessing
 
     import cv2
+    import torch
 
     from mmmoco.engine.checkpoint_io import guarded
     from mmmoco.engine.class_folders import hidden_skipped
     from mmmoco.engine.instances import own_instances
 
     threads = cv2.getNumThreads()
+    benchmark = torch.backends.cudnn.benchmark
     start = multiprocessing.get_start_method(allow_none=True)
     try:
         with guarded, hidden_skipped, own_instances():
             yield
     finally:
         cv2.setNumThreads(threads)
+        torch.backends.cudnn.benchmark = benchmark
         multiprocessing.set_start_method(start, force=True)

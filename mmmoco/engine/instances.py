@@ -21,6 +21,10 @@ def own_instances() -> Iterator[None]:
     """
     before = [dict(instances_of(kind)) for kind in KINDS]
     yield
+    for name, logger in instances_of(MMLogger).items():
+        if name not in before[0]:
+            for handler in logger.handlers:
+                handler.close()  # Else every run keeps a file open.
     for kind, instances in zip(KINDS, before, strict=True):
         instances_of(kind).clear()
         instances_of(kind).update(instances)

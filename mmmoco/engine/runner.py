@@ -133,6 +133,8 @@ class ContrastRunner(Runner):
         with survive(f'The config is not written to {self.work_dir}'):
             super().dump_config()
 
+    # Models that read a teacher do so while they are built.
+    __init__ = checkpoint_io.guarded(hidden_skipped(Runner.__init__))
     val = checkpoint_io.guarded(hidden_skipped(Runner.val))
     test = checkpoint_io.guarded(hidden_skipped(Runner.test))
 

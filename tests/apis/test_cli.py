@@ -429,3 +429,28 @@ def test_help_imports_nothing_heavy(tool):
     sys.stdout.write(f'{tool}: {done.stdout.splitlines()[-1:]}\n')
     assert done.returncode == 0, done.stderr
     assert 'found []' in done.stdout and 'usage: ' in done.stdout
+
+
+def test_a_process_of_a_group_ends_at_once_after_its_job(monkeypatch):
+    """Slurm's and MPI's number is in the environment during a job only."""
+    monkeypatch.delenv('RANK', raising=False)
+
+    def leave(code):
+        raise SystemExit(100 + code)
+
+    monkeypatch.setattr(os, '_exit', leave)
+
+    def bad() -> None:
+        """Fail."""
+        raise ValueError('bad')
+
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group(
+        'gloo', store=store, rank=0, world_size=1
+    )
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(bad, [])
+    finally:
+        torch.distributed.destroy_process_group()
+    assert stop.value.code == 102

@@ -8,6 +8,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 import mmmoco
+from mmmoco.apis.probing.checkpoints import evaluations_of
 from mmmoco.engine.evaluation import (
     Evaluation,
     Measurement,
@@ -142,3 +143,26 @@ def _file(cfg, folder):
     path = Path(folder, 'mine.py')
     cfg.dump(str(path))
     return path
+
+
+@pytest.mark.parametrize(
+    'entry',
+    [
+        5,
+        None,
+        dict(epochs=3),
+        dict(type='KNN', k='a'),
+        dict(type='SVM', draws=0),
+        dict(type='SVM', shots=[4, 0]),
+        dict(type='SVM', shots='a'),
+    ],
+    ids=str,
+)
+def test_an_entry_that_is_no_evaluation_is_named(entry, small_config):
+    with pytest.raises(ValueError, match='no evaluation|KNN|SVM|draws=|knn'):
+        build_evaluation(entry, small_config().knn, seed=0)
+
+
+def test_evaluations_without_names_are_refused(small_config):
+    with pytest.raises(ValueError, match='give each a name'):
+        evaluations_of(small_config(evaluations=['KNN']))

@@ -8,6 +8,8 @@ import sys
 
 import cv2
 import pytest
+import torch
+from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 import mmmoco
@@ -119,3 +121,26 @@ def test_a_data_worker_is_one_thread(before):
     )
     assert list(map(int, loader)) == [1]
     assert list(map(int, DataLoader(Threads()))) == [2]
+
+
+def test_a_path_may_be_one_of_pathlib(tmp_path):
+    @tidy
+    def job(path, *, out, k):
+        return path, out, k
+
+    text = str(tmp_path)
+    assert job(tmp_path, out=tmp_path, k=3) == (text, text, 3)
+
+
+def test_a_job_closes_its_log_and_resets_cudnn(tmp_path):
+    made = []
+
+    @tidy
+    def job():
+        torch.backends.cudnn.benchmark = True
+        log = str(tmp_path / 'log')
+        made.extend(MMLogger.get_instance('a run', log_file=log).handlers)
+
+    job()
+    assert not torch.backends.cudnn.benchmark
+    assert made[-1].stream is None

@@ -3,8 +3,13 @@
 import json
 
 import pytest
+from mmengine.config import Config
 
-from mmmoco.engine.results import figures_text, read_results
+from mmmoco.engine.results import (
+    append_result,
+    figures_text,
+    read_results,
+)
 
 LINE = json.dumps(
     {'task': 'knn', 'protocol': {}, 'metrics': {}, 'config_hash': 'a'}
@@ -36,3 +41,19 @@ def test_figures_in_words():
     assert (
         figures_text({'top1': 12.345, 'mAP': 3}) == 'top-1 12.35 %, mAP 3.00 %'
     )
+
+
+@pytest.mark.parametrize(
+    ('last', 'kept'),
+    [(LINE[:30], 1), (LINE, 2), (f'{LINE}\n', 2)],
+    ids=['cut', 'no end', 'whole'],
+)
+def test_what_follows_a_last_line_that_was_cut_off_is_read(
+    tmp_path, last, kept
+):
+    path = tmp_path / 'results.jsonl'
+    path.write_text(f'{LINE}\n{last}')
+    facts = dict(protocol={}, metrics={'top1': 1.0}, cfg=Config())
+    append_result(str(tmp_path), task='svm', **facts)
+    found = read_results(str(tmp_path))
+    assert [x['task'] for x in found] == ['knn'] * kept + ['svm']

@@ -20,13 +20,14 @@ from mmengine.config import Config
 from mmengine.hooks import checkpoint_hook
 from mmengine.infer import BaseInferencer
 from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, load_checkpoint
 
 import mmmoco
 from mmmoco.apis.preflight import measured_memory
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import UnsafeCheckpointError, guarded
 from mmmoco.engine.pretrained import initialize
+from mmmoco.engine.runner import ContrastRunner
 from mmmoco.registry import MODELS
 
 from ..conftest import optional
@@ -159,6 +160,23 @@ def test_each_process_of_ours_refuses_code(
         model = MODELS.build(cfg.model)
     with pytest.raises(UnsafeCheckpointError):
         initialize(model)
+    assert not marker.exists()
+
+
+def test_a_runner_built_by_others_refuses_code(
+    hostile, small_config, monkeypatch
+):
+    """OpenMMLab's own tools build it; a teacher is read meanwhile."""
+    path, marker = hostile
+
+    class Taught(MODELS.get('MoCoV2')):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            load_checkpoint(self, str(path))
+
+    monkeypatch.setitem(MODELS.module_dict, 'MoCoV2', Taught)
+    with pytest.raises(UnsafeCheckpointError):
+        ContrastRunner.from_cfg(small_config())
     assert not marker.exists()
 
 

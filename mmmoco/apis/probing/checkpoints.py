@@ -54,6 +54,21 @@ def read_config(
     return cfg
 
 
+def evaluations_of(cfg: Config) -> dict[str, Any]:
+    """Return the evaluations that a config has beside its k-NN, by name.
+
+    Raises:
+        ValueError: If they have no names.
+    """
+    found = cfg.get('evaluations') or {}
+    if not isinstance(found, Mapping):
+        raise ValueError(
+            f'evaluations={found!r}: give each a name, as in '
+            "dict(svm=dict(type='SVM'))."
+        )
+    return dict(found)
+
+
 @checkpoint_io.guarded
 @hidden_skipped
 def open_evaluation(

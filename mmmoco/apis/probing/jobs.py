@@ -259,7 +259,11 @@ def evaluate_checkpoints(
     from mmmoco.apis.config.files import load_config
     from mmmoco.apis.config.image_range import settle_from
 
-    from .checkpoints import evaluate_series, find_checkpoints
+    from .checkpoints import (
+        evaluate_series,
+        evaluations_of,
+        find_checkpoints,
+    )
 
     cfg = load_config(config, dict(cfg_options or {}))
     found = find_checkpoints(checkpoint_dir, epochs)
@@ -279,7 +283,7 @@ def evaluate_checkpoints(
         ),
         'svm': _given(type='SVM', shots=shots, draws=draws, seed=seed),
     }
-    own = given | dict(cfg.get('evaluations') or {})
+    own = given | evaluations_of(cfg)
     if protocol not in own:
         raise cli.UsageError(
             f'--protocol {protocol}: use one of {", ".join(own)}.'
@@ -363,7 +367,7 @@ def test(
     """
     from mmmoco.apis.training.runner import build_runner, init_processes
 
-    from .checkpoints import evaluate, read_config
+    from .checkpoints import evaluate, evaluations_of, read_config
 
     cfg = read_config(config, checkpoint, cfg_options)
     if cfg.get('test_dataloader') is None:
@@ -373,7 +377,7 @@ def test(
                 'there is nothing to test.'
             )
         init_processes(cfg, launcher, with_runner=False)
-        for chosen in ('KNN', *(cfg.get('evaluations') or {}).values()):
+        for chosen in ('KNN', *evaluations_of(cfg).values()):
             evaluate(cfg, checkpoint, chosen, work_dir=work_dir)
         return
     name = Path(cfg.filename).stem

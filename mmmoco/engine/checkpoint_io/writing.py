@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
@@ -53,13 +54,15 @@ def write_bytes(path: PathLike, content: bytes) -> None:
 
 
 def append_text(path: PathLike, text: str) -> None:
-    """Append to a text file, if it is one of its folder's own.
+    """Append lines to a text file, if it is one of its folder's own.
+
+    A last line that a killed process left unfinished goes.
 
     Raises:
         OSError: It could not be written; or something else lies there, by
             which a file elsewhere would be changed.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags | _GUARDS, 0o666)
     except OSError as error:
@@ -67,9 +70,24 @@ def append_text(path: PathLike, text: str) -> None:
             raise
         text = 'a link, a pipe or a device is in its place: remove it'
         raise OSError(error.errno, text, os.fspath(path)) from None
-    with open(descriptor, 'ab') as file:
+    with open(descriptor, 'ab+') as file:
         _require_own(file.fileno(), path)
+        file.seek(0)
+        content = file.read()
+        last = content[content.rfind(b'\n') + 1 :]
+        if last and _is_json(last):
+            text = f'\n{text}'  # Only its end is missing.
+        elif last:
+            file.truncate(len(content) - len(last))
         file.write(text.encode('utf-8', 'surrogateescape'))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _require_own(descriptor: int, path: PathLike) -> None:

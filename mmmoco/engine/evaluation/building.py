@@ -39,11 +39,23 @@ def build_evaluation(
             f'knn.{unknown[0]} is no setting of k-NN; it has '
             f'{", ".join(known)}.'
         )
+    if not isinstance(config, str) and not (
+        isinstance(config, Mapping) and 'type' in config
+    ):
+        raise ValueError(
+            f"{config!r} is no evaluation: give its type, such as 'KNN', or "
+            "dict(type='LinearProbe', epochs=20)."
+        )
     chosen = dict(type=config) if isinstance(config, str) else dict(config)
     if bare_type(chosen) == 'KNN':
         chosen = {n: knn[n] for n in own if n in knn} | chosen
-    with DefaultScope.overwrite_default_scope('mmmoco'):
-        evaluation: Evaluation = EVALUATIONS.build(chosen)
+    try:
+        with DefaultScope.overwrite_default_scope('mmmoco'):
+            evaluation: Evaluation = EVALUATIONS.build(chosen)
+    except TypeError as error:
+        if '__init__()' in str(error):
+            raise
+        raise ValueError(f'{chosen}: {error}') from error
     data = Splits.build({n: v for n, v in knn.items() if n not in own}, seed)
     evaluation.check(data)
     return evaluation, data

@@ -29,6 +29,13 @@ class SVM(Evaluation):
     draws: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.draws < 1 or min(self.shots, default=1) < 1:
+            raise ValueError(
+                f'draws={self.draws}, shots={self.shots}: each must be at '
+                'least 1.'
+            )
+
     def measure(self, model: Any, data: Splits) -> list[Measurement]:
         """Extract features of both splits and train on the bank's."""
         bank, query = data.extract(model)
