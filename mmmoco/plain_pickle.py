@@ -144,15 +144,20 @@ class _Dtype(Node):
     def value(self, finished: Callable[[Any], Any]) -> Any:
         return self.dtype
 
-    def checked(self, raw: bytes) -> bytes:
-        """Refuse bytes that are no values of this type."""
-        if self.dtype.kind == 'b' and raw.strip(b'\0\1'):
-            raise ValueError('a truth value is neither 0 nor 1')
-        if self.dtype.kind == 'U' and raw:
-            codes = np.dtype('u4').newbyteorder(self.dtype.byteorder)
-            if np.frombuffer(raw, codes).max() > _LARGEST_CHARACTER:
-                raise ValueError('a text of numpy holds no characters')
-        return raw
+
+def _checked(raw: Any, dtype: Any, of: str) -> bytes:
+    """Return the bytes of numpy's values, if they are such of this type."""
+    if isinstance(raw, str):  # as python 2 wrote it
+        raw = raw.encode('utf-8', 'surrogateescape')
+    if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
+        raise NotPlainError(f'a numpy {of} of objects')
+    if dtype.dtype.kind == 'b' and raw.strip(b'\0\1'):
+        raise ValueError('a truth value is neither 0 nor 1')
+    if dtype.dtype.kind == 'U' and raw:
+        codes = np.dtype('u4').newbyteorder(dtype.dtype.byteorder)
+        if np.frombuffer(raw, codes).max() > _LARGEST_CHARACTER:
+            raise ValueError('a text of numpy holds no characters')
+    return raw
 
 
 class _Array(Node):
@@ -167,14 +172,11 @@ class _Array(Node):
         _, shape, dtype, fortran, raw = self.state
         if not (type(shape) is tuple and all(map(is_size, shape))):
             raise ValueError('a numpy array has no valid shape')
-        if isinstance(raw, str):  # as python 2 wrote it
-            raw = raw.encode('utf-8', 'surrogateescape')
-        if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
-            raise NotPlainError('a numpy array of objects')
+        raw = _checked(raw, dtype, 'array')
         view: np.ndarray[Any, Any] = np.ndarray(
             shape,
             dtype.dtype,
-            buffer=dtype.checked(raw),
+            buffer=raw,
             order='F' if fortran else 'C',
         )
         if view.nbytes != len(raw):
@@ -194,11 +196,8 @@ def _reconstruct(kind: Any, *_: object) -> _Array:
 
 
 def _scalar(dtype: Any, raw: Any) -> Any:
-    if isinstance(raw, str):
-        raw = raw.encode('utf-8', 'surrogateescape')
-    if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
-        raise NotPlainError('a numpy scalar of objects')
-    (value,) = np.frombuffer(dtype.checked(raw), dtype.dtype)
+    raw = _checked(raw, dtype, 'scalar')
+    (value,) = np.frombuffer(raw, dtype.dtype)
     return value
 
 

@@ -1,12 +1,12 @@
 """Which label of one data set is which of another: by name, or by number."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
+
+from mmmoco.messages import log_info, log_warning
 
 #: So many names stand in a message.
 SHOWN = 10
@@ -157,11 +157,8 @@ def renumber(
     if not trained and not own:
         return  # Annotations, whose labels mean the same everywhere.
     matching = match_names(trained, own, places)
-    print_log(
-        f'{matching.text}.',
-        logger='current',
-        level=logging.WARNING if matching.differ else logging.INFO,
-    )
+    log = log_warning if matching.differ else log_info
+    log(f'{matching.text}.')
     if matching.numbers and matching.numbers != tuple(range(len(own))):
         dataset.get_data_info = _Renumbered(
             dataset.get_data_info, matching.numbers

@@ -79,10 +79,9 @@ def accepted_arguments(error: BaseException) -> list[str]:
 
 def _part(error: BaseException) -> str:
     """Return the part of a config, or of the model, that raised an error."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     names: dict[nn.Module, str] = {}
     part = key = ''
-    for frame in frames:
+    for frame, _ in traceback.walk_tb(error.__traceback__):
         found = frame.f_locals.get('self')
         if frame.f_code is build_from_cfg.__code__:
             cfg = frame.f_locals.get('cfg')

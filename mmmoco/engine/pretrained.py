@@ -85,9 +85,5 @@ def initialize(model: nn.Module, strict: bool = True) -> None:
 
 def source_of(init: Any) -> tuple[str, str]:
     """Return file and prefix of an ``init_cfg``."""
-    return init['checkpoint'], _dotted(init.get('prefix') or '')
-
-
-def _dotted(prefix: str) -> str:
-    """Return the prefix with its dot, or empty."""
-    return f'{prefix.rstrip(".")}.' if prefix else ''
+    prefix = init.get('prefix')
+    return init['checkpoint'], f'{prefix.rstrip(".")}.' if prefix else ''

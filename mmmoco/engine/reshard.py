@@ -1,6 +1,5 @@
 """Going on with another number of processes, or another batch."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +102,7 @@ class Reshard:
             'batches are cut differently, so BatchNorm, ShuffleBN and the '
             'draws of each process differ.'
         )
-        self.runner.logger.log(logging.WARNING, ' '.join(lines))
+        self.runner.logger.warning(' '.join(lines))
 
     def _learning_rate(self, before: int, now: int) -> str:
         groups = self.runner.optim_wrapper.optimizer.param_groups
@@ -120,7 +119,8 @@ class Reshard:
         for group in groups:
             group['lr'] *= factor
             group['initial_lr'] = group.get('initial_lr', 0.0) * factor
-        for scheduler in self._schedulers():
+        found = self.runner.param_schedulers
+        for scheduler in found if isinstance(found, list) else ():
             if scheduler.param_name == 'lr':
                 scale_values(scheduler, factor)
         return f'Learning rate: {shown} multiplied by {factor:g}.'
@@ -146,10 +146,6 @@ class Reshard:
         return (
             f'{text}; iteration {loop.iter} comes next, for the schedules too.'
         )
-
-    def _schedulers(self) -> list[Any]:
-        found = self.runner.param_schedulers or []
-        return list(found) if isinstance(found, list) else []
 
 
 def _described(facts: dict[str, int]) -> str:

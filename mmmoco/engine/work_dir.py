@@ -14,7 +14,7 @@ from pathlib import Path
 from mmengine.dist import broadcast_object_list, get_dist_info
 
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.checkpoint_io.latest import POINTER
+from mmmoco.engine.checkpoint_io.latest import POINTER, iteration_of
 from mmmoco.engine.disk import survive
 from mmmoco.messages import log_warning
 
@@ -151,12 +151,12 @@ def _later(work_dir: str, out_dir: str | None, start: str) -> Outdated:
     """
     outdated, later = Outdated(work_dir), list[tuple[int, Path]]()
     try:
-        begin = _iteration(start)
+        begin = iteration_of(start)
     except _UNUSABLE:
         return outdated  # The run itself says what is wrong.
     for path in checkpoint_io.numbered(work_dir, out_dir):
         with suppress(*_UNUSABLE):
-            later.append((_iteration(str(path)), path))
+            later.append((iteration_of(path), path))
     later = sorted(pair for pair in later if pair[0] > begin)
     if later:
         iteration, newest = later[-1]
@@ -173,14 +173,6 @@ def _later(work_dir: str, out_dir: str | None, start: str) -> Outdated:
             f'{newest.name}.'
         )
     return outdated
-
-
-def _iteration(path: str) -> int:
-    if '://' in path:
-        raise ValueError(path)
-    checkpoint = checkpoint_io.read(path)
-    checkpoint_io.require_resumable(checkpoint, path)
-    return int(checkpoint['meta']['iter'])
 
 
 def _lock(work_dir: str) -> int | None:

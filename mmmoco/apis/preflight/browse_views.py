@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from mmmoco.apis.config.files import name_of
 from mmmoco.datasets import SampleAddress
 from mmmoco.datasets.transforms.views import Views
-from mmmoco.registry import DATASETS, MODELS
+from mmmoco.registry import DATASETS, MODELS, in_scope_of
 from mmmoco.visualization.views import ViewPicture, draw_views
 
 
@@ -45,9 +44,7 @@ def draw(
             f'{name_of(cfg)} has no train_dataloader or no model: views '
             'belong to configs of pre-training.'
         )
-    with DefaultScope.overwrite_default_scope(
-        cfg.get('default_scope', 'mmmoco')
-    ):
+    with in_scope_of(cfg):
         samples = itertools.islice(read_samples(cfg, seed, epoch), num)
         rows = picture_rows(cfg, list(samples), seed)
     Path(out).parent.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,13 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from PIL import Image
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from mmmoco.datasets import SampleAddress
 from mmmoco.registry import DATASETS, in_scope_of
@@ -17,25 +17,13 @@ from mmmoco.registry import DATASETS, in_scope_of
 SIDE = 256
 
 
-class Samples(NamedTuple):
-    """Where the samples of a batch come from.
-
-    Attributes:
-        dataset: The config's data set; None if its data is missing.
-        missing: Why it is missing, else an empty string.
-    """
-
-    dataset: Dataset[Any] | None
-    missing: str
-
-
-def open_dataset(cfg: Config) -> Samples:
-    """Build the training data set, or say why it cannot be."""
+def open_dataset(cfg: Config) -> tuple[Any, str]:
+    """Return the training data set, or None and why its data is missing."""
     try:
         with in_scope_of(cfg):
-            return Samples(DATASETS.build(cfg.train_dataloader.dataset), '')
+            return DATASETS.build(cfg.train_dataloader.dataset), ''
     except FileNotFoundError as error:
-        return Samples(None, str(error))
+        return None, str(error)
 
 
 def draw(cfg: Config) -> dict[str, Any]:
@@ -44,7 +32,7 @@ def draw(cfg: Config) -> dict[str, Any]:
     From the data set, else from a synthetic image through its pipeline.
     """
     with in_scope_of(cfg), tempfile.TemporaryDirectory() as folder:
-        dataset: Any = open_dataset(cfg).dataset
+        dataset, _ = open_dataset(cfg)
         if dataset is None:
             dataset = DATASETS.build(synthetic_dataset(cfg, 1, Path(folder)))
         addressed = hasattr(dataset, 'bad_files')

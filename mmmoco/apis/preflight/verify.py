@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
 
 from mmmoco.apis.config.adapt import (
     fit_workers,
@@ -27,7 +26,8 @@ from mmmoco.engine.batch_checks import check_samples, check_splits
 from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.evaluation import build_evaluation
 from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
-from mmmoco.registry import bare_type
+from mmmoco.messages import few
+from mmmoco.registry import bare_type, in_scope_of
 from mmmoco.two_phase import TwoPhaseModel
 
 from . import sample_batch
@@ -76,10 +76,9 @@ def verify(
         fit_workers(cfg)
         model: Any = build_without_memory(cfg)
         checks += _model(model)
-        samples = sample_batch.open_dataset(cfg)
-        dataset: Any = samples.dataset
+        dataset, missing = sample_batch.open_dataset(cfg)
         length = 0 if dataset is None else len(dataset)
-        checks.append(_data(dataset, samples.missing, length))
+        checks.append(_data(dataset, missing, length))
         checks += _batch(cfg, model, length, processes)
         checks += _knn(cfg)
         checks += _step(cfg, model, length, processes)
@@ -174,15 +173,12 @@ def _knn(cfg: Config) -> Iterator[Check]:
     """Whether the k-NN evaluation has its data, and labels that fit."""
     if not cfg.get('knn'):
         return
-    scope = cfg.get('default_scope', 'mmmoco')
     try:
-        with hidden_skipped, DefaultScope.overwrite_default_scope(scope):
+        with hidden_skipped, in_scope_of(cfg):
             evaluation, data = build_evaluation('KNN', cfg.knn, seed=0)
-    except FileNotFoundError as error:
-        yield Check('k-NN', str(error), WARNING)
-        return
-    except ValueError as error:
-        yield Check('k-NN', str(error), ERROR)
+    except (FileNotFoundError, ValueError) as error:
+        no_data = isinstance(error, FileNotFoundError)
+        yield Check('k-NN', str(error), WARNING if no_data else ERROR)
         return
     found = evaluation.describe(data)
     yield Check(
@@ -237,12 +233,11 @@ def _gradients(probe: StepWatchHook, unused_allowed: bool) -> Check:
     missing = probe.without_gradient
     if not missing:
         return Check('gradients', f'reach all {len(probe.trained)} tensors')
-    shown = ', '.join(missing[:5]) + (', …' if len(missing) > 5 else '')
     return Check(
         'gradients',
         f'{len(missing)} of {len(probe.trained)} trainable tensors get none: '
-        f'{shown}. Several processes need find_unused_parameters=True, or '
-        'these frozen.',
+        f'{few(missing)}. Several processes need find_unused_parameters=True, '
+        'or these frozen.',
         WARNING if unused_allowed else ERROR,
     )
 

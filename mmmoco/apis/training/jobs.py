@@ -150,9 +150,6 @@ def transfer(
     """
     from .transfer import prepare, run
 
-    prepared = prepare(checkpoint, task, data_root, training)
-    if check:
-        return Transfer(prepared.task.config, prepared.cfg.work_dir)
-    return Transfer(
-        prepared.task.config, prepared.cfg.work_dir, *run(prepared)
-    )
+    what, cfg, record = prepare(checkpoint, task, data_root, training)
+    found = () if check else run(checkpoint, what, cfg, record)
+    return Transfer(what.config, cfg.work_dir, *found)

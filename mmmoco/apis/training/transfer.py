@@ -80,26 +80,9 @@ def read_tasks() -> dict[str, Task]:
     return {name: Task(name, **entry) for name, entry in content.items()}
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A transfer before it runs.
-
-    Attributes:
-        task: What the backbone is transferred to.
-        start: A checkpoint, ``'supervised'`` or ``'random'``.
-        cfg: Of the training.
-        record: Whose work dir it is.
-    """
-
-    task: Task
-    start: str
-    cfg: Config
-    record: Mapping[str, Any]
-
-
 def prepare(
     start: str, name: str, data_root: str | None, training: Mapping[str, Any]
-) -> Prepared:
+) -> tuple[Task, Config, dict[str, Any]]:
     """Check everything that can be checked before a run.
 
     Args:
@@ -107,6 +90,9 @@ def prepare(
         name: Of the task.
         data_root: Where its data are; default: the config's.
         training: Arguments of the training.
+
+    Returns:
+        The task, the config of its training, and whose work dir it is.
 
     Raises:
         FileNotFoundError: If checkpoint or data do not exist.
@@ -158,16 +144,17 @@ def prepare(
     if data_root:
         move_data(cfg, data_root)
     check_data(cfg, task.name)
-    return Prepared(task, start, cfg, record)
+    return task, cfg, record
 
 
-def run(prepared: Prepared) -> tuple[str | None, dict[str, float]]:
+def run(
+    start: str, task: Task, cfg: Config, record: Mapping[str, Any]
+) -> tuple[str | None, dict[str, float]]:
     """Fine-tune and test; return newest checkpoint and figures."""
-    task, start, cfg = prepared.task, prepared.start, prepared.cfg
     runner = train.build(cfg)
     if is_main_process():
-        record = json.dumps(prepared.record)
-        checkpoint_io.write_text(Path(cfg.work_dir) / RECORD, record)
+        path = Path(cfg.work_dir) / RECORD
+        checkpoint_io.write_text(path, json.dumps(record))
     runner.train()
     metrics = in_percent(runner.test(), cfg.default_scope)
     known = start in WITHOUT_FILE

@@ -1,6 +1,7 @@
 """Whether weights fit a module. Everything that loads asks here."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -314,8 +315,5 @@ def outside(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
 
 
 def _by_part(names: list[str]) -> str:
-    counts: dict[str, int] = {}
-    for name in names:
-        top = name.split('.')[0]
-        counts[top] = counts.get(top, 0) + 1
+    counts = Counter(name.split('.')[0] for name in names)
     return few([f'{top} ({count})' for top, count in counts.items()], 12)

@@ -23,7 +23,6 @@ from mmmoco.private_names import Shared, replaced
 
 from .fitting import layout_of
 from .latest import find_latest
-from .layouts import MapLocation
 from .reading import (
     CheckpointError,
     PathLike,
@@ -31,6 +30,7 @@ from .reading import (
     read,
     read_any,
 )
+from .restricted import MapLocation
 from .states import state_dict_of
 from .writing import remove_leftovers, write, write_text
 
@@ -48,13 +48,14 @@ def _guard() -> Iterator[None]:
         import_module(f'mmengine.runner{name}')
         for name in ('', '.runner', '.checkpoint')
     ]
+    schemes = {**CheckpointLoader._schemes, '': load_from_local}
     with ExitStack() as stack:
         try:
             for owner, name, value in (
-                (theirs, '_safe_torch_load', _read_for_mmengine),
+                (theirs, '_safe_torch_load', load_from_local),
                 (theirs, 'load_url', _load_url),
                 (theirs, '_load_checkpoint_with_prefix', _load_below),
-                (CheckpointLoader, '_schemes', _with_ours_for_files()),
+                (CheckpointLoader, '_schemes', schemes),
                 *((m, 'save_checkpoint', _save_checkpoint) for m in runners),
                 *(
                     (m, 'find_latest_checkpoint', find_latest_for_all)
@@ -76,10 +77,6 @@ def _guard() -> Iterator[None]:
 #: mmengine, mmpretrain, mmdet and mmseg read or write goes through this
 #: package.
 guarded = Shared(_guard)
-
-
-def _with_ours_for_files() -> dict[str, Callable[..., Any]]:
-    return {**CheckpointLoader._schemes, '': load_from_local}
 
 
 @guarded
@@ -128,17 +125,11 @@ def read_weights(
 
 
 def load_from_local(
-    filename: str, map_location: MapLocation = None
-) -> dict[str, Any]:
-    """Load a file for mmengine, which logs the last part of this name."""
-    return read_any(filename, map_location)
-
-
-def _read_for_mmengine(
     file: PathLike | IO[bytes],
     map_location: MapLocation = None,
     weights_only: bool | None = None,
 ) -> Any:
+    """Load a file for mmengine, which logs the last part of this name."""
     return read_any(file, map_location)
 
 

@@ -46,7 +46,7 @@ def find_latest(
     for group in _candidates(Path(work_dir), out_dir):
         for path in group:  # The highest number first.
             try:
-                iteration = _iteration_of(path)
+                iteration = iteration_of(path)
             except (CheckpointError, OSError, ValueError) as error:
                 failures += 1
                 log_warning(f'Skipped on resume: {error}')
@@ -120,7 +120,13 @@ def require_resumable(checkpoint: dict[str, Any], path: PathLike) -> None:
         )
 
 
-def _iteration_of(path: Path) -> int:
+def iteration_of(path: PathLike) -> int:
+    """Return how far the run was whose state a file is.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is not the state of a run.
+    """
     checkpoint = read(path)
     require_resumable(checkpoint, path)
     iteration = checkpoint['meta']['iter']

@@ -8,16 +8,18 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
 from typing import IO, Any
-
-import torch
 
 from mmmoco.plain_pickle import Machine, NotPlainError, finish
 
-from .restricted import KNOWN, Storage, identify, size_of
-
-MapLocation = str | torch.device | dict[str, str] | Callable[..., Any] | None
+from .restricted import (
+    KNOWN,
+    MapLocation,
+    Memory,
+    Storage,
+    identify,
+    size_of,
+)
 
 _ZIP = b'PK\x03\x04'
 _PICKLE = b'\x80'
@@ -38,73 +40,6 @@ _BIG_ENDIAN = (
 
 class UnknownLayoutError(ValueError):
     """The file begins like no checkpoint."""
-
-
-def _most_bytes(size: int) -> int:
-    """Return how much the tensors of a file may be in all."""
-    return max(_MOST_SHARED * size, _SHARED_ANYWAY)
-
-
-class Memory:
-    """The bytes of one storage, moved to where they are wanted.
-
-    Args:
-        length: In bytes.
-        location: Where they were when they were saved.
-        wanted: Where they shall be.
-    """
-
-    def __init__(
-        self, length: int, location: str, wanted: MapLocation
-    ) -> None:
-        self.length = length
-        self._location, self._wanted = location, wanted
-        self._fill: Callable[[memoryview], object] | None = None
-        self._bytes: torch.Tensor | None = None
-        self._truths = False
-
-    def fill_by(self, fill: Callable[[memoryview], object]) -> None:
-        """Name the function that reads the bytes when they are needed."""
-        self._fill = fill
-
-    def on_device(self) -> torch.Tensor:
-        """Return them as one-dimensional uint8 tensor where they shall be.
-
-        Raises:
-            ValueError: If the file does not hold them.
-        """
-        if self._bytes is None:
-            if self._fill is None:
-                raise ValueError('the file lacks a storage')
-            bytes_ = torch.empty(self.length, dtype=torch.uint8)
-            array: Any = bytes_.numpy()
-            self._fill(memoryview(array))
-            self._bytes = self._moved(bytes_)
-        return self._bytes
-
-    def require_truth_values(self) -> None:
-        """Check that each byte is 0 or 1.
-
-        Raises:
-            ValueError: If one is not.
-        """
-        if not self._truths and (self.on_device() > 1).any():
-            raise ValueError('a truth value is neither 0 nor 1')
-        self._truths = True
-
-    def _moved(self, bytes_: torch.Tensor) -> torch.Tensor:
-        wanted = self._wanted
-        if callable(wanted):
-            storage = wanted(bytes_.untyped_storage(), self._location)
-            if storage is not None:
-                empty = torch.empty(
-                    0, dtype=torch.uint8, device=storage.device
-                )
-                return empty.set_(storage)
-            wanted = self._location
-        if isinstance(wanted, dict):
-            wanted = wanted.get(self._location, self._location)
-        return bytes_.to(wanted or 'cpu')
 
 
 def load(file: IO[bytes], wanted: MapLocation, only: str | None = None) -> Any:
@@ -159,7 +94,7 @@ class _Archive:
             raise ValueError(_BIG_ENDIAN)
         machine = Machine(KNOWN, self._storage)
         graph = machine.run(io.BytesIO(self._bytes_of(f'{root}/data.pkl')))
-        return finish(_entry_of(graph, only), _most_bytes(self._size))
+        return _finished(graph, self._size, only)
 
     def _bytes_of(self, name: str, missing: bytes | None = None) -> bytes:
         if name not in self._entries and missing is not None:
@@ -181,23 +116,23 @@ class _Archive:
             raise ValueError(f'the checksum of {name!a} is wrong')
 
     def _storage(self, name: Any) -> Storage:
-        _, dtype, key, location, numel = identify(name, wanted=5)
+        dtype, key, location, numel = identify(name, wanted=5)
         member = f'{self._root}/data/{key}'
         length = numel * size_of(dtype)
         if self._entry(member).file_size != length:
             raise ValueError(f'{member!a} has not the size of its storage')
         if key not in self._memories:
             memory = Memory(length, location, self._wanted)
-            memory.fill_by(lambda into: self._read(member, into))
+            memory.fill = lambda into: self._read(member, into)
             self._memories[key] = memory
         return Storage(self._memories[key], dtype, numel)
 
 
-def _entry_of(graph: Any, only: str | None) -> Any:
-    """Leave what nobody wants as the file has it."""
-    if only is None or not isinstance(graph, dict):
-        return graph
-    return {only: graph[only]} if only in graph else {}
+def _finished(graph: Any, size: int, only: str | None = None) -> Any:
+    """Make plain what is wanted, if a file of this size can hold it."""
+    if only is not None and isinstance(graph, dict):
+        graph = {only: graph[only]} if only in graph else {}
+    return finish(graph, max(_MOST_SHARED * size, _SHARED_ANYWAY))
 
 
 def _places(
@@ -279,7 +214,7 @@ class _Bounded:
 def _load_pickles(
     stream: _Bounded, wanted: MapLocation, only: str | None
 ) -> Any:
-    first = finish(Machine(KNOWN).run(stream), _most_bytes(stream.size))
+    first = _finished(Machine(KNOWN).run(stream), stream.size)
     if type(first) is not int or first != _MAGIC:
         # As Detectron2 exchanges weights
         return first
@@ -305,10 +240,10 @@ class _Storages:
             raise ValueError('it does not hold the storages that it names')
         for key in keys:
             self._find(self._storages[key], self._memories[key])
-        return finish(_entry_of(graph, only), _most_bytes(self._stream.size))
+        return _finished(graph, self._stream.size, only)
 
     def _storage(self, name: Any) -> Storage:
-        _, dtype, key, location, numel = identify(name, wanted=6)
+        dtype, key, location, numel = identify(name, wanted=6)
         if key not in self._storages:
             length = numel * size_of(dtype)
             self._promised += length
@@ -343,4 +278,4 @@ class _Storages:
             self._stream.file.seek(start)
             _fill(self._stream.file, into)
 
-        memory.fill_by(fill)
+        memory.fill = fill

@@ -13,7 +13,7 @@ from mmmoco.messages import clipped, log_info
 from mmmoco.plain_pickle import NotPlainError
 
 from . import layouts
-from .layouts import MapLocation
+from .restricted import MapLocation
 
 PathLike = str | os.PathLike[str]
 

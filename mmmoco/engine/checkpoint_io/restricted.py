@@ -9,7 +9,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from mmmoco.plain_pickle import (
     builders,
     is_size,
 )
+
+MapLocation = str | torch.device | dict[str, str] | Callable[..., Any] | None
 
 #: A tensor may repeat the numbers of its storage (``expand``) up to so many
 #: elements; beyond, a few bytes could stand for all memory there is.
@@ -63,20 +65,67 @@ class _StorageType(Named):
         self.dtype = dtype  # None: untyped
 
 
-class Bytes(Protocol):
-    """The memory of tensors, as a file holds it."""
+class Memory:
+    """The bytes of one storage, moved to where they are wanted.
+
+    Args:
+        length: In bytes.
+        location: Where they were when they were saved.
+        wanted: Where they shall be.
+    """
+
+    def __init__(
+        self, length: int, location: str, wanted: MapLocation
+    ) -> None:
+        self.length = length
+        self._location, self._wanted = location, wanted
+        #: Reads the bytes when they are needed.
+        self.fill: Callable[[memoryview], object] | None = None
+        self._bytes: torch.Tensor | None = None
+        self._truths = False
 
     def on_device(self) -> torch.Tensor:
-        """Return it as one-dimensional uint8 tensor where it shall be."""
-        ...
+        """Return them as one-dimensional uint8 tensor where they shall be.
+
+        Raises:
+            ValueError: If the file does not hold them.
+        """
+        if self._bytes is None:
+            if self.fill is None:
+                raise ValueError('the file lacks a storage')
+            bytes_ = torch.empty(self.length, dtype=torch.uint8)
+            array: Any = bytes_.numpy()
+            self.fill(memoryview(array))
+            self._bytes = self._moved(bytes_)
+        return self._bytes
 
     def require_truth_values(self) -> None:
-        """Check that each byte is 0 or 1."""
-        ...
+        """Check that each byte is 0 or 1.
+
+        Raises:
+            ValueError: If one is not.
+        """
+        if not self._truths and (self.on_device() > 1).any():
+            raise ValueError('a truth value is neither 0 nor 1')
+        self._truths = True
+
+    def _moved(self, bytes_: torch.Tensor) -> torch.Tensor:
+        wanted = self._wanted
+        if callable(wanted):
+            storage = wanted(bytes_.untyped_storage(), self._location)
+            if storage is not None:
+                empty = torch.empty(
+                    0, dtype=torch.uint8, device=storage.device
+                )
+                return empty.set_(storage)
+            wanted = self._location
+        if isinstance(wanted, dict):
+            wanted = wanted.get(self._location, self._location)
+        return bytes_.to(wanted or 'cpu')
 
 
 class Storage(Named):
-    """Part of such memory, which tensors view.
+    """Part of a memory, which tensors view.
 
     Args:
         memory: The whole.
@@ -86,14 +135,14 @@ class Storage(Named):
     """
 
     def __init__(
-        self, memory: Bytes, dtype: torch.dtype, numel: int, first: int = 0
+        self, memory: Memory, dtype: torch.dtype, numel: int, first: int = 0
     ) -> None:
         super().__init__('a storage without a tensor')
         self.memory, self.dtype = memory, dtype
         self.numel, self.first = numel, first
 
 
-def identify(name: Any, wanted: int) -> tuple[str, torch.dtype, str, str, int]:
+def identify(name: Any, wanted: int) -> tuple[torch.dtype, str, str, int]:
     """Check how a pickle refers to a storage.
 
     Args:
@@ -101,7 +150,7 @@ def identify(name: Any, wanted: int) -> tuple[str, torch.dtype, str, str, int]:
         wanted: Number of its entries.
 
     Returns:
-        Type, dtype, key, location and number of elements.
+        Dtype, key, location and number of elements.
 
     Raises:
         NotPlainError: It is no storage.
@@ -118,7 +167,7 @@ def identify(name: Any, wanted: int) -> tuple[str, torch.dtype, str, str, int]:
         raise ValueError('a storage has no valid key or size')
     if type(location) is not str or not _LOCATION.fullmatch(location):
         raise ValueError(f'a storage lies on {location!a}')
-    return kind.name, kind.dtype or torch.uint8, key, location, numel
+    return kind.dtype or torch.uint8, key, location, numel
 
 
 @functools.cache
@@ -189,30 +238,20 @@ def _short(value: Any) -> str:
 
 
 def _rebuild_tensor(
-    storage: Any,
-    offset: Any,
-    size: Any,
-    stride: Any,
-    requires_grad: object = False,
-    hooks: Any = None,
-    metadata: Any = None,
+    storage: Any, offset: Any, size: Any, stride: Any, *more: Any
 ) -> _View:
-    if hooks or metadata:
+    """More are: whether it needs a gradient, hooks, metadata."""
+    if any(more[1:]):
         raise NotPlainError('a tensor with hooks or metadata')
     return _View(storage, offset, size, stride)
 
 
 def _rebuild_tensor_of_dtype(
-    storage: Any,
-    offset: Any,
-    size: Any,
-    stride: Any,
-    requires_grad: object,
-    hooks: Any,
-    dtype: Any,
-    metadata: Any = None,
+    storage: Any, offset: Any, size: Any, stride: Any, *more: Any
 ) -> _View:
-    if hooks or metadata or type(dtype) is not torch.dtype:
+    """As above, with the dtype before the metadata."""
+    _, hooks, dtype, *metadata = more
+    if hooks or any(metadata) or type(dtype) is not torch.dtype:
         raise NotPlainError('a tensor with hooks, metadata or no dtype')
     return _View(storage, offset, size, stride, dtype)
 

@@ -1,19 +1,18 @@
 """Two labelled splits of images: the data of every evaluation."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmmoco.engine import class_names
 from mmmoco.functional import nearest
+from mmmoco.messages import log_info, log_warning
 
 from .features import Extracted, Features, extract
 from .leaks import ImageIdentity, Leaks, find_leaks
@@ -188,8 +187,8 @@ class Splits:
         """Log a line, unless it was logged before."""
         if text not in self.said:
             self.said.add(text)
-            level = logging.WARNING if warn else logging.INFO
-            print_log(text, logger='current', level=level)
+            log = log_warning if warn else log_info
+            log(text)
 
     def describe(self) -> dict[str, Any]:
         """Return what figures depend on, for ``results.jsonl``."""

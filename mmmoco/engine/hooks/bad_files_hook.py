@@ -12,6 +12,7 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.disk import survive, warn
 from mmmoco.engine.endings import ExpectedEnd
 from mmmoco.engine.run_hook import RunHook
+from mmmoco.messages import few
 from mmmoco.registry import HOOKS
 
 LIST_NAME = 'bad_files.txt'
@@ -158,10 +159,9 @@ class BadFilesHook(RunHook):
         text = ''.join(f'{name}\t{reason}\n' for name, reason in new.items())
         with survive(f'{file} is not written', file):
             checkpoint_io.append_text(file, text)
-        shown = ', '.join(f'{n!r} ({r})' for n, r in list(new.items())[:3])
-        more = f' and {len(new) - 3} more' if len(new) > 3 else ''
+        shown = few([f'{n!r} ({r})' for n, r in new.items()], 3)
         runner.logger.warning(
-            f'{len(new)} bad files were replaced by others: {shown}{more}; '
+            f'{len(new)} bad files were replaced by others: {shown}; '
             f'all are listed in {file}'
         )
 
@@ -177,8 +177,7 @@ class BadFilesHook(RunHook):
 
 def _one_line(text: str) -> str:
     """Keep names that hold tabs or line ends within their column."""
-    return text.encode('unicode_escape').decode() if _breaks(text) else text
-
-
-def _breaks(text: str) -> bool:
-    return any(c in text for c in '\t\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029')
+    breaks = '\t\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029'
+    if any(letter in text for letter in breaks):
+        return text.encode('unicode_escape').decode()
+    return text

@@ -1,5 +1,3 @@
-import logging
-
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -30,4 +28,4 @@ class GuardHook(Hook):
         accumulation = accumulation_of(runner.optim_wrapper)
         warning = check_loader(loader, runner.world_size, accumulation)
         if warning:
-            runner.logger.log(logging.WARNING, warning)
+            runner.logger.warning(warning)

@@ -1,4 +1,3 @@
-import logging
 from collections import Counter
 from typing import Any
 
@@ -8,7 +7,7 @@ from mmengine.runner import Runner
 
 from mmmoco.engine.bare_model import two_phase_model
 from mmmoco.engine.collapse import CollapseError, CollapseWatch, Health
-from mmmoco.engine.disk import survive
+from mmmoco.engine.disk import survive, warn
 from mmmoco.engine.endings import save_at_end
 from mmmoco.engine.environment import write_environment
 from mmmoco.engine.key_probe import KeyProbe, time_in_queue
@@ -174,11 +173,7 @@ class MonitorHook(Hook):
     def _alarm(self, runner: Runner, problem: str) -> None:
         kind = problem.split(':')[0]
         if self._seen[kind] % self.repeat == 0:
-            bar = '!' * 70
-            runner.logger.log(
-                logging.WARNING,
-                f'\n{bar}\nIteration {runner.iter + 1}: {problem}\n{bar}',
-            )
+            warn(f'Iteration {runner.iter + 1}: {problem}')
         self._seen[kind] += 1
         if not self.stop_on_collapse:
             return

@@ -303,12 +303,8 @@ class PreemptionHook(RunHook):
             runner.visualizer.close()
         except Exception as error:
             code = 2
-            runner.logger.log(
-                logging.ERROR,
-                str(error)
-                if isinstance(error, MarkerError)
-                else traceback.format_exc(),
-            )
+            told = isinstance(error, MarkerError)
+            runner.logger.error(str(error) if told else traceback.format_exc())
         self._before.clear()  # Only the main thread could give them back.
         for hook in runner.hooks:
             if isinstance(hook, RunHook):

@@ -4,7 +4,6 @@ They act in ``after_train_iter``, only when the optimizer really stepped, and
 before checkpoints are written (those run at VERY_LOW).
 """
 
-import logging
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -144,7 +143,7 @@ class DictionaryUpdateHook(_UpdateHook):
         except TypeError:
             samples = 0
         for warning in model.check_keys(batch * accumulation, samples):
-            runner.logger.log(logging.WARNING, warning)
+            runner.logger.warning(warning)
 
     def act(self, runner: Runner, model: TwoPhaseModel, stepped: bool) -> None:
         """Commit after a real step; forget after a skipped one."""
