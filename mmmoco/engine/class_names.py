@@ -52,10 +52,7 @@ def names_of(dataset: Any) -> tuple[str, ...]:
     Where folders are the classes, their names: mmpretrain's ``ImageNet``
     tells a thousand fixed names, whatever folders it found.
     """
-    folders = getattr(dataset, 'folder_to_idx', None)
-    if folders:
-        return tuple(sorted(folders, key=folders.__getitem__))
-    return _told(dataset)
+    return folder_names(dataset) or _told(dataset)
 
 
 def match(
@@ -136,8 +133,8 @@ def folder_names(dataset: Any) -> tuple[str, ...]:
 
     () if its labels come from elsewhere: a list, or an archive.
     """
-    folders = getattr(dataset, 'folder_to_idx', None)
-    return names_of(dataset) if folders else ()
+    folders = getattr(dataset, 'folder_to_idx', None) or {}
+    return tuple(sorted(folders, key=folders.__getitem__))
 
 
 def renumber(

@@ -203,21 +203,20 @@ def _check_optimizers(runner: Runner, checkpoint: dict[str, Any]) -> None:
     done = checkpoint['meta']['iter']
     if isinstance(wrapper, OptimWrapperDict):
         for name, one in wrapper.optim_wrappers.items():
-            _dictionary(state.get(name), f'optimizer.{name}')
-            _check_optimizer(
-                one, state[name], f'optimizer.{name}', done, strict
-            )
+            place = f'optimizer.{name}'
+            _check_optimizer(one, state.get(name), place, done, strict)
     elif isinstance(wrapper, OptimWrapper):
         _check_optimizer(wrapper, state, 'optimizer', done, strict)
 
 
 def _check_optimizer(
     wrapper: OptimWrapper,
-    state: Mapping[str, Any],
+    state: Any,
     place: str,
     done: int,
     strict: bool,
 ) -> None:
+    _dictionary(state, place)
     optimizer = wrapper.optimizer
     own = wrapper.state_dict()
     for name in ('param_groups', 'state'):

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmengine.dist import broadcast_object_list, get_dist_info
+from mmengine.dist import broadcast_object_list, is_main_process
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.latest import POINTER, iteration_of
@@ -96,11 +96,10 @@ def claimed(
         WorkDirError: If another run is going there, or was and this one is
             not to go on with it, or not with its newest state.
     """
-    rank, processes = get_dist_info()
     outcome: list[str | None] = [None]
     locks: list[tuple[int | None, str]] = []
     outdated = Outdated(work_dir)
-    if rank == 0:
+    if is_main_process():
         try:
             for folder in checkpoint_io.folders_of(Path(work_dir), out_dir):
                 real = os.path.realpath(folder)
@@ -113,8 +112,7 @@ def claimed(
             _check(outdated, overwrite, start)
         except (OSError, WorkDirError) as error:
             outcome = [str(error)]
-    if processes > 1:
-        broadcast_object_list(outcome)
+    broadcast_object_list(outcome)
     try:
         if outcome[0] is not None:
             raise WorkDirError(outcome[0])

@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint as theirs
 import torch
-from mmengine.dist import broadcast_object_list, get_dist_info
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import checkpoint_hook
 from mmengine.infer import BaseInferencer
 from mmengine.runner import CheckpointLoader
@@ -192,9 +192,8 @@ def find_latest_for_all(path: str, out_dir: str | None = None) -> str | None:
     Raises:
         CheckpointError: As `find_latest`, on all ranks.
     """
-    rank, world_size = get_dist_info()
     outcome: list[Any] = [None, None]
-    if rank == 0:
+    if is_main_process():
         try:
             outcome[0] = find_latest(path, out_dir)
             for leftover in remove_leftovers(path):
@@ -203,8 +202,7 @@ def find_latest_for_all(path: str, out_dir: str | None = None) -> str | None:
                 )
         except (CheckpointError, OSError) as error:
             outcome[1] = str(error)
-    if world_size > 1:
-        broadcast_object_list(outcome)
+    broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise CheckpointError(outcome[1])
     return outcome[0]

@@ -230,7 +230,6 @@ class _Storages:
     def __init__(self, stream: _Bounded, wanted: MapLocation) -> None:
         self._stream, self._wanted = stream, wanted
         self._storages: dict[str, Storage] = {}
-        self._memories: dict[str, Memory] = {}
         self._promised = 0
 
     def load(self, only: str | None) -> Any:
@@ -239,7 +238,7 @@ class _Storages:
         if type(keys) is not list or sorted(keys) != sorted(self._storages):
             raise ValueError('it does not hold the storages that it names')
         for key in keys:
-            self._find(self._storages[key], self._memories[key])
+            self._find(self._storages[key])
         return _finished(graph, self._stream.size, only)
 
     def _storage(self, name: Any) -> Storage:
@@ -253,7 +252,6 @@ class _Storages:
                     f'file {self._stream.size}'
                 )
             memory = Memory(length, location, self._wanted)
-            self._memories[key] = memory
             self._storages[key] = Storage(memory, dtype, numel)
         whole, view = self._storages[key], name[5]
         if whole.dtype != dtype or whole.numel != numel:
@@ -267,15 +265,15 @@ class _Storages:
             raise ValueError(f'a view of storage {key!a} is outside of it')
         return Storage(whole.memory, dtype, count, first)
 
-    def _find(self, storage: Storage, memory: Memory) -> None:
+    def _find(self, storage: Storage) -> None:
         # Its number of elements comes first, once more.
         (numel,) = struct.unpack('<q', self._stream.read(8))
         if numel != storage.numel:
             raise ValueError(f'a storage of {storage.numel} has {numel}')
-        start = self._stream.skip(memory.length)
+        start = self._stream.skip(storage.memory.length)
 
         def fill(into: memoryview) -> None:
             self._stream.file.seek(start)
             _fill(self._stream.file, into)
 
-        memory.fill = fill
+        storage.memory.fill = fill

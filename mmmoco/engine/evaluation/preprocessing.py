@@ -141,9 +141,7 @@ def preprocessing_of_checkpoint(
             span[0] if span else None,
         )
     cfg = checkpoint_io.config_in(meta)
-    found = Preprocessing()
-    if cfg is not None:
-        found = preprocessing_of_training(cfg)
+    found = preprocessing_of_training(cfg or {})
     return None if found == Preprocessing() else found
 
 
