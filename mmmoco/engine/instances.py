@@ -17,14 +17,19 @@ def own_instances() -> Iterator[None]:
     """Forget the loggers, scopes and the like that were made inside.
 
     The next run of this process then starts as the first one did. After an
-    error they stay: its message belongs in the log of its run.
+    error all but scopes stay: its message belongs in the log of its run.
     """
-    before = [dict(instances_of(kind)) for kind in KINDS]
-    yield
-    for name, logger in instances_of(MMLogger).items():
-        if name not in before[0]:
-            for handler in logger.handlers:
-                handler.close()  # Else every run keeps a file open.
-    for kind, instances in zip(KINDS, before, strict=True):
-        instances_of(kind).clear()
-        instances_of(kind).update(instances)
+    before = {kind: dict(instances_of(kind)) for kind in KINDS}
+    try:
+        yield
+    except BaseException:
+        before = {DefaultScope: before[DefaultScope]}
+        raise
+    finally:
+        for kind, kept in before.items():
+            instances = instances_of(kind)
+            for name in instances.keys() - kept.keys():
+                for handler in getattr(instances[name], 'handlers', ()):
+                    handler.close()  # Else every run keeps a file open.
+            instances.clear()
+            instances.update(kept)

@@ -20,6 +20,7 @@ from mmmoco.apis.probing.jobs import (
     extract_features,
     linear_probe,
 )
+from mmmoco.apis.training import runner
 from mmmoco.datasets import ImageFolderDataset
 from mmmoco.engine.evaluation.leaks import ImageIdentity
 
@@ -525,3 +526,15 @@ def test_rates_that_are_no_numbers(weights, option, capsys):
     argv = ['demo/mocov2_digits', weights, option, 'nan']
     assert call(linear_probe, *argv, *TINY) == 2
     assert 'nan' in capsys.readouterr().err
+
+
+def test_one_number_of_neighbours_is_enough(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(checkpoints, 'read_config', lambda *args: {})
+    monkeypatch.setattr(runner, 'init_processes', lambda *args, **kw: None)
+    monkeypatch.setattr(
+        checkpoints, 'evaluate', lambda *args: chosen.append(args[2]) or []
+    )
+    for k in (20, [20]):
+        evaluate_knn('config', 'a.pth', k=k)
+    assert chosen[0] == chosen[1] and chosen[0]['k'] == [20]

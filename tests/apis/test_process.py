@@ -10,6 +10,7 @@ import cv2
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader
 
 import mmmoco
@@ -88,6 +89,21 @@ def test_a_training_leaves_nothing(before, tmp_path):
     train(cfg, max_iters=1, work_dir=str(tmp_path))
     assert settings() == before
     assert_left(libraries)
+
+
+def test_a_failed_job_leaves_its_logger_and_no_scope():
+    scope = DefaultScope.get_current_instance()
+
+    @tidy
+    def fail():
+        DefaultScope.get_instance('failed', scope_name='mmdet')
+        MMLogger.get_instance('failed')
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        fail()
+    assert DefaultScope.get_current_instance() is scope
+    assert MMLogger.check_instance_created('failed')
 
 
 def test_importing_changes_nothing():

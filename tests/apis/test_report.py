@@ -253,7 +253,7 @@ def test_a_browser_shows_the_plots_and_fetches_nothing(
 def test_hostile_names_do_nothing_in_a_browser(browser, tmp_path):
     evil = '"><img src=x onerror=document.title=1>'.replace('/', '')
     folder = work_dir(tmp_path / evil, config=f'load_from = {evil!r}')
-    target = report([str(folder)])
+    target = report(str(folder))
     page = browser.new_page()
     requests = []
     page.on('request', lambda request: requests.append(request.url))

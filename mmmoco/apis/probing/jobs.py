@@ -25,7 +25,7 @@ def evaluate_knn(
     features: Stage | None = None,
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
-    k: Sequence[int] = (),
+    k: Sequence[int] | int = (),
     temperature: float | None = None,
     leave_one_out: bool = False,
     launcher: cli.Launcher = 'none',
@@ -67,7 +67,7 @@ def evaluate_knn(
     init_processes(cfg, launcher, with_runner=False)
     chosen = _given(
         type='KNN',
-        k=list(k) or None,
+        k=[k] if isinstance(k, int) else list(k) or None,
         temperature=temperature,
         leave_one_out=leave_one_out or None,
     )

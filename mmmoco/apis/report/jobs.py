@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 
 def report(
-    work_dirs: Annotated[Sequence[str], {'metavar': 'WORK_DIR'}],
+    work_dirs: Annotated[Sequence[str] | str, {'metavar': 'WORK_DIR'}],
     *,
     out: str | None = None,
     map: Literal['pca', 'tsne'] = 'pca',
@@ -40,6 +40,8 @@ def report(
 
     from .work_dir import names_of, read_run
 
+    if isinstance(work_dirs, str | Path):
+        work_dirs = [work_dirs]
     folders = [Path(folder) for folder in work_dirs]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError('A work dir is given twice.')
