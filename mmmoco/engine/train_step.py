@@ -56,6 +56,10 @@ class TrainStep:
         total: Iterations (micro-batches) of the whole training.
         seed: Of the run, equal on all processes.
         done: Iterations done before.
+
+    Raises:
+        TypeError: If model or wrapper is of another kind.
+        ValueError: If nothing is left to do.
     """
 
     def __init__(
@@ -67,6 +71,20 @@ class TrainStep:
         done: int = 0,
     ) -> None:
         bare = model.module if is_model_wrapper(model) else model
+        if not isinstance(bare, TwoPhaseModel):
+            raise TypeError(
+                f'A {type(bare).__name__} is no pre-training model: derive it '
+                'from TwoPhaseModel.'
+            )
+        if 'stepped' not in dir(optim_wrapper):
+            raise TypeError(
+                f'A {type(optim_wrapper).__name__} does not tell whether it '
+                'stepped: give a ContrastOptimWrapper.'
+            )
+        if not 0 <= done < total:
+            raise ValueError(
+                f'done={done} must lie from 0 to below total={total}.'
+            )
         self.model: TwoPhaseModel = bare
         self.wrapped, self.optim_wrapper = model, optim_wrapper
         self.total, self.seed, self.done = total, seed, done
@@ -83,6 +101,8 @@ class TrainStep:
 
     def begin(self) -> None:
         """Do what comes before the forward pass."""
+        if not self.wrapped.training:
+            self.wrapped.train()  # As get_model returns it, it is not.
         self.model.set_address(self.seed, self.done, get_rank())
 
     def end(self, stepped: bool, due: bool = True) -> None:

@@ -4,14 +4,16 @@ import copy
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 
 import mmmoco
 from mmmoco.engine.bare_model import bare_model
+from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.registry import MODELS
 
 DESIGN = Path(__file__).parents[2] / 'docs' / 'design.md'
@@ -94,3 +96,29 @@ def test_the_loop_of_the_docs_runs(small_config):
     assert names['model'].dictionary.ptr == (before + 4 * 16) % 64
     loss = names['log']['loss']
     assert loss > 0 and not loss.requires_grad
+
+
+def parts_of(small_config):
+    model = mmmoco.get_model(small_config())
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(wanted, lr=0.1)
+    return model, ContrastOptimWrapper(optimizer=optimizer)
+
+
+def test_what_it_cannot_train_is_refused(small_config):
+    model, wrapper = parts_of(small_config)
+    with pytest.raises(TypeError, match='Linear is no pre-training model'):
+        mmmoco.TrainStep(torch.nn.Linear(1, 1), wrapper, total=1)
+    plain = OptimWrapper(optimizer=wrapper.optimizer)
+    with pytest.raises(TypeError, match='give a ContrastOptimWrapper'):
+        mmmoco.TrainStep(model, plain, total=1)
+    for total, done in ((0, 0), (-1, 0), (2, 2), (2, -1)):
+        with pytest.raises(ValueError, match=f'total={total}'):
+            mmmoco.TrainStep(model, wrapper, total, done=done)
+
+
+def test_a_model_of_get_model_is_trained_in_training_mode(small_config):
+    model, wrapper = parts_of(small_config)
+    assert not model.training
+    mmmoco.TrainStep(model, wrapper, total=1).begin()
+    assert model.training
