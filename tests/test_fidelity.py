@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,9 +34,8 @@ def test_a_bound_that_is_exceeded_is_marked_and_ends_with_an_error(
     found = {'one': lambda: iter([good, bad]), 'two': broken}
     monkeypatch.setattr(fidelity, 'SECTIONS', {'S': ['one', 'two']})
     monkeypatch.setattr(fidelity, 'comparisons', lambda m: found[m]())
-    monkeypatch.setattr(sys, 'argv', ['fidelity.py'])
     with pytest.raises(SystemExit) as stop:
-        fidelity.main()
+        fidelity.benchmark()
     assert stop.value.code == 1
     said = capsys.readouterr().out
     assert '| a | b | 0 | 0 | pixels | 3 values |' in said
@@ -54,13 +52,13 @@ def test_the_page_is_written_and_keeps_its_text(
     page = tmp_path / 'page.md'
     page.write_text(f'Before\n{fidelity.BEGIN}\nold\n{fidelity.END}\nAfter\n')
     monkeypatch.setattr(fidelity, 'PAGE', page)
-    fidelity.write(['new', '', 'rows'])
+    fidelity.write_page(['new', '', 'rows'])
     text = page.read_text()
     assert text.startswith('Before\n') and text.endswith('\nAfter\n')
     assert 'new\n\nrows' in text and 'old' not in text
     page.write_text('nothing')
     with pytest.raises(ValueError, match='page.md needs'):
-        fidelity.write(['new'])
+        fidelity.write_page(['new'])
 
 
 def test_the_page_keeps_its_bounds_and_names_every_section(fidelity):

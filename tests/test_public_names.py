@@ -54,8 +54,11 @@ def test_every_tool_is_a_job_of_the_package():
     assert jobs == {*JOBS}
 
 
+#: What cv2 and sklearn set in the environment as they are imported is theirs.
 BEFORE = """
 import os
+import cv2
+import sklearn
 os.chdir(os.sys.argv[1])
 before = dict(os.environ)
 """

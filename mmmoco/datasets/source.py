@@ -30,6 +30,9 @@ class Source(Dataset[Results]):
     is_stream = False
 
     def __init__(self, pipeline: Sequence[dict[str, Any]] = ()) -> None:
+        # A worker is one thread; several workers share the cores. Here, since
+        # a forked worker that ends the threads of its parent waits forever.
+        cv2.setNumThreads(0)
         self.pipeline = build_pipeline(pipeline)
         self.bad_files = BadFileLog()
 
@@ -52,8 +55,7 @@ class Source(Dataset[Results]):
                 returning None.
         """
         if get_worker_info() is not None and cv2.getNumThreads() > 1:
-            # A worker is one thread; several workers share the cores.
-            cv2.setNumThreads(1)
+            cv2.setNumThreads(0)  # One that was spawned.
         draws = (*address, 'view', *([attempt] if attempt else []))
         seed_global_generators(seed, *draws)
         result: Results | None = self.pipeline(load(attempt))

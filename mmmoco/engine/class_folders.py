@@ -1,7 +1,8 @@
 """mmpretrain's class folders, without those that tools leave behind."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Any
 
 from mmmoco.messages import log_warning
@@ -16,7 +17,9 @@ def _skip() -> Iterator[None]:
     that follow; what lies in such a folder within a class, one of its
     images.
     """
-    from mmpretrain.datasets import custom
+    # It prints that a library is missing which nobody asked for.
+    with redirect_stdout(StringIO()):
+        from mmpretrain.datasets import custom
 
     all_folders, all_samples = custom.find_folders, custom.get_samples
 

@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 
 from mmmoco.apis import list_configs, load_config
-from mmmoco.apis.config import files as config
 from mmmoco.apis.config.files import resolve_config
 from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.data.digit_export import export_scenes
@@ -210,11 +209,9 @@ def test_it_keeps_the_rules_of_moco(name):
             assert part.norm_cfg.type == 'SyncBN'
 
 
-def test_mmdets_own_tools_read_them_too(monkeypatch):
+def test_mmdets_own_tools_read_them_too():
     """They have neither our way of finding bases nor ``--init``."""
     ours = {name: load_config(f'{PLACE}/{name}') for name in NAMES}
-    plain = staticmethod(config._mmengine_base_path)
-    monkeypatch.setattr(Config, '_get_cfg_path', plain)
     for name, expected in ours.items():
         theirs = Config.fromfile(resolve_config(f'{PLACE}/{name}'))
         assert theirs.to_dict() == expected.to_dict(), name
