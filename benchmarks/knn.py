@@ -16,11 +16,11 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from memory import peak_growth
 from own_process import in_own_process
 from torch import Tensor
 
 from mmmoco.apis import cli
-from mmmoco.apis.preflight.measured_memory import peak_growth
 from mmmoco.functional import nearest
 
 Way = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]

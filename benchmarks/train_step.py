@@ -41,6 +41,7 @@ from contenders import (
     contenders,
     fast,
 )
+from memory import peak_growth, return_freed_memory
 from own_process import OwnProcess, in_own_process, prepare
 from roofline import (
     fastest_device,
@@ -52,10 +53,6 @@ from roofline import (
 from torch import Tensor
 
 from mmmoco.apis import cli
-from mmmoco.apis.preflight.measured_memory import (
-    peak_growth,
-    return_freed_memory,
-)
 from mmmoco.functional import Candidates, info_nce
 from mmmoco.models.encoders import ema_
 from mmmoco.registry import MODELS

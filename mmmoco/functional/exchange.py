@@ -55,6 +55,12 @@ def shuffle_plan(
     order = torch.randperm(
         batch * world, generator=generator(seed, step, 'shuffle')
     )
+    if world == 1:
+        # No value decides a shape: the memory estimate's tensors have none.
+        rows = send(dict(take=order, arrive=torch.arange(batch)), device)
+        return ShufflePlan(
+            **rows, leave=rows['take'], sent=(batch,), received=(batch,)
+        )
     take = order[rank * batch : (rank + 1) * batch]
     origin = take // batch
     goes = (order // batch == rank).nonzero().squeeze(1)

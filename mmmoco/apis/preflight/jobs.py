@@ -97,7 +97,6 @@ def estimate_memory(
     *,
     batch_size: int | None = None,
     gpus: int = 1,
-    measure: bool = False,
     json: Annotated[str | None, {'metavar': 'FILE'}] = None,
     cfg_options: Settings | None = None,
 ) -> Memory:
@@ -111,8 +110,6 @@ def estimate_memory(
         batch_size: Images per GPU in one forward (the config's).
         gpus: Processes of the run; several need a second copy of the
             gradients.
-        measure: Also run three real steps in the config's precision, and
-            compare.
         json: Write the figures.
         cfg_options: Override settings of the config.
 
@@ -131,7 +128,7 @@ def estimate_memory(
     from .memory import estimate
 
     cfg = load_config(config, cfg_options)
-    memory = estimate(name_of(config), cfg, batch_size, gpus, measure)
+    memory = estimate(name_of(config), cfg, batch_size, gpus)
     if json:
         Path(json).write_text(memory.as_json())
     return memory

@@ -1,16 +1,14 @@
-"""Memory of a run: estimates side by side, and a measurement."""
+"""Memory of a run: estimates side by side."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmmoco.apis.config.adapt import use_precision
 
-from .measured_memory import measure
 from .memory_estimate import (
     DTYPES,
     Estimate,
@@ -74,14 +72,11 @@ class Memory:
         config: Its name.
         estimates: One for each precision.
         dtype: The precision that the config trains in.
-        measured: Device, peak, estimate for it and its error; None if
-            nothing was measured.
     """
 
     config: str
     estimates: list[Estimate]
     dtype: str
-    measured: dict[str, Any] | None = None
 
     @property
     def own(self) -> Estimate:
@@ -90,7 +85,7 @@ class Memory:
 
     def as_json(self) -> str:
         """Return all figures, in bytes."""
-        figures: dict[str, Any] = {
+        figures = {
             'config': self.config,
             'dtype': self.dtype,
             'estimates': [
@@ -98,71 +93,34 @@ class Memory:
                 for e in self.estimates
             ],
         }
-        if self.measured:
-            figures['measured'] = self.measured
         return json.dumps(figures, indent=2) + '\n'
 
     def __str__(self) -> str:
-        text = (
+        return (
             f'{self.config}: {self.own.batch_size} images per process, by '
             f"{self.own.method}\n(* the config's precision; bfloat16 is "
             'mixed, float16 takes the same)\n\n'
             f'{table(self.estimates, self.dtype)}'
         )
-        if self.measured:
-            what = 'allocated on the GPU'
-            if self.measured['device'] == 'cpu':
-                what = 'resident memory beyond that after building'
-            text += (
-                f'\n\nPeak of {what}, {self.dtype}:\n'
-                f'measured {readable(self.measured["peak"])}, estimated '
-                f'{readable(self.measured["estimated"])}, error '
-                f'{self.measured["error"]:+.1%}'
-            )
-        return text
 
 
 def estimate(
-    config: str,
-    cfg: Config,
-    batch_size: int | None,
-    gpus: int,
-    with_measurement: bool,
+    config: str, cfg: Config, batch_size: int | None, gpus: int
 ) -> Memory:
-    """Estimate in every precision, and measure if asked.
+    """Estimate in every precision.
 
     Args:
         config: Its name.
         cfg: Config of a pre-training.
         batch_size: Per process; default: the config's.
         gpus: Processes of the run.
-        with_measurement: Run three real steps, and compare.
     """
     check_config(cfg)
     MMLogger.get_instance('estimate_memory', log_level='ERROR')
     use_precision(cfg, amp=False, fast=False)
-    # As on a GPU, except where a CPU process is the yardstick.
-    foreach = None if with_measurement else True
     estimates = [
-        estimate_memory(cfg, batch_size, gpus, dtype, foreach)
+        # As on a GPU.
+        estimate_memory(cfg, batch_size, gpus, dtype, foreach=True)
         for dtype in DTYPES
     ]
-    memory = Memory(config, estimates, config_dtype(cfg))
-    if with_measurement:
-        memory = replace(memory, measured=_compare(cfg, memory.own))
-    return memory
-
-
-def _compare(cfg: Config, estimate: Estimate) -> dict[str, Any]:
-    """Measure, and hold the estimate of one process against it."""
-    measured = measure(cfg, estimate.batch_size)
-    own = estimate.total - estimate.buckets
-    if measured.device == 'cpu':
-        # Libraries are in the resident memory too: only the growth counts.
-        own -= estimate.model
-    return {
-        'device': measured.device,
-        'peak': measured.peak,
-        'estimated': own,
-        'error': own / measured.peak - 1.0,
-    }
+    return Memory(config, estimates, config_dtype(cfg))

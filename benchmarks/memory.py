@@ -1,27 +1,31 @@
-"""What a run really takes: a few steps in a process of their own."""
+"""The estimate of memory against what a run really takes."""
 
 import ctypes
 import gc
-import multiprocessing
 import re
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from own_process import in_own_process, prepare
 
+from mmmoco.apis import cli
+from mmmoco.apis.config.adapt import use_precision
+from mmmoco.apis.config.files import load_config
+from mmmoco.apis.preflight import sample_batch
+from mmmoco.apis.preflight.memory import readable
+from mmmoco.apis.preflight.memory_estimate import (
+    check_config,
+    config_dtype,
+    estimate_memory,
+)
 from mmmoco.engine.checkpoint_io import guarded
 from mmmoco.engine.train_step import TrainStep
 from mmmoco.registry import MODELS
-
-from . import sample_batch
 
 STEPS = 3
 
@@ -48,32 +52,18 @@ def measure(cfg: Config, batch_size: int) -> Measured:
     Args:
         cfg: Config of the run, its precision settled.
         batch_size: Images in one forward.
-
-    Raises:
-        RuntimeError: If the process is killed.
     """
     sample = sample_batch.draw(cfg)
-    spawn = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        try:
-            return pool.submit(
-                _steps, cfg.to_dict(), sample, batch_size
-            ).result()
-        except BrokenProcessPool:
-            raise RuntimeError(
-                'The measuring process was killed; with --batch-size '
-                f'{batch_size} there may be too little memory.'
-            ) from None
+    return in_own_process(_steps, cfg.to_dict(), sample, batch_size)
 
 
 @guarded
 def _steps(
     settings: dict[str, Any], sample: dict[str, Any], batch_size: int
 ) -> Measured:
-    MMLogger.get_instance('measured_memory', log_level='ERROR')
+    prepare()
     return_freed_memory()
     cfg = Config(settings)
-    init_default_scope(cfg.get('default_scope', 'mmmoco'))
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model: Any = MODELS.build(cfg.model)
     model.init_weights()
@@ -134,3 +124,41 @@ def _status(row: str) -> int:
     """Return what Linux counts for this process, in bytes."""
     status = Path('/proc/self/status').read_text()
     return 1024 * int(re.findall(rf'{row}:\s+(\d+) kB', status)[0])
+
+
+def benchmark(
+    config: str,
+    *,
+    batch_size: int | None = None,
+    cfg_options: cli.Settings | None = None,
+) -> None:
+    """Hold the estimate of a config's memory against three real steps.
+
+    Args:
+        config: Path, name, or package::path.
+        batch_size: Images per process in one forward (the config's).
+        cfg_options: Override settings of the config.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise cli.UsageError(f'--batch-size {batch_size}: at least 1.')
+    cfg = load_config(config, cfg_options)
+    check_config(cfg)
+    use_precision(cfg, amp=False, fast=False)
+    dtype = config_dtype(cfg)
+    estimate = estimate_memory(cfg, batch_size, 1, dtype)
+    measured = measure(cfg, estimate.batch_size)
+    # Libraries are in a process's memory too: only the growth counts.
+    on_cpu = measured.device == 'cpu'
+    own = estimate.total - (estimate.model if on_cpu else 0)
+    what = 'allocated on the GPU'
+    if on_cpu:
+        what = 'resident memory beyond that after building'
+    print(
+        f'{config}, {estimate.batch_size} images, {dtype}: peak of {what}\n'
+        f'measured {readable(measured.peak)}, estimated {readable(own)}, '
+        f'error {own / measured.peak - 1:+.1%}'
+    )
+
+
+if __name__ == '__main__':
+    cli.main(benchmark)
