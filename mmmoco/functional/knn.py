@@ -118,7 +118,12 @@ def nearest(
 @contextmanager
 def _exact_products(device: torch.device) -> Iterator[None]:
     """Compute float32 products as such, whatever --fast or --amp chose."""
-    before = torch.get_float32_matmul_precision()
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # It was set in both of PyTorch's ways; allow_tf32 counts then.
+        tf32 = torch.backends.cuda.matmul.allow_tf32
+        before = 'high' if tf32 else 'highest'
     torch.set_float32_matmul_precision('highest')
     try:
         with torch.autocast(device.type, enabled=False):

@@ -136,7 +136,8 @@ def test_a_data_worker_is_one_thread(before):
         Threads(), num_workers=1, multiprocessing_context='fork'
     )
     assert list(map(int, loader)) == [1]
-    assert list(map(int, DataLoader(Threads()))) == [2]
+    # So is the process that makes a data set, before it forks workers.
+    assert list(map(int, DataLoader(Threads()))) == [1]
 
 
 def test_a_path_may_be_one_of_pathlib(tmp_path):
@@ -150,6 +151,7 @@ def test_a_path_may_be_one_of_pathlib(tmp_path):
 
 def test_a_job_closes_its_log_and_resets_cudnn(tmp_path):
     made = []
+    torch.backends.cudnn.benchmark = False
 
     @tidy
     def job():

@@ -18,7 +18,7 @@ import os, sys, time
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmmoco.apis.config.adapt import init_processes
+from mmmoco.apis.training.runner import init_processes
 
 init_processes(Config(dict(model=dict())), 'pytorch')
 total = torch.ones(1)
