@@ -105,7 +105,11 @@ def pytest_collection_modifyitems(config, items):
     chosen = {True: [], False: []}
     for item, is_alone in zip(items, alone, strict=True):
         chosen[is_alone == (part == 'alone')].append(item)
-    items[:] = chosen[True]
+    # The runs of tests/faults are forked, which autograd forbids once it has
+    # started threads in this process: they come first.
+    items[:] = sorted(
+        chosen[True], key=lambda item: not item.path.is_relative_to(FAULTS)
+    )
     config.hook.pytest_deselected(items=chosen[False])
 
 
