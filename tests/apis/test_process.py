@@ -106,6 +106,7 @@ def test_a_failed_job_leaves_its_logger_and_no_scope():
     assert MMLogger.check_instance_created('failed')
 
 
+@pytest.mark.slow
 def test_importing_changes_nothing():
     code = """
 import os, cv2

@@ -370,6 +370,7 @@ def test_nothing_readable_ends_with_one_line(tmp_path):
         next(iter(loader_of(data, workers=1)))
 
 
+@pytest.mark.slow
 def test_shards_over_http(shards):
     handler = partial(SimpleHTTPRequestHandler, directory=str(shards))
     handler.log_message = lambda *args: None

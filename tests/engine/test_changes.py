@@ -65,6 +65,7 @@ def test_settings_of_the_config(small_config, runner_of):
     assert runner.seed == 0 and bare_model(runner).m == 0.95
 
 
+@pytest.mark.slow
 def test_a_file_that_says_nothing_of_it(small_config, runner_of):
     first = runner_of(small_config(**{'train_cfg.max_epochs': 2}))
     first.train()

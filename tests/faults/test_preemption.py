@@ -241,6 +241,7 @@ def test_a_signal_after_the_last_step_ends_no_run(
     assert not (work_dir / preemption.MARKER).exists()
 
 
+@pytest.mark.slow
 def test_processes_that_a_run_forks_can_be_ended(small_config, runner_of):
     """As the pools of evaluators are: the signal is theirs alone, always.
 
