@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from mmengine.registry import init_default_scope
-from view_learning import Plan, compare, config, write_lists
+from view_learning import Plan, compare, config, top1_of, write_lists
 
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import use_precision
 from mmmoco.apis.training.runner import build_runner
-from mmmoco.engine.evaluation import build_evaluation
 
 LAST = 50
 PATHS = ('plain', 'fast', 'bfloat16')
@@ -46,9 +45,7 @@ def run(
 
     wrapper.train_step = noted
     model = runner.train()
-    knn, data = build_evaluation('KNN', cfg.knn, seed=0)
-    metrics = knn.measure(model, data)[0].metrics
-    return losses, metrics['top1']
+    return losses, top1_of(cfg, model)
 
 
 def benchmark(

@@ -164,9 +164,13 @@ def run(plan: Plan, kind: str, seed: int, folder: Path) -> tuple[float, float]:
     start = time.perf_counter()
     model = runner.train()
     seconds = time.perf_counter() - start
+    return top1_of(cfg, model), seconds
+
+
+def top1_of(cfg: Config, model: Any) -> float:
+    """Return the k-NN top-1 of a trained model, in percent."""
     knn, data = build_evaluation('KNN', cfg.knn, seed=0)
-    metrics = knn.measure(model, data)[0].metrics
-    return metrics['top1'], seconds
+    return knn.measure(model, data)[0].metrics['top1']
 
 
 def compare(reference: list[float], other: list[float]) -> dict[str, Any]:

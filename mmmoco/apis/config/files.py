@@ -156,6 +156,17 @@ def name_of(config: str | Config) -> str:
     return config.filename or 'the config'
 
 
+def usual_work_dir(cfg: Config) -> str:
+    """Return the work dir of a config that names none.
+
+    Raises:
+        ValueError: If it was read from no file.
+    """
+    if not cfg.filename:
+        raise ValueError('This config was read from no file: give a work_dir.')
+    return f'work_dirs/{Path(cfg.filename).stem}'
+
+
 def _read(name: str) -> Config:
     path = resolve_config(name)
     if path.suffix not in KINDS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mmmoco.apis import cli
@@ -365,6 +364,7 @@ def test(
         FileNotFoundError: If config or checkpoint do not exist.
         ValueError: If the config has neither a test loop nor ``knn``.
     """
+    from mmmoco.apis.config.files import usual_work_dir
     from mmmoco.apis.training.runner import build_runner, init_processes
 
     from .checkpoints import evaluate, evaluations_of, read_config
@@ -380,8 +380,7 @@ def test(
         for chosen in ('KNN', *evaluations_of(cfg).values()):
             evaluate(cfg, checkpoint, chosen, work_dir=work_dir)
         return
-    name = Path(cfg.filename).stem
-    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    cfg.work_dir = work_dir or cfg.get('work_dir') or usual_work_dir(cfg)
     cfg.load_from = checkpoint
     init_processes(cfg, launcher)
     build_runner(cfg).test()

@@ -12,7 +12,11 @@ from mmmoco.apis.config.adapt import (
     out_dir_of,
     use_precision,
 )
-from mmmoco.apis.config.files import load_config, name_of
+from mmmoco.apis.config.files import (
+    load_config,
+    name_of,
+    usual_work_dir,
+)
 from mmmoco.apis.config.image_range import settle_for_training
 from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.training.runner import build_runner, init_processes
@@ -53,7 +57,7 @@ def prepare(
                 'config of a training.'
             )
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get('work_dir') or _usual_work_dir(cfg)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or usual_work_dir(cfg)
     if not cfg.work_dir.isprintable():
         raise ValueError(
             f'--work-dir {cfg.work_dir!a}: the name is not valid UTF-8, '
@@ -89,12 +93,6 @@ def prepare(
     if init:
         initialize(cfg, init)
     return cfg
-
-
-def _usual_work_dir(cfg: Config) -> str:
-    if not cfg.filename:
-        raise ValueError('This config was read from no file: give a work_dir.')
-    return f'work_dirs/{os.path.splitext(os.path.basename(cfg.filename))[0]}'
 
 
 def _choose_checkpoint(

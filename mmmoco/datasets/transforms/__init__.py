@@ -1,17 +1,47 @@
-"""Transforms, registered by their names in configs."""
+from .bands import (
+    BandBlur,
+    BandBrightnessContrast,
+    BandGray,
+    LoadBands,
+    ScaleBands,
+)
+from .fast_views import (
+    FastColorJitter,
+    FastFlip,
+    FastGaussianBlur,
+    FastGrayscale,
+    FastRandomResizedCrop,
+    FastSolarize,
+    FastView,
+)
+from .loading import LoadRGB, ToPIL, decode_rgb, open_image
+from .multi_hot import MultiHot
+from .pipeline import build_pipeline
+from .satellite import DiscreteRotation, GaussianNoise, SeasonalViews
+from .views import PackImage, Views
 
-from typing import Any
-
-from . import bands, fast_views, loading, multi_hot, pipeline, satellite, views
-
-_MODULES = (bands, fast_views, loading, multi_hot, pipeline, satellite, views)
-
-
-def __getattr__(name: str) -> Any:
-    """Return what one of the modules defines."""
-    for module in _MODULES:
-        if getattr(vars(module).get(name), '__module__', '').startswith(
-            __name__
-        ):
-            return vars(module)[name]
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+__all__ = [
+    'BandBlur',
+    'BandBrightnessContrast',
+    'BandGray',
+    'DiscreteRotation',
+    'FastColorJitter',
+    'FastFlip',
+    'FastGaussianBlur',
+    'FastGrayscale',
+    'FastRandomResizedCrop',
+    'FastSolarize',
+    'FastView',
+    'GaussianNoise',
+    'LoadBands',
+    'LoadRGB',
+    'MultiHot',
+    'PackImage',
+    'ScaleBands',
+    'SeasonalViews',
+    'ToPIL',
+    'Views',
+    'build_pipeline',
+    'decode_rgb',
+    'open_image',
+]
