@@ -237,6 +237,7 @@ def test_pictures(checkpoint, tmp_path):
         (['--size', '50'], 'multiple of the patch size'),
         (['--min-area', '5000', '--limit', '3'], 'no object'),
         (['--limit', '1'], 'two are the least'),
+        (['--limit', '-1'], '--limit -1: must be at least 1'),
     ],
 )
 def test_bad_input_is_one_line(options, message, tmp_path, capsys):

@@ -42,8 +42,10 @@ def test_scenes(scenes):
     for mask, digit in zip(masks, digits, strict=True):
         assert np.array_equal(mask, digit.mask)
     area = max(d.area for d in digits)
-    assert len(SceneObjects(scenes, area)[2].classes) == 1
-    assert SceneObjects(scenes, 48 * 48)[2].masks.shape == (0, 48, 48)
+    data.min_area = area
+    assert len(data[2].classes) == 1
+    data.min_area = 48 * 48
+    assert data[2].masks.shape == (0, 48, 48)
     with pytest.raises(IndexError):
         data[6]
 

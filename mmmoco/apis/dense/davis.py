@@ -1,7 +1,7 @@
 """Label propagation on DAVIS 2017."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,17 +145,14 @@ def write_results(
     ``folder/<sequence>/<frame>.png``, with the palette of the annotation.
     """
     target = folder / video.name
-    target.mkdir(parents=True, exist_ok=True)
     with open_image(video.labels[0], str(video.labels[0])) as given:
         palette = given.getpalette()
     for path, index in zip(video.frames, found, strict=True):
         image = Image.fromarray(index, mode='P')
         if palette:
             image.putpalette(palette)
-        content = io.BytesIO()
-        image.save(content, 'PNG')
         place = target / f'{path.stem}.png'
-        checkpoint_io.write_bytes(place, content.getvalue())
+        checkpoint_io.replace(place, partial(image.save, format='PNG'))
 
 
 def videos_of(root: str, split: str, resolution: str) -> list[Video]:

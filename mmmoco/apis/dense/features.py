@@ -19,6 +19,8 @@ from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
 from mmmoco.two_phase import TwoPhaseModel
 
+from .object_masks import MaskedImage, ObjectMasks
+
 #: Uint8 images H×W×3 → for each layer, N×C×h×w.
 DenseFeatures = Callable[[Sequence[NDArray[np.uint8]]], list[Tensor]]
 
@@ -193,7 +195,27 @@ def _both(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def in_batches(count: int, size: int) -> Iterator[range]:
-    """Yield the indices of 0 … count − 1 in batches."""
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))
+def of_objects(
+    features: DenseFeatures, data: ObjectMasks, batch_size: int
+) -> Iterator[tuple[int, MaskedImage, list[Tensor]]]:
+    """Yield the images that hold an object: number, image, C×h×w by layer.
+
+    Args:
+        features: Dense features of images.
+        data: Images with masks.
+        batch_size: Images in one forward.
+
+    Raises:
+        UsageError: If no image holds an object.
+    """
+    found = False
+    for start in range(0, len(data), batch_size):
+        numbers = range(start, min(start + batch_size, len(data)))
+        items = [data[i] for i in numbers]
+        layers = features([item.image for item in items])
+        for i, item, *maps in zip(numbers, items, *layers, strict=True):
+            if item.classes:
+                found = True
+                yield i, item, maps
+    if not found:
+        raise UsageError('The images hold no object: see --min-area.')

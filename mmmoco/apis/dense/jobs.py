@@ -104,7 +104,6 @@ def zero_shot_segmentation(
         prompts,
         upsample,
         batch_size,
-        limit,
         seed,
     )
     result = summarise(
@@ -195,7 +194,7 @@ def similarity(
     data, side = shown.open(), subject.image_size(dataset, size)
     torch.manual_seed(seed)  # of random weights
     maps = subject.features(features, side, encoder, layers)
-    found = measure(maps, data, batch_size, limit, background)
+    found = measure(maps, data, batch_size, background)
     names: list[int | str] = [*sorted(layers or ())] or ['last']
     pairs = dict(zip(names, found, strict=True))
     figures = {layer: each.metrics() for layer, each in pairs.items()}
@@ -245,7 +244,7 @@ def visualize_similarity(
         split: Part of the data set.
         min_area: Leave objects with fewer pixels out.
         stuff: Panoptic: keep it.
-        limit: Number of drawn scenes, with digits.
+        limit: Use the first N images only.
         size: Side of the images (the backbone's img_size).
         batch_size: Has no effect here; images are drawn one by one.
         features: Of the model, or the mean colour of the patches, to compare

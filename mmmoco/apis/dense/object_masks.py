@@ -41,11 +41,15 @@ class ObjectMasks(Sequence[MaskedImage]):
 
     Args:
         entries: What the images are read from, in their order.
+
+    Attributes:
         min_area: Objects with fewer pixels are left out.
     """
 
-    def __init__(self, entries: Sequence[Any], min_area: int = 1) -> None:
-        self.entries, self.min_area = entries, max(1, min_area)
+    min_area = 1
+
+    def __init__(self, entries: Sequence[Any]) -> None:
+        self.entries = entries
 
     def __len__(self) -> int:
         """Number of images."""
@@ -83,11 +87,10 @@ class SceneObjects(ObjectMasks):
 
     Args:
         scenes: The scenes.
-        min_area: Digits with fewer visible pixels are left out.
     """
 
-    def __init__(self, scenes: DigitScenes, min_area: int = 1) -> None:
-        super().__init__(range(len(scenes)), min_area)
+    def __init__(self, scenes: DigitScenes) -> None:
+        super().__init__(range(len(scenes)))
         self.scenes = scenes
 
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
@@ -103,16 +106,13 @@ class CocoObjects(ObjectMasks):
     Args:
         annotations: The JSON.
         images: Folder of its ``file_name`` entries.
-        min_area: Instances with fewer pixels are left out.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ImportError: If pycocotools is not installed.
     """
 
-    def __init__(
-        self, annotations: str | Path, images: str | Path, min_area: int = 1
-    ) -> None:
+    def __init__(self, annotations: str | Path, images: str | Path) -> None:
         path = _file(annotations)
         coco = library('pycocotools.coco', str(path), 'det')
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -122,7 +122,7 @@ class CocoObjects(ObjectMasks):
         self.coco.dataset = content
         self.coco.createIndex()
         self.folder = Path(images)
-        super().__init__(sorted(self.coco.imgs), min_area)
+        super().__init__(sorted(self.coco.imgs))
 
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
         """Return an image with its instances."""
@@ -142,7 +142,6 @@ class PanopticObjects(ObjectMasks):
         annotations: The JSON; the PNGs lie in the folder of its name.
         images: Folder of its images.
         stuff: Keep segments of stuff, too.
-        min_area: Segments with fewer pixels are left out.
     """
 
     def __init__(
@@ -150,7 +149,6 @@ class PanopticObjects(ObjectMasks):
         annotations: str | Path,
         images: str | Path,
         stuff: bool = False,
-        min_area: int = 1,
     ) -> None:
         path = _file(annotations)
         content = json.loads(path.read_text(encoding='utf-8'))
@@ -169,7 +167,7 @@ class PanopticObjects(ObjectMasks):
                 if not s['iscrowd'] and (stuff or s['category_id'] in things)
             ]
             entries.append((files[a['image_id']], a['file_name'], segments))
-        super().__init__(entries, min_area)
+        super().__init__(entries)
 
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
         """Return an image with its segments."""
@@ -192,7 +190,6 @@ class LabelObjects(ObjectMasks):
             frequent label in it; without it (None) every connected region
             of one class.
         ignore: Labels that are no objects.
-        min_area: Objects with fewer pixels are left out.
 
     Raises:
         FileNotFoundError: If there is no image.
@@ -202,25 +199,21 @@ class LabelObjects(ObjectMasks):
         self,
         pairs: Sequence[tuple[Path, Path, Path | None]],
         ignore: Sequence[int] = (255,),
-        min_area: int = 1,
     ) -> None:
         if not pairs:
             raise FileNotFoundError(
                 'No image with a label image was found: check the folders.'
             )
-        super().__init__(list(pairs), min_area)
+        super().__init__(pairs)
         self.ignore = list(ignore)
 
     @classmethod
-    def voc(
-        cls, root: str | Path, split: str = 'val', min_area: int = 1
-    ) -> 'LabelObjects':
+    def voc(cls, root: str | Path, split: str = 'val') -> 'LabelObjects':
         """Read ``SegmentationClass`` and ``SegmentationObject`` of VOC.
 
         Args:
             root: Folder ``VOC2012`` (or ``VOC2007``).
             split: Name in ``ImageSets/Segmentation``.
-            min_area: Objects with fewer pixels are left out.
         """
         root = Path(root)
         listing = _file(root / f'ImageSets/Segmentation/{split}.txt')
@@ -231,7 +224,7 @@ class LabelObjects(ObjectMasks):
             image = root / f'JPEGImages/{name}.jpg'
             labels = root / f'SegmentationClass/{name}.png'
             pairs.append((image, labels, given))
-        return cls(pairs, ignore=(0, 255), min_area=min_area)
+        return cls(pairs, ignore=(0, 255))
 
     @classmethod
     def cityscapes(
@@ -239,7 +232,6 @@ class LabelObjects(ObjectMasks):
         root: str | Path,
         split: str = 'val',
         ignore: Sequence[int] = (255,),
-        min_area: int = 1,
     ) -> 'LabelObjects':
         """Read ``leftImg8bit`` and ``gtFine/*_labelTrainIds.png``.
 
@@ -249,7 +241,6 @@ class LabelObjects(ObjectMasks):
             root: Folder that holds both.
             split: Its part.
             ignore: Labels that are no objects.
-            min_area: Regions with fewer pixels are left out.
         """
         root = Path(root)
         pairs: list[tuple[Path, Path, Path | None]] = []
@@ -264,7 +255,7 @@ class LabelObjects(ObjectMasks):
             label = labels / f'{stem}_gtFine_labelTrainIds.png'
             if label.is_file():
                 pairs.append((image, label, None))
-        return cls(pairs, ignore, min_area)
+        return cls(pairs, ignore)
 
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
         """Return an image with its objects."""

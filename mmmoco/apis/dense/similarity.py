@@ -10,7 +10,7 @@ from mmmoco.evaluation.similarity import PairSimilarities, patch_objects
 from mmmoco.messages import log_info
 from mmmoco.visualization.similarity import plot_similarities
 
-from .features import DenseFeatures, in_batches
+from .features import DenseFeatures, of_objects
 from .object_masks import ObjectMasks
 
 
@@ -18,7 +18,6 @@ def measure(
     features: DenseFeatures,
     data: ObjectMasks,
     batch_size: int = 16,
-    limit: int | None = None,
     background: bool = False,
 ) -> list[PairSimilarities]:
     """Collect the pairs of every image, for each layer of the features.
@@ -27,22 +26,18 @@ def measure(
         features: Dense features of images.
         data: Images with masks.
         batch_size: Images in one forward.
-        limit: Use the first images only.
         background: Count what no object covers as one more object.
+
+    Raises:
+        UsageError: If there is no object.
     """
     result: list[PairSimilarities] = []
-    for batch in in_batches(min(len(data), limit or len(data)), batch_size):
-        items = [data[i] for i in batch]
-        for layer, maps in enumerate(features([item.image for item in items])):
-            if layer == len(result):
-                result.append(PairSimilarities())
-            for tokens, item in zip(maps, items, strict=True):
-                if not item.classes:
-                    continue
-                grid = (tokens.shape[1], tokens.shape[2])
-                masks = torch.from_numpy(item.masks)
-                objects = patch_objects(masks, grid, background)
-                result[layer].add(tokens, objects)
+    for _, item, layers in of_objects(features, data, batch_size):
+        result = result or [PairSimilarities() for _ in layers]
+        for pairs, tokens in zip(result, layers, strict=True):
+            grid = (tokens.shape[1], tokens.shape[2])
+            masks = torch.from_numpy(item.masks)
+            pairs.add(tokens, patch_objects(masks, grid, background))
     return result
 
 

@@ -47,28 +47,36 @@ class Images(NamedTuple):
         Raises:
             UsageError: If something is missing.
         """
-        name, labels, area = self.dataset, self.annotations, self.min_area
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f'--limit {self.limit}: must be at least 1.')
+        data = self._all()
+        data.min_area = max(1, self.min_area)
+        data.entries = data.entries[: self.limit]
+        return data
+
+    def _all(self) -> ObjectMasks:
+        name, labels = self.dataset, self.annotations
         if name == 'digits':
-            return digit_scenes(self.split, self.limit or 300, area)
+            return digit_scenes(self.split, self.limit or 300)
         if labels is None:
             raise UsageError(f'--dataset {name} needs --annotations.')
         if name in ('coco', 'panoptic'):
             if self.images is None:
                 raise UsageError(f'--dataset {name} needs --images.')
             if name == 'coco':
-                return CocoObjects(labels, self.images, area)
-            return PanopticObjects(labels, self.images, self.stuff, area)
+                return CocoObjects(labels, self.images)
+            return PanopticObjects(labels, self.images, self.stuff)
         if not Path(labels).is_dir():
             raise UsageError(
                 f'--annotations {labels!r} is no folder; --dataset {name} '
                 'takes the root of the data set.'
             )
         if name == 'voc':
-            return LabelObjects.voc(labels, self.split, area)
-        return LabelObjects.cityscapes(labels, self.split, min_area=area)
+            return LabelObjects.voc(labels, self.split)
+        return LabelObjects.cityscapes(labels, self.split)
 
 
-def digit_scenes(split: str, count: int, min_area: int = 1) -> SceneObjects:
+def digit_scenes(split: str, count: int) -> SceneObjects:
     """Return scenes of several digits, of the kind that demos train on.
 
     Canvas, contrast and noise are those of
@@ -77,7 +85,6 @@ def digit_scenes(split: str, count: int, min_area: int = 1) -> SceneObjects:
     Args:
         split: ``'train'`` or ``'val'``.
         count: Number of scenes.
-        min_area: Digits with fewer visible pixels are left out.
     """
     scenes = DigitScenes(
         split=split,
@@ -89,7 +96,7 @@ def digit_scenes(split: str, count: int, min_area: int = 1) -> SceneObjects:
         contrast=(60.0, 105.0),
         noise=(2.0, 6.0),
     )
-    return SceneObjects(scenes, min_area)
+    return SceneObjects(scenes)
 
 
 class Subject(NamedTuple):

@@ -1,5 +1,6 @@
 """Pictures of prompts, maps and reconstructions."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mmmoco.visualization.similarity import (
     draw_segmentations,
 )
 
-from .features import DenseFeatures, normalised
+from .features import DenseFeatures, normalised, of_objects
 from .object_masks import ObjectMasks
 
 
@@ -40,18 +41,11 @@ def draw_maps(
         UsageError: If there is no object.
     """
     rows = []
-    for index in range(len(data)):
-        item = data[index]
-        if item.classes:
-            mask = item.masks[0]
-            (tokens,) = features([item.image])
-            point = central_point(mask)
-            (one,) = similarity_maps(tokens[0], [point], mask.shape, upsample)
-            rows.append((item.image, point, one.cpu().numpy(), mask))
-        if len(rows) == count:
-            break
-    if not rows:
-        raise cli.UsageError('The images hold no object: see --min-area.')
+    for _, item, (tokens,) in islice(of_objects(features, data, 1), count):
+        mask = item.masks[0]
+        point = central_point(mask)
+        (one,) = similarity_maps(tokens, [point], mask.shape, upsample)
+        rows.append((item.image, point, one.cpu().numpy(), mask))
     checkpoint_io.replace(
         path, lambda file: draw_segmentations(file, rows, threshold)
     )

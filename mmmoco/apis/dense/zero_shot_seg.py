@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmmoco.apis import cli
 from mmmoco.engine import checkpoint_io
 from mmmoco.evaluation.zero_shot import (
     ObjectScores,
@@ -23,8 +22,8 @@ from mmmoco.evaluation.zero_shot import (
 from mmmoco.messages import log_info
 from mmmoco.visualization.similarity import plot_thresholds
 
-from .features import DenseFeatures, in_batches
-from .object_masks import MaskedImage, ObjectMasks
+from .features import DenseFeatures, of_objects
+from .object_masks import ObjectMasks
 
 
 class Scored(NamedTuple):
@@ -50,7 +49,6 @@ def score_dataset(
     prompts: int = 1,
     upsample: str = 'bilinear',
     batch_size: int = 16,
-    limit: int | None = None,
     seed: int = 0,
 ) -> Scored:
     """Segment every object from its prompts; one forward a batch of images.
@@ -64,40 +62,31 @@ def score_dataset(
         upsample: How maps grow to the image, ``'bilinear'`` or
             ``'nearest'``.
         batch_size: Images in one forward.
-        limit: Use the first images only.
         seed: Seed of the random prompts.
 
     Raises:
         UsageError: If there is no object.
     """
-    count = min(len(data), limit or len(data))
     parts: list[ObjectScores] = []
     classes: list[int] = []
     images: list[int] = []
     start = time.perf_counter()
-    for batch in in_batches(count, batch_size):
-        items: list[MaskedImage] = [data[i] for i in batch]
-        (tokens,) = features([item.image for item in items])
-        for i, item, own in zip(batch, items, tokens, strict=True):
-            if not item.classes:
-                continue
-            points = [
-                point
-                for q, mask in enumerate(item.masks)
-                for point in (
-                    [central_point(mask)]
-                    if prompt == 'centre'
-                    else random_points(mask, prompts, seed, i, q)
-                )
-            ]
-            each = len(points) // len(item.masks)
-            masks = torch.from_numpy(item.masks).to(own.device)
-            parts.append(_score(own, points, masks, each, upsample))
-            classes += item.classes
-            images += [i] * len(item.classes)
-    if not classes:
-        raise cli.UsageError('The images hold no object: see --min-area.')
-    seconds = (time.perf_counter() - start) / count
+    for i, item, (tokens,) in of_objects(features, data, batch_size):
+        points = [
+            point
+            for q, mask in enumerate(item.masks)
+            for point in (
+                [central_point(mask)]
+                if prompt == 'centre'
+                else random_points(mask, prompts, seed, i, q)
+            )
+        ]
+        each = len(points) // len(item.masks)
+        masks = torch.from_numpy(item.masks).to(tokens.device)
+        parts.append(_score(tokens, points, masks, each, upsample))
+        classes += item.classes
+        images += [i] * len(item.classes)
+    seconds = (time.perf_counter() - start) / len(data)
     scores = ObjectScores(*map(torch.cat, zip(*parts, strict=True)))
     return Scored(scores, classes, images, seconds)
 
