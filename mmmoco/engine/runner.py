@@ -375,12 +375,7 @@ class ContrastRunner(Runner):
         Raises:
             ValueError: If it is enabled without ``base_batch_size``.
         """
-        loader = self._train_dataloader
-        batch = (
-            loader['batch_size']
-            if isinstance(loader, dict)
-            else loader.batch_size
-        )
+        batch = self.train_dataloader.batch_size
         accumulation = accumulation_of(optim_wrapper)
         effective = batch * self.world_size * accumulation
         base = (auto_scale_lr or {}).get('base_batch_size')

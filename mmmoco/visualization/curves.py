@@ -12,7 +12,6 @@ def plot_curves(
     loss: Points,
     knn: Points,
     references: Mapping[str, float] | None = None,
-    x_labels: tuple[str, str] = ('iteration', 'epoch'),
 ) -> None:
     """Draw the loss, and beside it the k-NN accuracy, to a PNG.
 
@@ -21,12 +20,11 @@ def plot_curves(
         loss: (iteration, loss) pairs.
         knn: (epoch, top-1 in percent) pairs.
         references: Accuracies to compare with, drawn as level lines.
-        x_labels: Units of the two horizontal axes.
     """
     figure = Figure(figsize=(10, 4), layout='constrained')
     (left, right) = figure.subplots(1, 2)
     left.plot(*zip(*loss, strict=True), color='tab:blue')
-    left.set(title='Training loss', xlabel=x_labels[0], ylabel='InfoNCE')
+    left.set(title='Training loss', xlabel='iteration', ylabel='InfoNCE')
     right.plot(
         *zip(*knn, strict=True), marker='o', color='tab:orange', label='MoCo'
     )
@@ -38,7 +36,7 @@ def plot_curves(
             color='tab:gray',
             label=f'{name}: {value:.1f} %',
         )
-    right.set(title='k-NN accuracy', xlabel=x_labels[1], ylabel='top-1 (%)')
+    right.set(title='k-NN accuracy', xlabel='epoch', ylabel='top-1 (%)')
     right.legend(loc='lower right', bbox_to_anchor=(1.0, 0.1))
     for axis in (left, right):
         axis.grid(alpha=0.3)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,7 @@ from .scalars import Points, Series
 from .templates import TEMPLATES
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A saved PNG.
 
     Attributes:
@@ -26,8 +25,7 @@ class Picture:
     png: bytes
 
 
-@dataclass(frozen=True)
-class FeatureMap:
+class FeatureMap(NamedTuple):
     """Features mapped to the plane.
 
     Attributes:
@@ -148,7 +146,10 @@ def render_report(runs: Sequence[RunRecord], made: str = '') -> str:
         monitors=_charts(MONITORS, runs),
         newest=newest,
         earlier=earlier,
-        maps=[_map(run) for run in runs],
+        maps=[
+            scatter_chart(*run.feature_map) if run.feature_map else ''
+            for run in runs
+        ],
         configuration=_settings([run.summary for run in runs]),
         environment=_settings([run.environment for run in runs]),
     )
@@ -158,16 +159,11 @@ def _key_figures(run: RunRecord) -> list[tuple[str, str, bool]]:
     figures = []
     series = run.scalars
     unit = 'epoch' if 'epoch' in series else 'iteration'
-    if series.get('knn/top1'):
-        points = _finite(series['knn/top1'])
-        if points:
-            figures.append(
-                ('k-NN top-1, last', f'{points[-1][1]:.1f} %', False)
-            )
-            best = max(points, key=lambda p: p[1])
-            figures.append(
-                (f'best, at {unit} {best[0]:g}', f'{best[1]:.1f} %', False)
-            )
+    points = _finite(series.get('knn/top1', []))
+    if points:
+        figures.append(('k-NN top-1, last', f'{points[-1][1]:.1f} %', False))
+        at, best = max(points, key=lambda point: point[1])
+        figures.append((f'best, at {unit} {at:g}', f'{best:.1f} %', False))
     if series.get('loss'):
         step, loss = series['loss'][-1]
         figures.append(('last loss', f'{loss:.3f}', not math.isfinite(loss)))
@@ -298,13 +294,6 @@ def _figures(metrics: Mapping[str, Any]) -> str:
         else f'{name} {value}'
         for name, value in metrics.items()
     )
-
-
-def _map(run: RunRecord) -> str:
-    seen = run.feature_map
-    if seen is None:
-        return ''
-    return scatter_chart(seen.caption, seen.points, seen.labels)
 
 
 def _settings(

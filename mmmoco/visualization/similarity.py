@@ -8,29 +8,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-Curve = Mapping[float, tuple[float, float]]
-
 
 def plot_thresholds(
-    path: str | Path | IO[bytes], curves: Mapping[str, Curve]
+    path: str | Path | IO[bytes], curve: Mapping[float, tuple[float, float]]
 ) -> None:
     """Draw mIoU over the threshold.
 
     Args:
         path: File to write, or one that is open.
-        curves: Name → threshold → mIoU over objects and classes, percent.
+        curve: Threshold → mIoU over objects and classes, percent.
     """
     figure = Figure(figsize=(6, 4), layout='constrained')
     axis = figure.subplots()
-    for name, curve in curves.items():
-        axis.plot(
-            list(curve), [pair[0] for pair in curve.values()], label=name
-        )
+    axis.plot(list(curve), [objects for objects, _ in curve.values()])
     axis.set(xlabel='threshold T', ylabel='mIoU over objects (%)', xlim=(0, 1))
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
-    if len(curves) > 1:
-        axis.legend()
     figure.savefig(path, dpi=110)
 
 

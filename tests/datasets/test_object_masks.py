@@ -84,7 +84,8 @@ def test_crowds_and_other_files(folder, tmp_path):
 
 def test_cityscapes(scenes, folder):
     """Class labels alone: regions that hang together are the objects."""
-    city = LabelObjects.cityscapes(folder, ignore=(10, 255))
+    city = LabelObjects.cityscapes(folder)
+    city.ignore = (10, 255)
     assert len(city) == 6
     for ours, theirs in zip(SceneObjects(scenes), city, strict=True):
         assert np.array_equal(ours.image, theirs.image)

@@ -231,33 +231,36 @@ def _write_voc(
     file: Path, shape: tuple[int, ...], digits: Sequence[SceneDigit]
 ) -> None:
     """Write an annotation of VOC; its pixels count from 1."""
-    root = ElementTree.Element('annotation')
-
-    def add(parent: ElementTree.Element, values: dict[str, object]) -> None:
-        for tag, text in values.items():
-            ElementTree.SubElement(parent, tag).text = str(text)
-
-    add(root, {'folder': 'VOC2007', 'filename': f'{file.stem}.jpg'})
-    size = ElementTree.SubElement(root, 'size')
-    add(size, {'width': shape[1], 'height': shape[0], 'depth': 3})
-    add(root, {'segmented': 0})
+    annotation = {
+        'folder': 'VOC2007',
+        'filename': f'{file.stem}.jpg',
+        'size': {'width': shape[1], 'height': shape[0], 'depth': 3},
+        'segmented': 0,
+    }
+    root = _element('annotation', annotation)
     for digit in digits:
-        item = ElementTree.SubElement(root, 'object')
-        add(
-            item,
-            {
-                'name': CLASSES[digit.label],
-                'pose': 'Unspecified',
-                'truncated': 0,
-                'difficult': 0,
-            },
-        )
         x, y, width, height = digit.bbox
-        box = ElementTree.SubElement(item, 'bndbox')
-        add(box, {'xmin': x + 1, 'ymin': y + 1})
-        add(box, {'xmax': x + width, 'ymax': y + height})
+        item = {
+            'name': CLASSES[digit.label],
+            'pose': 'Unspecified',
+            'truncated': 0,
+            'difficult': 0,
+            'bndbox': dict(
+                xmin=x + 1, ymin=y + 1, xmax=x + width, ymax=y + height
+            ),
+        }
+        root.append(_element('object', item))
     ElementTree.indent(root)
     ElementTree.ElementTree(root).write(file, encoding='utf-8')
+
+
+def _element(tag: str, content: object) -> ElementTree.Element:
+    element = ElementTree.Element(tag)
+    if isinstance(content, dict):
+        element.extend(_element(*item) for item in content.items())
+    else:
+        element.text = str(content)
+    return element
 
 
 def _write_json(file: Path, content: object) -> None:

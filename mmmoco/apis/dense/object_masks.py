@@ -205,7 +205,7 @@ class LabelObjects(ObjectMasks):
                 'No image with a label image was found: check the folders.'
             )
         super().__init__(pairs)
-        self.ignore = list(ignore)
+        self.ignore = ignore
 
     @classmethod
     def voc(cls, root: str | Path, split: str = 'val') -> 'LabelObjects':
@@ -228,10 +228,7 @@ class LabelObjects(ObjectMasks):
 
     @classmethod
     def cityscapes(
-        cls,
-        root: str | Path,
-        split: str = 'val',
-        ignore: Sequence[int] = (255,),
+        cls, root: str | Path, split: str = 'val'
     ) -> 'LabelObjects':
         """Read ``leftImg8bit`` and ``gtFine/*_labelTrainIds.png``.
 
@@ -240,7 +237,6 @@ class LabelObjects(ObjectMasks):
         Args:
             root: Folder that holds both.
             split: Its part.
-            ignore: Labels that are no objects.
         """
         root = Path(root)
         pairs: list[tuple[Path, Path, Path | None]] = []
@@ -255,7 +251,7 @@ class LabelObjects(ObjectMasks):
             label = labels / f'{stem}_gtFine_labelTrainIds.png'
             if label.is_file():
                 pairs.append((image, label, None))
-        return cls(pairs, ignore)
+        return cls(pairs)
 
     def read(self, index: int) -> tuple[Any, list[Masks], list[int]]:
         """Return an image with its objects."""

@@ -143,5 +143,5 @@ def write_curve(folder: Path, result: ZeroShotResult) -> None:
     checkpoint_io.write_text(folder / 'zero_shot.csv', text.getvalue())
     checkpoint_io.replace(
         folder / 'zero_shot.png',
-        lambda file: plot_thresholds(file, {'objects': result.curve}),
+        lambda file: plot_thresholds(file, result.curve),
     )

@@ -53,16 +53,11 @@ class HostCheck:
         elif scope['type'] == 'websocket':
             await send({'type': 'websocket.close', 'code': 1008})
         else:
+            from starlette.responses import PlainTextResponse
+
             text = f'{host[:80]!r} is not the name of this page.\n'
-            kind = (b'content-type', b'text/plain; charset=utf-8')
-            await send(
-                {
-                    'type': 'http.response.start',
-                    'status': 421,
-                    'headers': [kind],
-                }
-            )
-            await send({'type': 'http.response.body', 'body': text.encode()})
+            refusal = PlainTextResponse(text, status_code=421)
+            await refusal(scope, receive, send)
 
     def allows(self, host: str) -> bool:
         """Tell whether a Host header names this machine."""
