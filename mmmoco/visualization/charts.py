@@ -13,10 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from .scalars import Points
-from .templates import TEMPLATES
-
-#: Colours that the page defines; more series use them again.
-COLOURS = 10
+from .templates import COLOURS, TEMPLATES
 
 WIDTH, HEIGHT = 460, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 42
@@ -139,7 +136,6 @@ def line_chart(
         dots=[],
         radius=2.6,
         legend=lines,
-        colours=COLOURS,
         width=WIDTH,
         height=HEIGHT,
         left=LEFT,
@@ -181,7 +177,6 @@ def scatter_chart(
         legend=[Line(name, (), i) for name, i in number.items()]
         if len(names) <= COLOURS
         else [],
-        colours=COLOURS,
         width=width,
         height=height,
     )

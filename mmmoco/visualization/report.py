@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .charts import COLOURS, Line, line_chart, scatter_chart
+from .charts import Line, line_chart, scatter_chart
 from .scalars import Points, Series
 from .templates import TEMPLATES
 
@@ -139,7 +139,6 @@ def render_report(runs: Sequence[RunRecord], made: str = '') -> str:
         runs=runs,
         several=len(runs) > 1,
         made=made,
-        colours=COLOURS,
         notes=[f'{run.name}: {note}' for run in runs for note in run.notes],
         tiles=[_key_figures(run) for run in runs],
         training=_charts(CURVES, runs),

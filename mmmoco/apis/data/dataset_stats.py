@@ -41,7 +41,9 @@ class Measured(NamedTuple):
             *((f'{p} %', s.percentile(p)) for p in PERCENTILES),
             ('max', s.high),
         ]
-        lines = [f'{s.images} images, {s.pixels} pixels, {len(s.mean)} channels']
+        lines = [
+            f'{s.images} images, {s.pixels} pixels, {len(s.mean)} channels'
+        ]
         lines.append(f'{"channel":>8}' + ''.join(f'{n:>12}' for n, _ in rows))
         for channel in range(len(s.mean)):
             values = ''.join(f'{float(v[channel]):12.5g}' for _, v in rows)

@@ -94,8 +94,6 @@ def label_subset(
         python tools/make_label_subset.py data/eurosat --percent 80 --seed 42
         --out data/eurosat/train.txt --rest data/eurosat/test.txt
     """
-    from mmengine.logging import print_log
-
     from mmmoco.datasets import ImageFolderDataset
     from mmmoco.engine.checkpoint_io import write_text
     from mmmoco.messages import log_info
@@ -115,8 +113,10 @@ def label_subset(
         ]
         write_text(file, ''.join(lines))
         written[file] = len(part)
-        log_info(f'{file}: {len(part)} of {len(labels)} images, '
-            f'{len(dataset.classes)} classes')
+        log_info(
+            f'{file}: {len(part)} of {len(labels)} images, '
+            f'{len(dataset.classes)} classes'
+        )
     return written
 
 

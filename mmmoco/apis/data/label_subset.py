@@ -7,7 +7,6 @@ import torch
 from mmmoco.functional import generator
 
 
-
 def split_by_class(
     labels: Sequence[int], percent: float, seed: int
 ) -> tuple[list[int], list[int]]:

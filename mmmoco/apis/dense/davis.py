@@ -68,13 +68,9 @@ def network_size(height: int, width: int) -> tuple[int, int]:
     The short side becomes 480, the other keeps the ratio, and is cut to a
     multiple of 64; of a square, the width is the other.
     """
-    if height > width:
-        return _cut(SHORT_SIDE * height / width), SHORT_SIDE
-    return SHORT_SIDE, _cut(SHORT_SIDE * width / height)
-
-
-def _cut(side: float) -> int:
-    return int(side // MULTIPLE * MULTIPLE)
+    short, long = sorted((height, width))
+    other = int(SHORT_SIDE * long / short // MULTIPLE * MULTIPLE)
+    return (other, SHORT_SIDE) if height > width else (SHORT_SIDE, other)
 
 
 def resize_index(

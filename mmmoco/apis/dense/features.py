@@ -144,24 +144,25 @@ class ModelFeatures:
         return list(outputs)
 
 
-class ColourFeatures:
-    """The mean colour of every patch: the floor of any backbone.
+@torch.no_grad()
+def mean_colours(
+    images: Sequence[NDArray[np.uint8]],
+    model: Any,
+    size: Size,
+    patch_size: int,
+) -> list[Tensor]:
+    """Return the mean colour of every patch: the floor of any backbone.
 
     Args:
+        images: N images H×W×3 of any size.
         model: Its preprocessor normalises the colours.
         size: As for :class:`ModelFeatures`.
         patch_size: Side of a patch in pixels.
+
+    Returns:
+        N×3×h×w.
     """
-
-    def __init__(self, model: Any, size: Size, patch_size: int) -> None:
-        self.model, self.size = model.to(get_device()), size
-        self.patch_size = patch_size
-
-    @torch.no_grad()
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-        """Return N×3×h×w."""
-        x = normalised(self.model, images, self.size)
-        return [F.avg_pool2d(x, self.patch_size)]
+    return [F.avg_pool2d(normalised(model, images, size), patch_size)]
 
 
 def normalised(

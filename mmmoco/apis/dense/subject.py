@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from mmmoco.apis.cli import Settings, UsageError
 from mmmoco.apis.config.files import load_config
@@ -15,11 +17,11 @@ from mmmoco.engine.results import append_result
 from mmmoco.messages import log_info
 
 from .features import (
-    ColourFeatures,
     DenseFeatures,
     Layers,
     ModelFeatures,
     load_model,
+    mean_colours,
 )
 from .object_masks import (
     CocoObjects,
@@ -147,10 +149,12 @@ class Subject(NamedTuple):
         self, kind: str, size: int, encoder: str, layers: Layers = None
     ) -> DenseFeatures:
         """Return the dense features of the model, or of colours."""
+        model = self.model()
         if kind == 'model':
-            return ModelFeatures(self.model(), size, encoder, layers)
+            return ModelFeatures(model, size, encoder, layers)
         patch = self.cfg.model.backbone.get('patch_size', 16)
-        return ColourFeatures(self.model(), size, patch)
+        model.to(get_device())
+        return partial(mean_colours, model=model, size=size, patch_size=patch)
 
     def protocol(
         self, images: Images, size: int, features: str, encoder: str

@@ -117,18 +117,17 @@ def launch(blocks: Any, host: str, port: int) -> str:
 
 @contextmanager
 def passing_folder() -> Iterator[str]:
-    """Make a folder for examples and uploads that goes also with SIGTERM."""
+    """Make a folder for examples and uploads that goes also with SIGTERM.
+
+    Uploads go there for as long as the environment stays.
+    """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    uploads = os.environ.get(UPLOADS)
     try:
         with tempfile.TemporaryDirectory(prefix='mmmoco_page_') as folder:
             os.environ[UPLOADS] = str(Path(folder, 'uploads'))
             yield folder
     finally:
         signal.signal(signal.SIGTERM, before)
-        os.environ.pop(UPLOADS, None)
-        if uploads is not None:
-            os.environ[UPLOADS] = uploads
 
 
 def serve(blocks: Any, host: str, port: int) -> None:

@@ -193,9 +193,7 @@ class PreemptionHook(RunHook):
             f'{self._name()} at iteration {done}: saving the state, then '
             'ending.'
         )
-        hook = self._saver
-        assert hook is not None
-        self._mark(runner, done, hook.save_now(runner, done))
+        self._leave(runner, done, save=True)
         runner.visualizer.close()
         barrier()
         self.release()
@@ -206,14 +204,17 @@ class PreemptionHook(RunHook):
     def _name(self) -> str:
         return self.received or 'a signal to another process'
 
-    def _mark(self, runner: Runner, done: int, saved: bool) -> None:
-        """Leave the marker.
+    def _leave(self, runner: Runner, done: int, save: bool) -> None:
+        """Leave the state, if it is one to go on from, and the marker.
 
         Raises:
             MarkerError: If that is impossible.
         """
         hook = self._saver
-        if hook is None or not is_main_process():
+        if hook is None:
+            return
+        saved = save and hook.save_now(runner, done)
+        if not is_main_process():
             return
         newest = hook.last_ckpt or 'no checkpoint'
         try:
@@ -284,8 +285,7 @@ class PreemptionHook(RunHook):
     def _end(self, runner: Runner, why: str, save: bool = False) -> NoReturn:
         """End the process from here, whatever its main thread is doing."""
         self._ending.acquire()
-        done, code, saver = runner.iter, 0, self._saver
-        assert saver is not None
+        done, code = runner.iter, 0
         # Within an accumulation there is no state to go on from.
         save = save and done > 0 and runner.optim_wrapper.should_update()
         first = 'saving the state, then ending' if save else 'ending'
@@ -293,7 +293,7 @@ class PreemptionHook(RunHook):
             f'{self._name()}, {done} iterations are done, and {why}: {first}.'
         )
         try:
-            self._mark(runner, done, save and saver.save_now(runner, done))
+            self._leave(runner, done, save)
             # No process may end before, which breaks the others.
             if is_main_process():
                 tell_all(MARKED)
