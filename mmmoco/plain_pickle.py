@@ -103,6 +103,16 @@ class Node:
         raise NotPlainError(self.name)
 
 
+class Stateful(Node):
+    """One that keeps its state for the end."""
+
+    state: Any = None
+
+    def set_state(self, state: Any) -> None:
+        """Take it as it is."""
+        self.state = state
+
+
 class Named(Node):
     """A type that a file may name as an argument, and do nothing with."""
 
@@ -160,12 +170,7 @@ def _checked(raw: Any, dtype: Any, of: str) -> bytes:
     return raw
 
 
-class _Array(Node):
-    state: tuple[Any, ...] | None = None
-
-    def set_state(self, state: Any) -> None:
-        self.state = state
-
+class _Array(Stateful):
     def value(self, finished: Callable[[Any], Any]) -> Any:
         if self.state is None:
             raise NotPlainError('a numpy array over no data')
@@ -276,25 +281,6 @@ _MOVED = {
 }
 
 
-def load(
-    stream: Stream,
-    known: Mapping[str, Any] = PLAIN,
-    as_bytes: bool = False,
-) -> Any:
-    """Return the plain data in a pickle.
-
-    Args:
-        stream: Is read up to the end of the pickle.
-        known: Builders and values by the names that a file may give.
-        as_bytes: What the text of python 2 becomes.
-
-    Raises:
-        NotPlainError: It asks for more than plain data.
-        Exception: It is damaged, in any of many ways.
-    """
-    return finish(Machine(known, as_bytes=as_bytes).run(stream))
-
-
 class Machine:
     """Runs one pickle, and calls builders only; ``_do_x`` does what X says.
 
@@ -306,7 +292,7 @@ class Machine:
 
     def __init__(
         self,
-        known: Mapping[str, Any],
+        known: Mapping[str, Any] = PLAIN,
         persistent: Callable[[Any], Any] | None = None,
         as_bytes: bool = False,
     ) -> None:

@@ -175,7 +175,8 @@ def load_batch(data: bytes, name: str) -> dict[bytes, Any]:
         ValueError: If it holds anything but plain values and arrays.
     """
     try:
-        batch = plain_pickle.load(io.BytesIO(data), as_bytes=True)
+        machine = plain_pickle.Machine(as_bytes=True)
+        batch = plain_pickle.finish(machine.run(io.BytesIO(data)))
     except Exception as error:  # A damaged pickle raises almost anything.
         raise ValueError(f'{name!r} cannot be read: {error}') from error
     if not isinstance(batch, dict):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmmoco.messages import log_info, log_warning
+from mmmoco.messages import few, log_info, log_warning
 
 #: So many names stand in a message.
 SHOWN = 10
@@ -89,19 +89,10 @@ def match_names(
     plain = [_is_count(names) for names in (first, second)]
     digits = all(name.isdigit() for name in (*first, *second))
     if not first or not second or all(plain) or (any(plain) and not digits):
-        nameless = [
-            place
-            for place, names, count in zip(
-                places, (first, second), plain, strict=True
-            )
-            if not names or count
-        ]
-        reason = (
-            'neither side names its classes'
-            if len(nameless) == 2
-            else f'{nameless[0]} does not name its classes'
-        )
-        text = f'Labels are compared by number, {reason}'
+        who = f'{places[plain.index(True)]} does not name'
+        if all(plain):
+            who = 'neither side names'
+        text = f'Labels are compared by number, {who} its classes'
         return Matching(None, 0, False, text)
     number = {name: i for i, name in enumerate(first)}
     unknown = [name for name in second if name not in number]
@@ -195,5 +186,4 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ', '.join(map(repr, names[:SHOWN]))
-    return shown + (', …' if len(names) > SHOWN else '')
+    return few([repr(name) for name in names], SHOWN)

@@ -64,6 +64,7 @@ def verified(
             needed=WHOLE if strict else (),
             partial=partial,
             mend=MEND,
+            allow_extra=('*',),
         )
         if fit.stays():
             log_warning(f'{place} from {path}: {fit.report()}.')

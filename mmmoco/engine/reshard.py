@@ -1,7 +1,7 @@
 """Going on with another number of processes, or another batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import length_hint
 from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -16,15 +16,8 @@ def describe_processes(runner: Runner) -> dict[str, int]:
         'processes': runner.world_size,
         'batch': loader.batch_size or 0,
         'accumulation': accumulation_of(runner.optim_wrapper),
-        'epoch_length': _length(loader),
+        'epoch_length': length_hint(loader),  # 0: a stream of unknown length
     }
-
-
-def _length(loader: Any) -> int:
-    try:
-        return len(loader)
-    except TypeError:  # A stream of unknown length.
-        return 0
 
 
 def fit_sampler(loop: Any) -> None:
@@ -54,9 +47,8 @@ def shown_rates(groups: Sequence[dict[str, Any]]) -> str:
     return ', '.join(f'{rate:g}' for rate in rates)
 
 
-@dataclass
-class Reshard:
-    """Fits a resumed runner to its processes, and says what changes.
+def reshard(runner: Runner, before: dict[str, int] | None) -> None:
+    """Fit a resumed runner to its processes, and say what changes.
 
     Nothing in a checkpoint belongs to one process: weights, optimizer and
     dictionary are the same on all. What depends on their number is the place
@@ -67,85 +59,82 @@ class Reshard:
         before: :func:`describe_processes` of the run that saved; None if
             unknown (then nothing is done).
     """
-
-    runner: Runner
-    before: dict[str, int] | None
-
-    def apply(self) -> None:
-        """Do it, if anything differs."""
-        before, now = self.before, describe_processes(self.runner)
-        if not before or before == now:
-            return
-        micro = [d['batch'] * d['processes'] for d in (before, now)]
-        effective = [
-            size * d['accumulation']
-            for size, d in zip(micro, (before, now), strict=True)
-        ]
-        lines = [
-            f'The checkpoint is of {_described(before)}; this run has '
-            f'{_described(now)}.',
-            f'Effective batch: {effective[0]} before, {effective[1]} now.',
-            self._learning_rate(*effective),
-        ]
-        epochs = isinstance(self.runner.train_loop, EpochBasedTrainLoop)
-        if epochs and before['epoch_length'] and now['epoch_length']:
-            lines.append(self._place(before, now, *micro))
-        elif micro[0] != micro[1]:
-            done = self.runner.iter
-            lines.append(
-                f'The place in the data is that of iteration {done} of a run '
-                f'with the new batch: {done * micro[1]} samples instead of '
-                f'{done * micro[0]}.'
-            )
+    now = describe_processes(runner)
+    if not before or before == now:
+        return
+    micro = [d['batch'] * d['processes'] for d in (before, now)]
+    effective = [
+        size * d['accumulation']
+        for size, d in zip(micro, (before, now), strict=True)
+    ]
+    lines = [
+        f'The checkpoint is of {_described(before)}; this run has '
+        f'{_described(now)}.',
+        f'Effective batch: {effective[0]} before, {effective[1]} now.',
+        _learning_rate(runner, *effective),
+    ]
+    epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    if epochs and before['epoch_length'] and now['epoch_length']:
+        lines.append(_place(runner, before, now, *micro))
+    elif micro[0] != micro[1]:
         lines.append(
-            'From here on the run is not the one it would have been: '
-            'batches are cut differently, so BatchNorm, ShuffleBN and the '
-            'draws of each process differ.'
+            f'The place in the data is that of iteration {runner.iter} of a '
+            f'run with the new batch: {runner.iter * micro[1]} samples '
+            f'instead of {runner.iter * micro[0]}.'
         )
-        self.runner.logger.warning(' '.join(lines))
+    lines.append(
+        'From here on the run is not the one it would have been: batches are '
+        'cut differently, so BatchNorm, ShuffleBN and the draws of each '
+        'process differ.'
+    )
+    runner.logger.warning(' '.join(lines))
 
-    def _learning_rate(self, before: int, now: int) -> str:
-        groups = self.runner.optim_wrapper.optimizer.param_groups
-        shown = shown_rates(groups)
-        if before == now:
-            return f'Learning rate: {shown}, as before.'
-        factor = now / before
-        scale = self.runner.auto_scale_lr or {}
-        if not scale.get('enable', False):
-            return (
-                f'Learning rate: stays {shown}, as the checkpoint has it '
-                f'(--auto-scale-lr would multiply it by {factor:g}).'
-            )
-        for group in groups:
-            group['lr'] *= factor
-            group['initial_lr'] = group.get('initial_lr', 0.0) * factor
-        found = self.runner.param_schedulers
-        for scheduler in found if isinstance(found, list) else ():
-            if scheduler.param_name == 'lr':
-                scale_values(scheduler, factor)
-        return f'Learning rate: {shown} multiplied by {factor:g}.'
 
-    def _place(
-        self, before: dict[str, int], now: dict[str, int], old: int, new: int
-    ) -> str:
-        """Count the iterations of an epoch-based run in the new unit."""
-        runner, loop = self.runner, self.runner.train_loop
-        lengths = before['epoch_length'], now['epoch_length']
-        done = runner.iter - runner.epoch * lengths[0]
-        kept = min(done * old // max(new, 1), lengths[1])
-        # Not within an accumulation, where no state was saved.
-        start = runner.epoch * lengths[1]
-        kept = max(kept - (start + kept) % now['accumulation'], 0)
-        set_iteration(loop, start + kept)
-        text = f'An epoch has {lengths[1]} iterations instead of {lengths[0]}'
-        if done:
-            text += (
-                f'; of this one {done * old} samples were used, and it goes '
-                f'on after {kept * new}'
-            )
+def _learning_rate(runner: Runner, before: int, now: int) -> str:
+    groups = runner.optim_wrapper.optimizer.param_groups
+    shown = shown_rates(groups)
+    if before == now:
+        return f'Learning rate: {shown}, as before.'
+    factor = now / before
+    scale = runner.auto_scale_lr or {}
+    if not scale.get('enable', False):
         return (
-            f'{text}; iteration {loop.iter} comes next, for the schedules too.'
+            f'Learning rate: stays {shown}, as the checkpoint has it '
+            f'(--auto-scale-lr would multiply it by {factor:g}).'
         )
+    for group in groups:
+        group['lr'] *= factor
+        group['initial_lr'] = group.get('initial_lr', 0.0) * factor
+    found = runner.param_schedulers
+    for scheduler in found if isinstance(found, list) else ():
+        if scheduler.param_name == 'lr':
+            scale_values(scheduler, factor)
+    return f'Learning rate: {shown} multiplied by {factor:g}.'
+
+
+def _place(
+    runner: Runner,
+    before: dict[str, int],
+    now: dict[str, int],
+    old: int,
+    new: int,
+) -> str:
+    """Count the iterations of an epoch-based run in the new unit."""
+    loop = runner.train_loop
+    lengths = before['epoch_length'], now['epoch_length']
+    done = runner.iter - runner.epoch * lengths[0]
+    kept = min(done * old // max(new, 1), lengths[1])
+    # Not within an accumulation, where no state was saved.
+    start = runner.epoch * lengths[1]
+    kept = max(kept - (start + kept) % now['accumulation'], 0)
+    set_iteration(loop, start + kept)
+    text = f'An epoch has {lengths[1]} iterations instead of {lengths[0]}'
+    if done:
+        text += (
+            f'; of this one {done * old} samples were used, and it goes on '
+            f'after {kept * new}'
+        )
+    return f'{text}; iteration {loop.iter} comes next, for the schedules too.'
 
 
 def _described(facts: dict[str, int]) -> str:

@@ -7,7 +7,8 @@ ends with one line that names the place.
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -29,6 +30,8 @@ MOST = 10**9
 LARGEST = 1e6
 #: Of a schedule: as many numbers as its config says, which may have changed.
 _PERIODS = ('periods', 'cumulative_periods', 'restart_weights')
+#: Of an optimizer: at most 1 each.
+_SHARES = ('momentum', 'dampening', 'alpha', 'betas')
 
 _MEND = (
     'Resume from an older checkpoint, or take the weights alone: --load-from.'
@@ -53,11 +56,9 @@ def check_state(
         CheckpointError: In one line, naming the first place that is wrong.
     """
     require_resumable(checkpoint, source)
-    try:
+    with _refusing(source):
         _check_meta(runner, checkpoint['meta'])
         _check_hub(checkpoint['message_hub'], checkpoint['meta'])
-    except _UnfitError as error:
-        raise _refusal(source, error) from None
 
 
 def check_optimizers(
@@ -73,17 +74,19 @@ def check_optimizers(
     Raises:
         CheckpointError: In one line, naming the first place that is wrong.
     """
-    try:
+    with _refusing(source):
         _check_optimizers(runner, checkpoint)
         _check_schedules(runner, checkpoint)
+
+
+@contextmanager
+def _refusing(source: str) -> Iterator[None]:
+    try:
+        yield
     except _UnfitError as error:
-        raise _refusal(source, error) from None
-
-
-def _refusal(source: str, problem: object) -> CheckpointError:
-    return CheckpointError(
-        f'{source} cannot be resumed from: {problem}. {_MEND}'
-    )
+        raise CheckpointError(
+            f'{source} cannot be resumed from: {error}. {_MEND}'
+        ) from None
 
 
 def fit_state(
@@ -95,21 +98,10 @@ def fit_state(
         CheckpointError: In one line, with the numbers.
     """
     own = model.state_dict()
-    for name, value in weights.items():
-        mine = own.get(name)
-        if not isinstance(mine, Tensor):
-            continue
-        if value.dtype != mine.dtype and not (
-            value.is_floating_point() and mine.is_floating_point()
-        ):
-            problem = f'{name} is {value.dtype}, in this model {mine.dtype}'
-            raise _refusal(source, problem)
-        if not _finite(value) and _finite(mine):
-            count = int((~torch.isfinite(value)).sum())
-            raise _refusal(
-                source,
-                f'{count} of {value.numel()} values of {name} are not finite',
-            )
+    with _refusing(source):
+        for name, value in weights.items():
+            if isinstance(own.get(name), Tensor):
+                _check_weight(name, value, own[name])
     load_into(
         model,
         weights,
@@ -117,6 +109,19 @@ def fit_state(
         mend='A run resumes with the model that it began with. Set the config '
         'back, or take the weights alone: --load-from.',
     )
+
+
+def _check_weight(name: str, value: Tensor, mine: Tensor) -> None:
+    floating = value.is_floating_point() and mine.is_floating_point()
+    if value.dtype != mine.dtype and not floating:
+        raise _UnfitError(
+            f'{name} is {value.dtype}, in this model {mine.dtype}'
+        )
+    if not _finite(value) and _finite(mine):
+        count = int((~torch.isfinite(value)).sum())
+        raise _UnfitError(
+            f'{count} of {value.numel()} values of {name} are not finite'
+        )
 
 
 # meta
@@ -147,20 +152,16 @@ def _check_meta(runner: Runner, meta: Mapping[str, Any]) -> None:
 
 def _check_hub(hub: Any, meta: Mapping[str, Any]) -> None:
     _dictionary(hub, 'message_hub')
-    parts = []
     for name in ('log_scalars', 'runtime_info', 'resumed_keys'):
-        part = hub.get(name)
-        _dictionary(part, f'message_hub.{name}')
-        for key in part:
+        _dictionary(hub.get(name), f'message_hub.{name}')
+        for key in hub[name]:
             _require(key, str, f'a name in message_hub.{name}', 'text')
-        parts.append(part)
-    scalars, info, resumed = parts
-    for name, value in scalars.items():
+    for name, value in hub['log_scalars'].items():
         _check_history(value, f'message_hub.log_scalars.{name}')
-    for name, value in resumed.items():
-        _require(
-            value, bool, f'message_hub.resumed_keys.{name}', 'True or False'
-        )
+    for name, value in hub['resumed_keys'].items():
+        place = f'message_hub.resumed_keys.{name}'
+        _require(value, bool, place, 'True or False')
+    info = hub['runtime_info']
     for name in ('iter', 'epoch', 'max_iters', 'max_epochs'):
         if name in info:
             _whole(info[name], f'message_hub.runtime_info.{name}')
@@ -171,12 +172,11 @@ def _check_hub(hub: Any, meta: Mapping[str, Any]) -> None:
                 f'meta.{name}={meta[name]} does not belong to '
                 f'message_hub.runtime_info.{name}={info[name]}'
             )
+    place = 'message_hub.runtime_info.kept_checkpoints'
     kept = info.get('kept_checkpoints', [])
-    if not isinstance(kept, list | tuple) or not all(
-        isinstance(name, str) for name in kept
-    ):
-        place = 'message_hub.runtime_info.kept_checkpoints'
-        _refuse(kept, place, 'a list of names')
+    _require(kept, list | tuple, place, 'a list of names')
+    for name in kept:
+        _require(name, str, f'a name in {place}', 'text')
 
 
 def _check_history(value: Any, place: str) -> None:
@@ -217,7 +217,6 @@ def _check_optimizer(
     strict: bool,
 ) -> None:
     _dictionary(state, place)
-    optimizer = wrapper.optimizer
     own = wrapper.state_dict()
     for name in ('param_groups', 'state'):
         if name not in state:
@@ -236,40 +235,36 @@ def _check_optimizer(
     for name, value in own.items():
         if name not in ('param_groups', 'state') and name in state:
             _like(state[name], value, f'{place}.{name}')
-    skipped = state.get('skipped_steps', 0)
-    steps = done // accumulation_of(wrapper) - skipped
-    _check_moments(optimizer, state['state'], f'{place}.state', steps, strict)
+    steps = done // accumulation_of(wrapper) - state.get('skipped_steps', 0)
+    _check_moments(
+        wrapper.optimizer, state['state'], f'{place}.state', steps, strict
+    )
 
 
 def _check_group(group: Any, mine: dict[str, Any], place: str) -> None:
     _require(group, dict, place, 'a dictionary')
     for name, value in mine.items():
+        where, found = f'{place}.{name}', group.get(name)
         if name == 'params':
-            if group.get(name) != value:
-                found = group.get(name)
+            if found != value:
                 count = len(found) if isinstance(found, list) else found
                 raise _UnfitError(
-                    f'{place}.params names {count} parameters, or others than '
-                    f'the {len(value)} of this run'
+                    f'{where} names {count} parameters, or others than the '
+                    f'{len(value)} of this run'
                 )
         elif value is None or isinstance(value, bool):
             # A way to compute, that of this run. Which there are depends on
             # torch's version.
-            _require(
-                group.get(name),
-                bool | None,
-                f'{place}.{name}',
-                'True or False',
-            )
+            _require(found, bool | None, where, 'True or False')
             group[name] = value
         elif name not in group:
-            raise _UnfitError(f'{place}.{name} is missing')
+            raise _UnfitError(f'{where} is missing')
         else:
-            _like(group[name], value, f'{place}.{name}')
-            share = name in ('momentum', 'dampening', 'alpha', 'betas')
-            values = group[name] if name == 'betas' else [group[name]]
-            if share and any(v > 1 for v in values):
-                _refuse(group[name], f'{place}.{name}', 'at most 1')
+            _like(found, value, where)
+            if name in _SHARES:
+                shares = found if isinstance(found, list | tuple) else [found]
+                if max(shares) > 1:
+                    _refuse(found, where, 'at most 1')
 
 
 def _check_moments(
@@ -404,14 +399,17 @@ def _check_list(
         where = f'{place}[{number}]'
         _require(theirs, dict, where, 'a dictionary')
         for name in [*mine, *theirs]:
+            spot = f'{where}.{name}'
             if name not in theirs:
-                raise _UnfitError(f'{where}.{name} is missing for {kind}')
+                raise _UnfitError(f'{spot} is missing for {kind}')
             if name not in mine:
-                raise _UnfitError(f'{where}.{name} is unknown to {kind}')
+                raise _UnfitError(f'{spot} is unknown to {kind}')
             if name in _PERIODS:
-                _numbers(theirs[name], f'{where}.{name}')
+                _require(theirs[name], list | tuple, spot, 'a list of numbers')
+                for step, one in enumerate(theirs[name]):
+                    _number(one, f'{spot}[{step}]')
             else:
-                _like(theirs[name], mine[name], f'{where}.{name}', MOST)
+                _like(theirs[name], mine[name], spot, MOST)
             # A file has dictionaries only; this is a Counter of milestones.
             if isinstance(mine[name], Mapping):
                 theirs[name] = type(mine[name])(theirs[name])
@@ -488,12 +486,6 @@ def _number(
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not (good and math.isfinite(value) and low <= value <= high):
         _refuse(value, place, f'a number from {low:g} to {high:g}')
-
-
-def _numbers(value: Any, place: str) -> None:
-    _require(value, list | tuple, place, 'a list of numbers')
-    for number, one in enumerate(value):
-        _number(one, f'{place}[{number}]')
 
 
 def _finite(value: Tensor) -> bool:

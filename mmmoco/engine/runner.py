@@ -15,9 +15,9 @@ from mmmoco.engine.disk import survive, survive_in, survive_logging
 from mmmoco.engine.endings import building, note_training
 from mmmoco.engine.pretrained import verified
 from mmmoco.engine.reshard import (
-    Reshard,
     describe_processes,
     fit_sampler,
+    reshard,
     shown_rates,
 )
 from mmmoco.engine.resume_check import (
@@ -76,7 +76,7 @@ class ContrastRunner(Runner):
         if hasattr(sampler, 'seed'):
             sampler.seed = self.seed
         meta = self._resumed_meta or {}
-        Reshard(self, meta.get('processes')).apply()
+        reshard(self, meta.get('processes'))
         if self._schedule is not None:
             self._schedule.go_on(self)
         changed = changes(self, meta, self._configured, self._described)

@@ -21,8 +21,6 @@ from mmmoco.private_names import begin_steps, steps_of
 from mmmoco.registry import PARAM_SCHEDULERS as OURS
 from mmmoco.registry import bare_type
 
-WAYS = (None, 'keep', 'fit')
-
 #: mmengine's end of a schedule that has none.
 _WITHOUT_END = 10**9
 #: Kinds that leave the rate where it is when they end.
@@ -252,12 +250,10 @@ class Trial:
 
 
 def _as_started(group: dict[str, Any]) -> dict[str, Any]:
-    names = [name for name in group if f'initial_{name}' in group]
-    return {
-        **{name: group[name] for name in ('lr', 'momentum') if name in group},
-        **{name: group[f'initial_{name}'] for name in names},
-        **{f'initial_{name}': group[f'initial_{name}'] for name in names},
-    }
+    kept = {name: group[name] for name in ('lr', 'momentum') if name in group}
+    initial = {k: v for k, v in group.items() if k.startswith('initial_')}
+    started = {k.removeprefix('initial_'): v for k, v in initial.items()}
+    return kept | started | initial
 
 
 # The schedules of one run
@@ -282,7 +278,7 @@ class Schedule:
         length: Length,
         way: str | None,
     ) -> None:
-        if way not in WAYS:
+        if way not in (None, 'keep', 'fit'):
             raise ValueError(
                 f"schedule={way!r} is unknown; use 'keep' (as the config has "
                 "it), 'fit' (stretched to the length of the run), or None "

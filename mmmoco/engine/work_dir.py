@@ -4,10 +4,9 @@ import errno
 import fcntl
 import os
 import socket
-import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.latest import POINTER, iteration_of
+from mmmoco.engine.checkpoint_io.writing import open_own
 from mmmoco.engine.disk import survive
 from mmmoco.messages import log_warning
 
@@ -97,31 +97,25 @@ def claimed(
             not to go on with it, or not with its newest state.
     """
     outcome: list[str | None] = [None]
-    locks: list[tuple[int | None, str]] = []
     outdated = Outdated(work_dir)
-    if is_main_process():
-        try:
-            for folder in checkpoint_io.folders_of(Path(work_dir), out_dir):
-                real = os.path.realpath(folder)
-                if real not in [known for _, known in locks]:
-                    locks.append((_lock(str(folder)), real))
-            if not goes_on:
-                outdated = _earlier(work_dir, out_dir)
-            elif start:
-                outdated = _later(work_dir, out_dir, start)
-            _check(outdated, overwrite, start)
-        except (OSError, WorkDirError) as error:
-            outcome = [str(error)]
-    broadcast_object_list(outcome)
-    try:
+    with ExitStack() as locks:
+        if is_main_process():
+            try:
+                folders = checkpoint_io.folders_of(Path(work_dir), out_dir)
+                distinct = {os.path.realpath(path): path for path in folders}
+                for real, path in distinct.items():
+                    locks.enter_context(_locked(path, real))
+                if not goes_on:
+                    outdated = _earlier(work_dir, out_dir)
+                elif start:
+                    outdated = _later(work_dir, out_dir, start)
+                _check(outdated, overwrite, start)
+            except (OSError, WorkDirError) as error:
+                outcome = [str(error)]
+        broadcast_object_list(outcome)
         if outcome[0] is not None:
             raise WorkDirError(outcome[0])
         yield outdated
-    finally:
-        for descriptor, real in locks:
-            if descriptor is not None:
-                os.close(descriptor)
-                _held.discard(real)
 
 
 def _check(outdated: Outdated, overwrite: bool, start: str | None) -> None:
@@ -147,76 +141,71 @@ def _later(work_dir: str, out_dir: str | None, start: str) -> Outdated:
 
     It takes the newest state of its work dir, which has to be its own.
     """
-    outdated, later = Outdated(work_dir), list[tuple[int, Path]]()
+    later = list[tuple[int, Path]]()
     try:
         begin = iteration_of(start)
     except _UNUSABLE:
-        return outdated  # The run itself says what is wrong.
+        return Outdated(work_dir)  # The run itself says what is wrong.
     for path in checkpoint_io.numbered(work_dir, out_dir):
         with suppress(*_UNUSABLE):
             later.append((iteration_of(path), path))
     later = sorted(pair for pair in later if pair[0] > begin)
-    if later:
-        iteration, newest = later[-1]
-        outdated.files = [path for _, path in later]
-        outdated.refusal = (
-            f'{work_dir} holds a later state, {newest.name} of iteration '
-            f'{iteration}, than {start} of iteration {begin}: once stopped, '
-            'this run would go on from that one. Take another --work-dir, or '
-            'give --overwrite to remove the later checkpoints.'
-        )
-        outdated.removal = (
-            f'This run goes on from iteration {begin}: removed {len(later)} '
-            f'checkpoint(s) of later iterations from {work_dir}, such as '
-            f'{newest.name}.'
-        )
-    return outdated
+    if not later:
+        return Outdated(work_dir)
+    iteration, newest = later[-1]
+    return Outdated(
+        work_dir,
+        [path for _, path in later],
+        f'{work_dir} holds a later state, {newest.name} of iteration '
+        f'{iteration}, than {start} of iteration {begin}: once stopped, this '
+        'run would go on from that one. Take another --work-dir, or give '
+        '--overwrite to remove the later checkpoints.',
+        f'This run goes on from iteration {begin}: removed {len(later)} '
+        f'checkpoint(s) of later iterations from {work_dir}, such as '
+        f'{newest.name}.',
+    )
 
 
-def _lock(work_dir: str) -> int | None:
-    os.makedirs(work_dir, exist_ok=True)
-    folder, path = os.path.realpath(work_dir), Path(work_dir, LOCK)
-    if folder in _held:
-        raise _busy(work_dir, 'in this process')
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o666)
+@contextmanager
+def _locked(folder: Path, real: str) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    if real in _held:
+        raise _busy(folder, 'in this process')
+    descriptor = open_own(folder / LOCK)
+    _held.add(real)
     try:
-        found = os.fstat(descriptor)
-        # What has another name too may be a file of somebody's.
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            raise WorkDirError(
-                f'{path} is no regular file of its own: remove it.'
-            )
+        _lock(descriptor, folder)
+        yield
+    finally:
+        _held.discard(real)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
         # Unlike flock, this lock is not shared with forked processes.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = os.pread(descriptor, 200, 0).decode(errors='replace')
-        os.close(descriptor)
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            words = ' '.join(holder.split())
-            raise _busy(work_dir, words) from None
+            holder = os.pread(descriptor, 200, 0).decode(errors='replace')
+            raise _busy(folder, ' '.join(holder.split())) from None
         if error.errno not in _NO_LOCKS:
             raise
         log_warning(
-            f'The file system of {work_dir} has no locks ({error.strerror}): '
+            f'The file system of {folder} has no locks ({error.strerror}): '
             'see to it that no other run uses this work dir.'
         )
-        return None
-    except WorkDirError:
-        os.close(descriptor)
-        raise
-    _held.add(folder)
+        return
     now = time.strftime('%Y-%m-%d %H:%M:%S')
     text = f'host {socket.gethostname()}, pid {os.getpid()}, since {now}\n'
     with suppress(OSError):  # Only for people; the disk may be full.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
-    return descriptor
 
 
-def _busy(work_dir: str, holder: str) -> WorkDirError:
+def _busy(folder: Path, holder: str) -> WorkDirError:
     return WorkDirError(
-        f'Another run is going in {work_dir} ({holder or "unknown"}): wait '
+        f'Another run is going in {folder} ({holder or "unknown"}): wait '
         'for it, stop it, or take another --work-dir.'
     )
 

@@ -82,7 +82,7 @@ class Fit:
         self,
         needed: tuple[str, ...] = WHOLE,
         allow_missing: Iterable[str] = (),
-        allow_extra: Iterable[str] = ('*',),
+        allow_extra: Iterable[str] = (),
         allow_reshaped: Iterable[str] = (),
     ) -> list[str]:
         """Say what does not fit, each with its number and first names.
@@ -93,17 +93,16 @@ class Fit:
             allow_extra: Patterns of keys that the module may lack.
             allow_reshaped: Patterns of keys that the module resizes.
         """
-        stays = self.stays(needed)
-        missing = outside(
-            [n for n in stays if n not in self.reshaped], allow_missing
+        missing, reshaped = (
+            [name for name in names if name.startswith(needed)]
+            for names in (self.missing, self.reshaped)
         )
-        reshaped = outside(
-            [n for n in stays if n in self.reshaped], allow_reshaped
-        )
-        shown = [f'{name} {self.reshaped[name]}' for name in reshaped]
         groups = {
-            'missing in the file': missing,
-            'of another shape': shown,
+            'missing in the file': outside(missing, allow_missing),
+            'of another shape': [
+                f'{name} {self.reshaped[name]}'
+                for name in outside(reshaped, allow_reshaped)
+            ],
             'unknown to the model': outside(self.extra, allow_extra),
         }
         return [*named(groups), *self.faults]
@@ -154,11 +153,10 @@ def require(
     """
     problems = fit.problems(needed, **allow) if needed else fit.faults
     nothing = bool(fit.own) and {*fit.own} <= {*fit.missing, *fit.reshaped}
-    if not (nothing or fit.faults or (problems and not partial)):
-        return
-    text = f'{source} does not fit {what}: {fit.counts(needed)}'
-    lines = '; '.join([text, *(_reason(fit, needed) or problems)])
-    raise CheckpointError(f'{lines}. {"" if nothing else mend}'.rstrip())
+    if nothing or fit.faults or (problems and not partial):
+        text = f'{source} does not fit {what}: {fit.counts(needed)}'
+        lines = '; '.join([text, *(_reason(fit, needed) or problems)])
+        raise CheckpointError(f'{lines}. {"" if nothing else mend}'.rstrip())
 
 
 def load_into(
@@ -167,10 +165,9 @@ def load_into(
     source: str = 'The checkpoint',
     *,
     needed: tuple[str, ...] = WHOLE,
-    allow_missing: Iterable[str] = (),
-    allow_extra: Iterable[str] = (),
     partial: bool = False,
     mend: str = '',
+    **allow: Iterable[str],
 ) -> Fit:
     """Load weights; what is asked for must be there, in its shape.
 
@@ -179,12 +176,11 @@ def load_into(
         state_dict: Its weights, from :func:`state_dict_of`.
         source: Where they are from, for the message.
         needed: Prefixes of the tensors that are asked for.
-        allow_missing: Shell patterns (``head.*``) of keys that the weights
-            may lack; they keep their values.
-        allow_extra: Patterns of keys that the module may lack; they are left
-            out.
         partial: Allow that some tensors do not fit.
         mend: What to do, if some fit.
+        **allow: ``allow_missing``, shell patterns (``head.*``) of keys that
+            the weights may lack; ``allow_extra``, of those that the module
+            may lack.
 
     Returns:
         What fits and what does not.
@@ -210,8 +206,7 @@ def load_into(
         needed=needed,
         partial=partial,
         mend=mend,
-        allow_missing=allow_missing,
-        allow_extra=allow_extra,
+        **allow,
     )
     return found[-1]
 
@@ -268,9 +263,8 @@ def _seen(
         else:
             faults.append(' '.join(message.split()))
     lacking = [name for name in keys.missing_keys if name not in reshaped]
-    missing, extra = (
-        outside(names, COUNTERS) for names in (lacking, keys.unexpected_keys)
-    )
+    missing = outside(lacking, COUNTERS)
+    extra = outside(keys.unexpected_keys, COUNTERS)
     return Fit(own, [*theirs], missing, reshaped, extra, faults)
 
 

@@ -79,7 +79,7 @@ def numbered(
     return [
         path
         for folder in folders_of(Path(work_dir), out_dir)
-        for path in _listed(folder)
+        for path in sorted(folder.glob('*.pth'))
         if _NUMBERED.fullmatch(path.name)
         and not _PUBLISHED.fullmatch(path.name)
     ]
@@ -154,13 +154,6 @@ def _candidates(
     pointed = _pointed_to(work_dir)
     if pointed is not None and os.path.realpath(pointed) not in known:
         yield [pointed]
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.glob('*.pth'))
-    except NotADirectoryError:
-        return []
 
 
 def _pointer_text(folder: Path) -> str:

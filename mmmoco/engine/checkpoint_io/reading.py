@@ -3,13 +3,12 @@
 import io
 import os
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from mmmoco.messages import clipped, log_info
+from mmmoco.messages import clipped, library, log_info
 from mmmoco.plain_pickle import NotPlainError
 
 from . import layouts
@@ -164,12 +163,7 @@ def _disarm(loaded: Any, name: str) -> Any:
 def _read_safetensors(
     path: Path, map_location: MapLocation, only: str | None
 ) -> dict[str, Any]:
-    try:
-        safetensors = import_module('safetensors')
-    except ImportError as error:
-        raise ImportError(
-            f'{path} needs the safetensors library: pip install safetensors'
-        ) from error
+    safetensors = library('safetensors', str(path), 'optional')
     named = isinstance(map_location, str | torch.device)
     device = str(map_location) if named else 'cpu'
     try:

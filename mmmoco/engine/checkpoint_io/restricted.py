@@ -22,6 +22,7 @@ from mmmoco.plain_pickle import (
     Named,
     Node,
     NotPlainError,
+    Stateful,
     builders,
     is_size,
 )
@@ -185,6 +186,7 @@ class _View(Node):
         offset: Any,
         size: Any,
         stride: Any,
+        *,
         dtype: torch.dtype | None = None,
     ) -> None:
         if not isinstance(storage, Storage):
@@ -237,23 +239,19 @@ def _short(value: Any) -> str:
     return shortened(value, 80)
 
 
-def _rebuild_tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, *more: Any
-) -> _View:
-    """More are: whether it needs a gradient, hooks, metadata."""
-    if any(more[1:]):
+def _rebuild_tensor(*arguments: Any) -> _View:
+    """Place and shape; whether it needs a gradient; hooks; metadata."""
+    if any(arguments[5:]):
         raise NotPlainError('a tensor with hooks or metadata')
-    return _View(storage, offset, size, stride)
+    return _View(*arguments[:4])
 
 
-def _rebuild_tensor_of_dtype(
-    storage: Any, offset: Any, size: Any, stride: Any, *more: Any
-) -> _View:
+def _rebuild_tensor_of_dtype(*arguments: Any) -> _View:
     """As above, with the dtype before the metadata."""
-    _, hooks, dtype, *metadata = more
+    hooks, dtype, *metadata = arguments[5:]
     if hooks or any(metadata) or type(dtype) is not torch.dtype:
         raise NotPlainError('a tensor with hooks, metadata or no dtype')
-    return _View(storage, offset, size, stride, dtype)
+    return _View(*arguments[:4], dtype=dtype)
 
 
 def _rebuild_parameter(tensor: Any, requires_grad: object, hooks: Any) -> Any:
@@ -274,21 +272,13 @@ def _device(kind: Any, index: Any = None) -> torch.device:
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 
-class _History(Node):
-    state: Any = None
-
-    def set_state(self, state: Any) -> None:
-        self.state = state
-
+class _History(Stateful):
     def value(self, finished: Callable[[Any], Any]) -> HistoryBuffer:
         # The statistics of the class in memory are those used afterwards.
         if type(self.state) is not dict:
             raise NotPlainError('a HistoryBuffer of anything else')
-        longest = finished(self.state['max_length'])
-        columns = [
-            finished(self.state[name])
-            for name in ('_log_history', '_count_history')
-        ]
+        names = ('max_length', '_log_history', '_count_history')
+        longest, *columns = [finished(self.state[name]) for name in names]
         if not is_size(longest) or not longest:
             raise ValueError('the length of a HistoryBuffer is no number')
         for column in columns:
@@ -304,23 +294,19 @@ class _History(Node):
 
 def _method_of_history(owner: Any, name: Any) -> str:
     """Stand in for the ``getattr`` by which a file names buffer statistics."""
-    if not (isinstance(owner, Builder) and owner.build is _History):
-        raise NotPlainError('builtins.getattr')
-    if type(name) is not str or name.startswith('_'):
+    ours = isinstance(owner, Builder) and owner.build is _History
+    if not ours or type(name) is not str or name.startswith('_'):
         raise NotPlainError('builtins.getattr')
     return name
 
 
-class _Namespace(Node):
+class _Namespace(Stateful):
     def __init__(self) -> None:
-        self.state: Any = {}
-
-    def set_state(self, state: Any) -> None:
-        if type(state) is not dict:
-            raise NotPlainError('slots of argparse.Namespace')
-        self.state = state
+        self.state = {}
 
     def value(self, finished: Callable[[Any], Any]) -> Any:
+        if type(self.state) is not dict:
+            raise NotPlainError('slots of argparse.Namespace')
         return finished(self.state)
 
 

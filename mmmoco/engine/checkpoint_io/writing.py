@@ -59,19 +59,9 @@ def append_text(path: PathLike, text: str) -> None:
     A last line that a killed process left unfinished goes.
 
     Raises:
-        OSError: It could not be written; or something else lies there, by
-            which a file elsewhere would be changed.
+        OSError: It could not be written; or as :func:`open_own`.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
-    try:
-        descriptor = os.open(path, flags | _GUARDS, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO):
-            raise
-        text = 'a link, a pipe or a device is in its place: remove it'
-        raise OSError(error.errno, text, os.fspath(path)) from None
-    with open(descriptor, 'ab+') as file:
-        _require_own(file.fileno(), path)
+    with open(open_own(path, os.O_APPEND), 'ab+') as file:
         file.seek(0)
         content = file.read()
         last = content[content.rfind(b'\n') + 1 :]
@@ -90,16 +80,27 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _require_own(descriptor: int, path: PathLike) -> None:
-    """Refuse to write into what is no file, or has a name elsewhere too.
+def open_own(path: PathLike, flags: int = 0) -> int:
+    """Open a file to change it, or create it, if it is its folder's own.
 
     Raises:
-        OSError: It is such a one.
+        OSError: It could not be opened; or something else lies there, by
+            which a file elsewhere would be changed.
     """
+    flags |= os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | _GUARDS
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        text = 'a link, a pipe or a device is in its place: remove it'
+        raise OSError(error.errno, text, os.fspath(path)) from None
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
         text = 'it is no regular file, or has another name too: remove it'
         raise OSError(errno.EINVAL, text, os.fspath(path))
+    return descriptor
 
 
 def remove_leftovers(folder: PathLike) -> list[Path]:
@@ -221,5 +222,5 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # It is another user's.
     return True
