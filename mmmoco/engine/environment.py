@@ -28,6 +28,7 @@ def write_environment(folder: str) -> None:
 
 def describe_environment() -> dict[str, Any]:
     """Return versions, hardware and the revision of mmmoco's checkout."""
+    gpu = torch.cuda.is_available()
     found: dict[str, Any] = {
         'mmmoco': __version__,
         'git revision': git_revision(Path(mmmoco.__file__).parent),
@@ -37,11 +38,9 @@ def describe_environment() -> dict[str, Any]:
         'threads': torch.get_num_threads(),
         'processes': get_world_size(),
         'started': time.strftime('%Y-%m-%dT%H:%M:%S'),
+        'GPU': torch.cuda.get_device_name() if gpu else None,
+        **{name: _version(name) for name in PACKAGES},
     }
-    if torch.cuda.is_available():
-        found['GPU'] = torch.cuda.get_device_name()
-    for name in PACKAGES:
-        found[name] = _version(name)
     return {name: value for name, value in found.items() if value}
 
 

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-METHODS = ('pca', 'tsne')
+METHODS = {'pca': 'PCA', 'tsne': 't-SNE'}
 
 
 def embed(

@@ -26,11 +26,12 @@ class ChannelStatistics:
 
     def __init__(self) -> None:
         self.images = self.pixels = 0
-        self._known: NDArray[np.int64] = np.zeros(0, np.int64)
-        self.mean: NDArray[np.float64] = np.zeros(0)
-        self._squares: NDArray[np.float64] = np.zeros(0)
-        self.low: NDArray[Any] = np.zeros(0)
-        self.high: NDArray[Any] = np.zeros(0)
+        # One value for all channels, until an image tells how many there are.
+        self._known: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.mean: NDArray[np.float64] = np.zeros(1)
+        self._squares: NDArray[np.float64] = np.zeros(1)
+        self.low: NDArray[Any] = np.full(1, np.inf)
+        self.high: NDArray[Any] = np.full(1, -np.inf)
         self._counts: NDArray[np.int64] | None = None
         self._kept: list[NDArray[np.float32]] = []
 
@@ -47,12 +48,7 @@ class ChannelStatistics:
             ValueError: If its number of channels differs from the others'.
         """
         channels = image.shape[2]
-        if self.images == 0:
-            self._known = np.zeros(channels, np.int64)
-            self.mean, self._squares = np.zeros((2, channels))
-            self.low = np.full(channels, np.inf)
-            self.high = np.full(channels, -np.inf)
-        if channels != len(self.mean):
+        if self.images and channels != len(self.mean):
             raise ValueError(
                 f'An image has {channels} channels, the others have '
                 f'{len(self.mean)}.'
@@ -81,9 +77,10 @@ class ChannelStatistics:
         # Chan's update: no difference of large sums.
         total = np.maximum(self._known + n, 1)
         delta = mean - self.mean
-        self._squares += squares.sum(0) + delta**2 * (self._known * n / total)
-        self.mean += delta * (n / total)
-        self._known += n
+        between = delta**2 * (self._known * n / total)
+        self._squares = self._squares + (squares.sum(0) + between)
+        self.mean = self.mean + delta * (n / total)
+        self._known = self._known + n
         low = np.where(there, x, np.inf).min(0)
         high = np.where(there, x, -np.inf).max(0)
         self.low = np.minimum(self.low, low)

@@ -112,9 +112,8 @@ def check_target(folder: Path, force: bool) -> None:
     Raises:
         FileExistsError: If the folder must stay.
     """
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if not os.path.lexists(folder):
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if empty or not os.path.lexists(folder):
         return
     if not (folder / _RECORD).is_file():
         raise FileExistsError(

@@ -151,7 +151,8 @@ def make_shards(
         force: Replace other shards in OUT.
 
     Raises:
-        ValueError: If there are other shards, or a shard would be empty.
+        FileExistsError: If there are other shards in OUT.
+        ValueError: If a shard would be empty.
 
     Example:
         python tools/make_shards.py /data/imagenet/train /data/shards
@@ -170,12 +171,9 @@ def make_shards(
         extensions=extensions or EXTENSIONS,
     )
     order = seed if shuffle else None
-    try:
-        written = write_shards(
-            images, out, samples_per_shard, order, force, track_iter_progress
-        )
-    except OSError as error:
-        raise UsageError(str(error)) from error
+    written = write_shards(
+        images, out, samples_per_shard, order, force, track_iter_progress
+    )
     for bad in written.bad:
         sys.stderr.write(f'left out {bad.name!r}: {bad.reason}\n')
     return written

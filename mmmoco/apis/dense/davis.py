@@ -88,22 +88,14 @@ def resize_index(
 
 
 def segment(
-    features: ModelFeatures,
-    video: Video,
-    context: int = 7,
-    radius: int = 12,
-    topk: int = 5,
-    temperature: float = 0.1,
+    features: ModelFeatures, video: Video, **options: Any
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the index image of every frame, the given first one included.
 
     Args:
         features: Dense features; sees frame after frame.
         video: The sequence.
-        context: Last frames that count beside the first.
-        radius: Half the side of the window, in patches.
-        topk: Sources of a patch.
-        temperature: Divides the cosines.
+        **options: Of :func:`mmmoco.evaluation.video.propagate`.
     """
     first = read_index(video.labels[0])
     size = network_size(*first.shape)
@@ -125,9 +117,7 @@ def segment(
     labels = F.one_hot(torch.from_numpy(small.copy()).long())
     labels = labels.permute(2, 0, 1).float()
     yield first
-    for soft in propagate(
-        frames(), labels, context, radius, topk, temperature
-    ):
+    for soft in propagate(frames(), labels, **options):
         yield resize_index(
             to_index(soft, size), (first.shape[0], first.shape[1])
         )
@@ -176,7 +166,7 @@ def evaluate_videos(
         features: Dense features.
         videos: The sequences.
         folder: Gets ``davis/``.
-        options: Of :func:`segment`.
+        options: Of :func:`mmmoco.evaluation.video.propagate`.
 
     Returns:
         Means in percent; empty without annotations.

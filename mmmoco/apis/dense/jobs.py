@@ -281,7 +281,6 @@ def visualize_similarity(
     ).open()
     side = subject.image_size(dataset, size)
     maps = subject.features(features, side, encoder)
-    subject.folder.mkdir(parents=True, exist_ok=True)
     drawn = [subject.folder / 'similarity_maps.png']
     draw_maps(drawn[0], maps, data, count, threshold, upsample)
     if reconstructions:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmmoco.convert.config_text import read_config_text
 from mmmoco.json_lines import read_json_lines
-from mmmoco.visualization.embedding import embed
+from mmmoco.visualization.embedding import METHODS, embed
 from mmmoco.visualization.report import FeatureMap, Picture, RunRecord
 from mmmoco.visualization.scalars import Series, merge_scalars, read_scalars
 
@@ -54,12 +54,8 @@ def read_run(folder: Path, name: str, method: str = 'pca') -> RunRecord:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f'Work dir {str(folder)!r} does not exist.')
-    scalars = merge_scalars(
-        [
-            read_scalars(path)
-            for path in _own(folder, '*/vis_data/scalars.json')
-        ]
-    )
+    logs = _own(folder, '*/vis_data/scalars.json')
+    scalars = merge_scalars([read_scalars(path) for path in logs])
     path = folder / 'results.jsonl'
     results = read_json_lines(path) if _is_own(path, folder) else []
     notes = _foreign(folder)
@@ -254,9 +250,9 @@ def _map_features(
         text = error.args[0] if error.args else error
         notes.append(f'features.npz is left out: {text}')
         return None
-    name = {'pca': 'PCA', 'tsne': 't-SNE'}[method]
     part = f'{len(features)} of ' if len(features) < total else ''
-    caption = f'{name} of the features of {part}{total} images, by label'
+    images = f'{part}{total} images'
+    caption = f'{METHODS[method]} of the features of {images}, by label'
     return FeatureMap(caption, points, [str(label) for label in labels])
 
 
