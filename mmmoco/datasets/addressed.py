@@ -71,9 +71,9 @@ class AddressedDataset(Source):
             UnreadableDataError: If no replacement can be read either.
         """
         if not isinstance(item, SampleAddress):
-            only = int(item)
+            item = int(item)
             return self._transformed(
-                lambda _: self.sample(only), 0, 0, 0, only
+                lambda i: self.sample(item), 0, 0, 0, item
             )
         index, epoch, seed = item
 
@@ -148,25 +148,21 @@ class AddressedSampler(Sampler[SampleAddress]):
     def __iter__(self) -> Iterator[SampleAddress]:
         start, self._skipped = self._skipped, 0
         if isinstance(self.dataset, Source) and self.dataset.is_stream:
-            yield from self._positions(start)
+            stop = None if self.infinite else len(self)
+            for position in itertools.islice(itertools.count(), start, stop):
+                yield SampleAddress(position, self.epoch, self.seed)
             return
-        epoch = self.epoch
+        passed = 0
         if self.infinite:
-            epoch, start = epoch + start // len(self), start % len(self)
-        while True:
+            passed, start = divmod(start, len(self))
+        for epoch in itertools.count(self.epoch + passed):
             share = self._indices(epoch)[start:]
             for part in share.split(_AT_ONCE) if len(share) else ():
                 for index in part.tolist():
                     yield SampleAddress(index, epoch, self.seed)
             if not self.infinite:
                 return
-            epoch, start = epoch + 1, 0
-
-    def _positions(self, start: int) -> Iterator[SampleAddress]:
-        """Addresses in a stream: without an end, or by epoch."""
-        stop = None if self.infinite else len(self)
-        for position in itertools.islice(itertools.count(), start, stop):
-            yield SampleAddress(position, self.epoch, self.seed)
+            start = 0
 
     def _indices(self, epoch: int) -> Tensor:
         n = len(self.dataset)

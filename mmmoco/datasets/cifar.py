@@ -62,33 +62,31 @@ class CIFAR(AddressedDataset):
         if split not in ('train', 'test'):
             raise ValueError(f"CIFAR: split={split!r}: use 'train' or 'test'.")
         place = Path(data_root).expanduser()
-        classes: tuple[str, ...] = ()
-        batches, labels = [], []
-        for kind, (meta, names_key, labels_key) in _NAMES.items():
+        for kind, keys in _NAMES.items():
+            meta, names_key, labels_key = keys
             files = _FILES[kind, split]
             found = dict(_read(place, (meta, *files)))
-            if meta not in found:
-                continue
-            missing = [name for name in files if name not in found]
-            if missing:
-                raise FileNotFoundError(
-                    f'{data_root!r} holds {meta!r} of CIFAR-{kind}, but not '
-                    f'{", ".join(missing)}.'
-                )
-            classes = _classes(found[meta].get(names_key), meta)
-            for name in files:
-                batches.append(_images(found[name], name))
-                labels += _labels(found[name].get(labels_key), name)
-            break
+            if meta in found:
+                break
         else:
             raise FileNotFoundError(
                 f'{data_root!r} is neither cifar-10-python.tar.gz nor '
                 'cifar-100-python.tar.gz, nor a folder with one of them or '
                 'with what they contain.'
             )
+        missing = [name for name in files if name not in found]
+        if missing:
+            raise FileNotFoundError(
+                f'{data_root!r} holds {meta!r} of CIFAR-{kind}, but not '
+                f'{", ".join(missing)}.'
+            )
+        self.classes = _classes(found[meta].get(names_key), meta)
+        self.labels: list[int] = []
+        batches = []
+        for name in files:
+            batches.append(_images(found[name], name))
+            self.labels += _labels(found[name].get(labels_key), name)
         self.images = np.concatenate(batches)  # N×32×32×3
-        self.labels: list[int] = labels
-        self.classes = classes
         if len(self.labels) != len(self.images):
             raise ValueError(
                 f'{data_root!r}: {len(self.images)} images, but '

@@ -78,11 +78,7 @@ def nearest(
             f'The bank has features of {bank.shape[1]} numbers, the queries '
             f'of {queries.shape[1]}: take both from the same model and stage.'
         )
-    if not 1 <= k <= len(bank):
-        raise ValueError(
-            f'k={k} neighbours of a bank of {len(bank)} features; choose k '
-            f'between 1 and {len(bank)}.'
-        )
+    _check_k(k, len(bank))
     device = queries.device
     backend = _choose(backend, device)
     queries = F.normalize(queries.float(), dim=1)
@@ -113,6 +109,14 @@ def nearest(
                 )
                 found.similarity[part], found.indices[part] = best
     return found
+
+
+def _check_k(k: int, features: int) -> None:
+    if not 1 <= k <= features:
+        raise ValueError(
+            f'k={k} neighbours of a bank of {features} features; choose k '
+            f'between 1 and {features}.'
+        )
 
 
 @contextmanager
@@ -207,11 +211,7 @@ def nearest_in_shards(
     if get_world_size() == 1:
         return nearest(shard, queries, k, ids=ids, **options)  # type: ignore[arg-type]
     total = int(gather(torch.tensor([len(ids)], device=ids.device)).sum())
-    if not 1 <= k <= total:
-        raise ValueError(
-            f'k={k} neighbours of a bank of {total} features; choose k '
-            f'between 1 and {total}.'
-        )
+    _check_k(k, total)
     similarity = queries.new_full((len(queries), k), -torch.inf).float()
     indices = ids.new_zeros((len(queries), k)).to(queries.device)
     own = min(k, len(ids))

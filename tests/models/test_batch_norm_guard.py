@@ -3,6 +3,7 @@ import logging
 import pytest
 from torch import nn
 
+from mmmoco import messages
 from mmmoco.models.algorithms import batch_norm_guard
 from mmmoco.models.norms import SplitBN
 
@@ -11,9 +12,9 @@ from mmmoco.models.norms import SplitBN
 def log(monkeypatch):
     lines = []
     monkeypatch.setattr(
-        batch_norm_guard,
+        messages,
         'print_log',
-        lambda text, logger, level: lines.append((level, text)),
+        lambda text, _, level=logging.INFO: lines.append((level, text)),
     )
     return lines
 

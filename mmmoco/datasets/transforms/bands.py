@@ -21,12 +21,10 @@ from mmmoco.functional import Range, check_range, check_within
 from mmmoco.messages import printable
 from mmmoco.registry import TRANSFORMS
 
-from .fast_views import Drawn, FastView
+from .fast_views import Drawn, FastView, Results
 from .loading import check_size, decoding, deep_values, identify
+from .pixel_ops import AnyImage
 from .tiff import TIFF, read_tiff, sides_of
-
-Results = dict[str, Any]
-AnyImage = NDArray[Any]
 
 #: Other types are read as float32.
 DTYPES = ('uint8', 'uint16', 'int16', 'float32')

@@ -105,10 +105,8 @@ class FastRandomResizedCrop(FastView):
         for _ in range(10):
             area = height * width * np.random.uniform(*self.scale)
             aspect = math.exp(np.random.uniform(low, high))
-            w, h = (
-                round(math.sqrt(area * aspect)),
-                round(math.sqrt(area / aspect)),
-            )
+            w = round(math.sqrt(area * aspect))
+            h = round(math.sqrt(area / aspect))
             if 0 < w <= width and 0 < h <= height:
                 top = np.random.randint(height - h + 1)
                 left = np.random.randint(width - w + 1)

@@ -69,33 +69,24 @@ def decoding(name: str, what: str = 'decode image') -> Iterator[None]:
         ) from error
 
 
-@contextmanager
 def open_image(
-    source: str | os.PathLike[str] | bytes,
-    name: str,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-) -> Iterator[Image.Image]:
-    """Open and decode an image with PIL, unless it is too large.
+    source: str | os.PathLike[str] | bytes, name: str
+) -> Image.Image:
+    """Read and decode an image with PIL, unless it is too large.
 
     Args:
         source: Path or content.
         name: What to call it in errors.
-        max_pixels: The limit, before it is decoded.
-        max_bytes: The limit, before it is read.
 
     Raises:
         OSError: If it cannot be decoded, is of another format, or is too
             large.
     """
-    data = (
-        source if isinstance(source, bytes) else read_file(source, max_bytes)
-    )
+    data = source if isinstance(source, bytes) else read_file(source)
     with decoding(name):
-        image = identify(data, max_pixels)
+        image = identify(data)
         image.load()
-    with image:
-        yield image
+    return image
 
 
 def identify(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -146,7 +137,7 @@ def check_tile(tile: tuple[Any, Any], image: tuple[int, int]) -> None:
         )
 
 
-def check_scans(data: bytes, most: int = MAX_SCANS) -> None:
+def check_scans(data: bytes) -> None:
     """Refuse a JPEG that would be decoded again and again.
 
     Counted is the mark of a scan in all that follows the header, where
@@ -166,8 +157,8 @@ def check_scans(data: bytes, most: int = MAX_SCANS) -> None:
             break
         place += 2 + size
     scans = data.count(b'\xff\xda', place)
-    if scans > most:
-        raise OSError(f'{scans} scans are more than {most}')
+    if scans > MAX_SCANS:
+        raise OSError(f'{scans} scans are more than {MAX_SCANS}')
 
 
 def decode_rgb(

@@ -10,12 +10,11 @@ import numpy as np
 
 from mmmoco.registry import TRANSFORMS
 
-from .bands import AnyImage, check_bands, to_dtype
-from .fast_views import Drawn, FastView
+from .bands import check_bands, to_dtype
+from .fast_views import Drawn, FastView, Results
 from .pipeline import build_pipeline
+from .pixel_ops import AnyImage
 from .views import Views
-
-Results = dict[str, Any]
 
 
 @TRANSFORMS.register_module()

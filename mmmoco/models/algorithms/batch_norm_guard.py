@@ -5,12 +5,11 @@ was normalised together with its query but the negatives were not, a network
 finds it without looking at the image (MoCo v1, section 3.3).
 """
 
-import logging
 from collections.abc import Iterable
 
-from mmengine.logging import print_log
 from torch import nn
 
+from mmmoco.messages import log_info, log_warning
 from mmmoco.private_names import BatchNorm
 
 _NO_GUARD = (
@@ -42,15 +41,21 @@ def choose_shuffle_bn(
         available: ShuffleBN is part of the method.
         stored_negatives: The negatives come from earlier batches.
     """
-    plain, synchronised = _norms(key_path)
+    norms = [
+        layer
+        for module in key_path
+        for layer in module.modules()
+        if isinstance(layer, BatchNorm)
+    ]
+    plain = [n for n in norms if not isinstance(n, nn.SyncBatchNorm)]
     # SplitBN; parts are never imported here, only built.
     splits = {getattr(n, 'num_splits', 1) for n in plain} - {1}
-    shuffles, level = False, logging.WARNING
-    if not plain and not synchronised:
-        level = logging.INFO
+    shuffles, log = False, log_warning
+    if not norms:
+        log = log_info
         guard = 'none needed, no BatchNorm on the key path'
     elif available and plain and (world > 1 or splits):
-        shuffles, level = True, logging.INFO
+        shuffles, log = True, log_info
         guard = f'SplitBN in {splits} parts, permuted keys'
         if world > 1:
             guard = f'ShuffleBN over {world} processes'
@@ -77,25 +82,10 @@ def choose_shuffle_bn(
             '(GPUs only)'
         )
     else:
-        level = logging.INFO
+        log = log_info
         guard = (
             'one BatchNorm batch for positives and negatives, as '
             f'{method} has it'
         )
-    text = f'Guard against the BatchNorm leak: {guard}.'
-    print_log(text, logger='current', level=level)
+    log(f'Guard against the BatchNorm leak: {guard}.')
     return shuffles
-
-
-def _norms(
-    modules: Iterable[nn.Module],
-) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return the BatchNorm layers of each process, and the synchronised."""
-    layers: list[nn.Module] = [
-        layer
-        for module in modules
-        for layer in module.modules()
-        if isinstance(layer, BatchNorm)
-    ]
-    plain = [n for n in layers if not isinstance(n, nn.SyncBatchNorm)]
-    return plain, [n for n in layers if isinstance(n, nn.SyncBatchNorm)]

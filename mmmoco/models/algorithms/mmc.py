@@ -198,8 +198,6 @@ class MMC(MomentumContrast):
                 for tokens, x, mask in zip(student, clean, masks, strict=True)
             ]
             log['loss_rec'] = self.weights['rec'] * _mean(losses)
-        if set(self.heads) == {'rec'}:
-            return log
         if 'pat' in self.heads:
             log |= self._patch_loss(student, teacher, masks)
         if 'cls' in self.heads:
@@ -265,18 +263,14 @@ class MMC(MomentumContrast):
         The transformer treats every image by itself; the heads, which may
         hold a BatchNorm, still see each view as a batch of its own.
         """
-        result: list[Tokens | None] = [None] * len(views)
+        result: dict[int, Tokens] = {}
         for size in dict.fromkeys(x.shape[-2:] for x in views):
             places = [i for i, x in enumerate(views) if x.shape[-2:] == size]
             tokens = encode(torch.cat([views[i] for i in places]))
-            parts = zip(
-                tokens.cls.chunk(len(places)),
-                tokens.patches.chunk(len(places)),
-                strict=True,
-            )
+            parts = zip(*(x.chunk(len(places)) for x in tokens), strict=True)
             for i, part in zip(places, parts, strict=True):
                 result[i] = Tokens(*part)
-        return [tokens for tokens in result if tokens is not None]
+        return [result[i] for i in range(len(views))]
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -1,10 +1,8 @@
 """Freezing the first convolution, and seeing that it happened."""
 
-import logging
-
-from mmengine.logging import print_log
 from torch import nn
 
+from mmmoco.messages import log_info
 from mmmoco.private_names import Convolution
 
 
@@ -35,10 +33,8 @@ def freeze_first_conv(module: nn.Module, owner: str) -> nn.Module:
             'or use a backbone that begins with a convolution.'
         )
     conv.requires_grad_(False)
-    print_log(
+    log_info(
         f'{owner}: stop_grad_conv1 froze the first convolution, '
-        f'{sum(p.numel() for p in conv.parameters())} parameters.',
-        logger='current',
-        level=logging.INFO,
+        f'{sum(p.numel() for p in conv.parameters())} parameters.'
     )
     return conv

@@ -54,27 +54,29 @@ class SplitBN(BatchNorm):
                 'equal parts for SplitBN: choose a batch size that is a '
                 'multiple of num_splits, or set drop_last=True.'
             )
+        # Means and variances of the parts.
+        shape = 2, splits, self.num_features
+        statistics = input.new_zeros(shape, dtype=torch.float32)
         # A CPU has no launches to save, and would copy for nothing.
         if input.device.type == 'cpu':
-            output, statistics = self._part_by_part(input)
+            output = self._part_by_part(input, statistics)
         else:
-            output, statistics = self._all_parts_at_once(input)
+            output = self._all_parts_at_once(input, statistics)
         if self.track_running_stats:
             self._update_running_stats(*statistics.mean(1))
         return output
 
-    def _part_by_part(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output, and the parts' means and variances, 2×S×C."""
-        statistics = self._no_statistics(x)
+    def _part_by_part(self, x: Tensor, statistics: Tensor) -> Tensor:
+        """Return the output, and fill in the parts' statistics, 2×S×C."""
         outputs = [
             self._normalise(part, of_part, self.weight, self.bias)
             for part, of_part in zip(
                 x.chunk(self.num_splits), statistics.unbind(1), strict=True
             )
         ]
-        return torch.cat(outputs), statistics
+        return torch.cat(outputs)
 
-    def _all_parts_at_once(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _all_parts_at_once(self, x: Tensor, statistics: Tensor) -> Tensor:
         """Do the same by one normalisation of N/S×(S·C)×H×W.
 
         The channels of the parts stand beside each other. The images are
@@ -90,7 +92,6 @@ class SplitBN(BatchNorm):
             side = side.permute(0, 3, 1, 2)
         else:
             side = parts.transpose(0, 1).flatten(1, 2)
-        statistics = self._no_statistics(x)
         weight, bias = self.weight, self.bias
         if self.affine:
             weight, bias = _Repeated.apply(weight, bias, splits)
@@ -98,16 +99,9 @@ class SplitBN(BatchNorm):
         if last:
             parts = side.permute(0, 2, 3, 1).unflatten(-1, (splits, width))
             rows = parts.movedim(-2, 0).flatten(0, 1)
-            output = rows.permute(0, 3, 1, 2)
-        else:
-            parts = side.unflatten(1, (splits, width))
-            output = parts.transpose(0, 1).flatten(0, 1)
-        return output, statistics
-
-    def _no_statistics(self, x: Tensor) -> Tensor:
-        """Return memory for means and variances of the parts, 2×S×C."""
-        shape = 2, self.num_splits, self.num_features
-        return x.new_zeros(shape, dtype=torch.float32)
+            return rows.permute(0, 3, 1, 2)
+        parts = side.unflatten(1, (splits, width))
+        return parts.transpose(0, 1).flatten(0, 1)
 
     def _normalise(
         self,
@@ -133,9 +127,7 @@ class SplitBN(BatchNorm):
             else self.momentum
         )
         torch._foreach_lerp_(
-            [self.running_mean, self.running_var],
-            [mean, var],
-            momentum,
+            [self.running_mean, self.running_var], [mean, var], momentum
         )
 
     def extra_repr(self) -> str:

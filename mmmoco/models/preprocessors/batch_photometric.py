@@ -27,9 +27,9 @@ from .batch_views import (
     Ready,
     change_some,
     per_image,
+    uniform,
     which,
 )
-from .batch_views import uniform as draw_uniform
 
 #: PIL's weights of grey (ITU-R 601-2).
 GREY = (0.299, 0.587, 0.114)
@@ -189,11 +189,10 @@ class BatchColorJitter(BatchView):
                 now = chosen & (number == round_)
                 at = which(now.any(1))
                 kind = now[at].int().argmax(1)
-                name = f'{part}_{round_}'
-                ready[name] = at
-                ready[f'{name}_factor'] = factors[at, kind]
-                ready[f'{name}_to_mean'] = (kind == CONTRAST).float()
-                ready[f'{name}_to_grey'] = (kind == SATURATION).float()
+                ready[f'{part}_{round_}'] = at
+                ready[f'{part}_{round_}_how'] = torch.stack(
+                    [factors[at, kind], kind == CONTRAST, kind == SATURATION]
+                )
         ready['hue'] = which(does[:, HUE])
         ready['offsets'] = hue_offsets(factors[ready['hue'], HUE])
         return ready
@@ -203,13 +202,11 @@ class BatchColorJitter(BatchView):
 
         def rounds(x: Tensor, part: str) -> Tensor:
             for round_ in range(HUE):
-                name = f'{part}_{round_}'
-                own = {
-                    key: ready[f'{name}_{key}']
-                    for key in ('factor', 'to_mean', 'to_grey')
-                }
-                change = functools.partial(blend, **own)
-                x = change_some(x, ready[name], change)
+                factor, to_mean, to_grey = ready[f'{part}_{round_}_how']
+                change = functools.partial(
+                    blend, factor=factor, to_mean=to_mean, to_grey=to_grey
+                )
+                x = change_some(x, ready[f'{part}_{round_}'], change)
             return x
 
         x = rounds(x, 'before')
@@ -259,7 +256,7 @@ class BatchGaussianBlur(BatchView):
         """Draw σ, and which samples are blurred."""
         return dict(
             acts=self.choose(n, generator),
-            sigma=draw_uniform(n, self.sigma, generator),
+            sigma=uniform(n, self.sigma, generator),
         )
 
     def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
@@ -316,9 +313,8 @@ class BatchFlip(BatchView):
     def draw(self, n: int, generator: torch.Generator) -> Drawn:
         """Draw both directions, independently."""
         return dict(
-            horizontal=draw_uniform(n, (0.0, 1.0), generator)
-            < self.horizontal,
-            vertical=draw_uniform(n, (0.0, 1.0), generator) < self.vertical,
+            horizontal=uniform(n, (0.0, 1.0), generator) < self.horizontal,
+            vertical=uniform(n, (0.0, 1.0), generator) < self.vertical,
         )
 
     def prepare(self, drawn: Drawn, shape: torch.Size) -> Ready:
