@@ -15,7 +15,7 @@ import pickletools
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -67,18 +67,6 @@ class NotPlainError(ValueError):
         #: The name or thing, in printable letters.
         self.asked = ascii(asked)[1:-1]
         super().__init__(f'it asks for {self.asked}, which is no plain data')
-
-
-class Stream(Protocol):
-    """What a pickle is read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return as many bytes, or those that are left."""
-        ...
-
-    def readline(self) -> bytes:
-        """Return the bytes up to the next line feed."""
-        ...
 
 
 class Node:
@@ -304,7 +292,7 @@ class Machine:
         self._memo: dict[int, Any] = {}
         self._read = self._copied = self._other_keys = 0
 
-    def run(self, stream: Stream) -> Any:
+    def run(self, stream: IO[bytes]) -> Any:
         """Return what the pickle builds; it still holds nodes.
 
         Raises:
@@ -314,7 +302,7 @@ class Machine:
         actions = {
             name: getattr(self, method) for name, method in _ACTIONS.items()
         }
-        operations = pickletools.genops(stream)  # type: ignore[arg-type]
+        operations = pickletools.genops(stream)
         for count, (operation, argument, _) in enumerate(operations):
             if count > MOST_OPERATIONS:
                 raise ValueError(

@@ -59,20 +59,15 @@ def accepted_arguments(error: BaseException) -> list[str]:
             cls = frame.f_locals.get('obj_cls', cls)
     if not inspect.isclass(cls):
         return []
-    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     found: list[str] = []
     for base in cls.__mro__:
         init = vars(base).get('__init__')
         if not inspect.isfunction(init):
             continue
-        parameters = inspect.signature(init).parameters.values()
-        found += [
-            x.name
-            for x in parameters
-            if x.kind not in kinds and x.name != 'self'
-        ]
+        known = inspect.getfullargspec(inspect.unwrap(init))
+        found += [*known.args[1:], *known.kwonlyargs]
         # Without ``**kwargs`` those of the bases are not taken.
-        if inspect.Parameter.VAR_KEYWORD not in [x.kind for x in parameters]:
+        if known.varkw is None:
             break
     return list(dict.fromkeys(found))
 

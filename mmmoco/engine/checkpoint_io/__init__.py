@@ -27,6 +27,7 @@ mmpretrain, mmdet and mmseg; afterwards they are as they were:
 deletes old checkpoints before it saves the new one; ours does not.
 """
 
+from .contents import config_in, read_meta, state_dict_of
 from .fitting import Fit, load_into
 from .guard import find_latest_for_all, guarded, load, read_weights
 from .latest import (
@@ -37,8 +38,6 @@ from .latest import (
     require_resumable,
 )
 from .reading import CheckpointError, UnsafeCheckpointError, read
-from .states import state_dict_of
-from .told import config_in, read_meta
 from .writing import (
     append_text,
     remove_leftovers,

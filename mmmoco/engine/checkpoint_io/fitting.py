@@ -218,18 +218,16 @@ def watch(module: nn.Module) -> Iterator[list[Fit]]:
     The module itself tells: it may rename or resize while it loads.
     """
     found: list[Fit] = []
-    errors: list[list[str]] = []
-    names: list[str] = []
+    given: list[tuple[list[str], list[str]]] = []
 
     def before(*arguments: Any) -> None:
         _, state_dict, prefix, *_, messages = arguments
         if not prefix:  # Else it is a part of what is loaded.
-            names[:] = list(state_dict)
-            errors[:] = [messages]
+            given[:] = [(list(state_dict), messages)]
 
     def after(module: nn.Module, keys: Any) -> None:
-        if errors:
-            found.append(_seen(module, names, keys, errors.pop()))
+        if given:
+            found.append(_seen(module, keys, *given.pop()))
 
     handles = [
         module.register_load_state_dict_pre_hook(before),
@@ -243,7 +241,7 @@ def watch(module: nn.Module) -> Iterator[list[Fit]]:
 
 
 def _seen(
-    module: nn.Module, theirs: list[str], keys: Any, messages: list[str]
+    module: nn.Module, keys: Any, theirs: list[str], messages: list[str]
 ) -> Fit:
     own = outside(
         (n for n, v in module.state_dict().items() if isinstance(v, Tensor)),
@@ -256,8 +254,7 @@ def _seen(
         if match:
             name, *sizes = match.groups()
             there, here = (
-                tuple(int(side) for side in size.split(',') if side)
-                for size in sizes
+                tuple(map(int, re.findall(r'\d+', size))) for size in sizes
             )
             reshaped[name] = f'{there} for {here}'
         else:

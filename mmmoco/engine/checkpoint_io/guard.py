@@ -21,6 +21,7 @@ from torch import Tensor
 from mmmoco.messages import log_info, log_warning
 from mmmoco.private_names import Shared, replaced
 
+from .contents import state_dict_of
 from .fitting import layout_of
 from .latest import find_latest
 from .reading import (
@@ -31,7 +32,6 @@ from .reading import (
     read_any,
 )
 from .restricted import MapLocation
-from .states import state_dict_of
 from .writing import remove_leftovers, write, write_text
 
 _save_elsewhere = theirs.save_checkpoint

@@ -8,7 +8,8 @@ import io
 import struct
 import zipfile
 import zlib
-from typing import IO, Any
+from collections.abc import Callable
+from typing import IO, Any, cast
 
 from mmmoco.plain_pickle import Machine, NotPlainError, finish
 
@@ -92,8 +93,8 @@ class _Archive:
                 raise ValueError(f'its member {name!a} is not below {root!a}')
         if self._bytes_of(f'{root}/byteorder', b'little') != b'little':
             raise ValueError(_BIG_ENDIAN)
-        machine = Machine(KNOWN, self._storage)
-        graph = machine.run(io.BytesIO(self._bytes_of(f'{root}/data.pkl')))
+        pickle = io.BytesIO(self._bytes_of(f'{root}/data.pkl'))
+        graph = Machine(KNOWN, self._storage).run(pickle)
         return _finished(graph, self._size, only)
 
     def _bytes_of(self, name: str, missing: bytes | None = None) -> bytes:
@@ -201,6 +202,10 @@ class _Bounded:
         self.left -= len(line)
         return line
 
+    def pickle(self, storage: Callable[[Any], Storage] | None = None) -> Any:
+        """Run the pickle that comes next; ``storage`` finds its tensors."""
+        return Machine(KNOWN, storage).run(cast(IO[bytes], self))
+
     def skip(self, size: int) -> int:
         """Pass over bytes that are there, and return where they begin."""
         if size > self.left:
@@ -214,13 +219,13 @@ class _Bounded:
 def _load_pickles(
     stream: _Bounded, wanted: MapLocation, only: str | None
 ) -> Any:
-    first = _finished(Machine(KNOWN).run(stream), stream.size)
+    first = _finished(stream.pickle(), stream.size)
     if type(first) is not int or first != _MAGIC:
         # As Detectron2 exchanges weights
         return first
-    if Machine(KNOWN).run(stream) != _PROTOCOL:
+    if stream.pickle() != _PROTOCOL:
         raise ValueError('it is of an unknown version of torch')
-    system = finish(Machine(KNOWN).run(stream))
+    system = finish(stream.pickle())
     if not (isinstance(system, dict) and system.get('little_endian') is True):
         raise ValueError(_BIG_ENDIAN)
     return _Storages(stream, wanted).load(only)
@@ -233,8 +238,8 @@ class _Storages:
         self._promised = 0
 
     def load(self, only: str | None) -> Any:
-        graph = Machine(KNOWN, self._storage).run(self._stream)
-        keys = finish(Machine(KNOWN).run(self._stream))
+        graph = self._stream.pickle(self._storage)
+        keys = finish(self._stream.pickle())
         if type(keys) is not list or sorted(keys) != sorted(self._storages):
             raise ValueError('it does not hold the storages that it names')
         for key in keys:
