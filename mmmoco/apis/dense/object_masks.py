@@ -260,18 +260,16 @@ class LabelObjects(ObjectMasks):
         masks, classes = [], []
         if instance_file is not None:
             instances = _indices(instance_file)
-            for value in np.unique(instances):
+            for value in np.setdiff1d(instances, self.ignore):
                 mask = instances == value
                 label = int(np.bincount(labels[mask]).argmax())
-                if label not in self.ignore and value not in self.ignore:
+                if label not in self.ignore:
                     masks.append(mask)
                     classes.append(label)
             return _rgb(image), masks, classes
         from scipy.ndimage import label as regions_of
 
-        for value in np.unique(labels):
-            if value in self.ignore:
-                continue
+        for value in np.setdiff1d(labels, self.ignore):
             regions, count = regions_of(labels == value)
             masks += [regions == i for i in range(1, count + 1)]
             classes += [int(value)] * count

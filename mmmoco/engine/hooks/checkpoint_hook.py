@@ -47,7 +47,7 @@ class ContrastCheckpointHook(CheckpointHook):
         )
         if not (due or self._waiting):
             return
-        self._waiting = self._in_accumulation(runner)
+        self._waiting = not runner.optim_wrapper.should_update()
         if self._waiting:
             return
         runner.logger.info(
@@ -107,14 +107,10 @@ class ContrastCheckpointHook(CheckpointHook):
             self.every_n_epochs(runner, self.interval, self.save_begin)
             or (self.save_last and self.is_last_train_epoch(runner))
         )
-        if due and self._in_accumulation(runner):
-            self._waiting = True
-        elif due:
+        if due and runner.optim_wrapper.should_update():
             super().after_train_epoch(runner)
-
-    @staticmethod
-    def _in_accumulation(runner: Runner) -> bool:
-        return not runner.optim_wrapper.should_update()
+        elif due:
+            self._waiting = True
 
     def before_train(self, runner: Runner) -> None:
         """Prepare the folder; remember the files that a resumed run kept.
