@@ -13,14 +13,7 @@ from typing import IO, Any, cast
 
 from mmmoco.plain_pickle import Machine, NotPlainError, finish
 
-from .restricted import (
-    KNOWN,
-    MapLocation,
-    Memory,
-    Storage,
-    identify,
-    size_of,
-)
+from .restricted import KNOWN, MapLocation, Memory, Storage, identify
 
 _ZIP = b'PK\x03\x04'
 _PICKLE = b'\x80'
@@ -119,7 +112,7 @@ class _Archive:
     def _storage(self, name: Any) -> Storage:
         dtype, key, location, numel = identify(name, wanted=5)
         member = f'{self._root}/data/{key}'
-        length = numel * size_of(dtype)
+        length = numel * dtype.itemsize
         if self._entry(member).file_size != length:
             raise ValueError(f'{member!a} has not the size of its storage')
         if key not in self._memories:
@@ -249,7 +242,7 @@ class _Storages:
     def _storage(self, name: Any) -> Storage:
         dtype, key, location, numel = identify(name, wanted=6)
         if key not in self._storages:
-            length = numel * size_of(dtype)
+            length = numel * dtype.itemsize
             self._promised += length
             if self._promised > self._stream.size:
                 raise ValueError(

@@ -50,7 +50,7 @@ _STORAGES = {
     'ComplexDoubleStorage': torch.complex128,
     'ComplexFloatStorage': torch.complex64,
 }
-#: Of one byte or more for each element; older torch lacks some.
+#: Of one byte or more for each element.
 _DTYPES = (
     *('float64', 'float32', 'float16', 'bfloat16'),
     *('float8_e4m3fn', 'float8_e5m2', 'float8_e4m3fnuz', 'float8_e5m2fnuz'),
@@ -82,33 +82,25 @@ class Memory:
         self._location, self._wanted = location, wanted
         #: Reads the bytes when they are needed.
         self.fill: Callable[[memoryview], object] | None = None
-        self._bytes: torch.Tensor | None = None
-        self._truths = False
 
-    def on_device(self) -> torch.Tensor:
-        """Return them as one-dimensional uint8 tensor where they shall be.
+    @functools.cached_property
+    def content(self) -> torch.Tensor:
+        """The bytes as one-dimensional uint8 tensor where they shall be.
 
         Raises:
             ValueError: If the file does not hold them.
         """
-        if self._bytes is None:
-            if self.fill is None:
-                raise ValueError('the file lacks a storage')
-            bytes_ = torch.empty(self.length, dtype=torch.uint8)
-            array: Any = bytes_.numpy()
-            self.fill(memoryview(array))
-            self._bytes = self._moved(bytes_)
-        return self._bytes
+        if self.fill is None:
+            raise ValueError('the file lacks a storage')
+        bytes_ = torch.empty(self.length, dtype=torch.uint8)
+        array: Any = bytes_.numpy()
+        self.fill(memoryview(array))
+        return self._moved(bytes_)
 
-    def require_truth_values(self) -> None:
-        """Check that each byte is 0 or 1.
-
-        Raises:
-            ValueError: If one is not.
-        """
-        if not self._truths and (self.on_device() > 1).any():
-            raise ValueError('a truth value is neither 0 nor 1')
-        self._truths = True
+    @functools.cached_property
+    def holds_truth_values(self) -> bool:
+        """Whether each byte is 0 or 1."""
+        return not (self.content > 1).any()
 
     def _moved(self, bytes_: torch.Tensor) -> torch.Tensor:
         wanted = self._wanted
@@ -171,12 +163,6 @@ def identify(name: Any, wanted: int) -> tuple[torch.dtype, str, str, int]:
     return kind.dtype or torch.uint8, key, location, numel
 
 
-@functools.cache
-def size_of(dtype: torch.dtype) -> int:
-    """Return the bytes of an element."""
-    return torch.empty((), dtype=dtype).element_size()
-
-
 class _View(Node):
     """A tensor: shape, strides and place of its elements in a storage."""
 
@@ -194,7 +180,7 @@ class _View(Node):
         self._storage = storage
         self._dtype = dtype or storage.dtype
         # An untyped storage counts bytes.
-        old, new = size_of(storage.dtype), size_of(self._dtype)
+        old, new = storage.dtype.itemsize, self._dtype.itemsize
         available = storage.numel * old // new
         self._size, self._stride = tuple(size), tuple(stride)
         if not (
@@ -223,15 +209,13 @@ class _View(Node):
 
     def value(self, finished: Callable[[Any], Any]) -> torch.Tensor:
         """Return the tensor; those of one storage share their memory."""
-        memory = self._storage.memory.on_device()
-        if self._dtype == torch.bool:
-            self._storage.memory.require_truth_values()
-        empty = torch.empty(0, dtype=self._dtype, device=memory.device)
+        memory = self._storage.memory
+        if self._dtype == torch.bool and not memory.holds_truth_values:
+            raise ValueError('a truth value is neither 0 nor 1')
+        whole = memory.content
+        empty = torch.empty(0, dtype=self._dtype, device=whole.device)
         return empty.set_(
-            memory.untyped_storage(),
-            self._offset,
-            self._size,
-            self._stride,
+            whole.untyped_storage(), self._offset, self._size, self._stride
         )
 
 
@@ -340,9 +324,5 @@ KNOWN: dict[str, Any] = {
         f'{module}.UntypedStorage': _StorageType('UntypedStorage', None)
         for module in ('torch', 'torch.storage')
     },
-    **{
-        f'torch.{name}': getattr(torch, name)
-        for name in _DTYPES
-        if hasattr(torch, name)
-    },
+    **{f'torch.{name}': getattr(torch, name) for name in _DTYPES},
 }

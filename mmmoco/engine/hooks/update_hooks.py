@@ -4,6 +4,7 @@ They act in ``after_train_iter``, only when the optimizer really stepped, and
 before checkpoints are written (those run at VERY_LOW).
 """
 
+from operator import length_hint
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -138,10 +139,7 @@ class DictionaryUpdateHook(_UpdateHook):
         loader = runner.train_dataloader
         batch = loader.batch_size * runner.world_size
         accumulation = accumulation_of(runner.optim_wrapper)
-        try:
-            samples = len(loader.dataset)
-        except TypeError:
-            samples = 0
+        samples = length_hint(loader.dataset)  # 0: unknown
         for warning in model.check_keys(batch * accumulation, samples):
             runner.logger.warning(warning)
 
