@@ -239,14 +239,13 @@ def _write_voc(
     root = _element('annotation', annotation)
     for digit in digits:
         x, y, width, height = digit.bbox
+        box = dict(xmin=x + 1, ymin=y + 1, xmax=x + width, ymax=y + height)
         item = {
             'name': CLASSES[digit.label],
             'pose': 'Unspecified',
             'truncated': 0,
             'difficult': 0,
-            'bndbox': dict(
-                xmin=x + 1, ymin=y + 1, xmax=x + width, ymax=y + height
-            ),
+            'bndbox': box,
         }
         root.append(_element('object', item))
     ElementTree.indent(root)

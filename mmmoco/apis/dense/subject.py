@@ -136,7 +136,7 @@ class Subject(NamedTuple):
 
     def model(self) -> Any:
         """Build the model with its weights."""
-        return load_model(self.cfg, self.checkpoint)
+        return load_model(self.cfg, self.checkpoint).to(get_device())
 
     def image_size(self, dataset: str, size: int | None = None) -> int:
         """Return the side of the images: given, or the backbone's."""
@@ -153,7 +153,6 @@ class Subject(NamedTuple):
         if kind == 'model':
             return ModelFeatures(model, size, encoder, layers)
         patch = self.cfg.model.backbone.get('patch_size', 16)
-        model.to(get_device())
         return partial(mean_colours, model=model, size=size, patch_size=patch)
 
     def protocol(
