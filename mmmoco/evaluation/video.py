@@ -138,10 +138,8 @@ def contour_accuracy(
     from scipy.ndimage import distance_transform_edt
 
     own, other = contour(found), contour(truth)
-    if not own.any() and not other.any():
-        return 1.0
-    if not own.any() or not other.any():
-        return 0.0
+    if not (own.any() and other.any()):
+        return float(own.any() == other.any())  # 1 if both are empty.
     reach = math.ceil(tolerance * math.hypot(*found.shape))
     near_other = distance_transform_edt(~other) <= reach
     near_own = distance_transform_edt(~own) <= reach

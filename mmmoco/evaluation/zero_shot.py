@@ -5,7 +5,7 @@ asks is the object. Arrays in, numbers out; nothing here knows a model.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -207,33 +207,29 @@ def summarise(
     first = torch.tensor([image in chosen for image in images])
     every = torch.ones_like(first)
 
-    def means(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Over objects and over classes, of N or N×T values."""
+    def means(values: Tensor, rows: Tensor) -> Tensor:
+        """Over objects and over classes, 2 or 2×T, of N or N×T values."""
         values, own = values[rows], label[rows]
         by_class = [values[own == c].mean(0) for c in own.unique()]
-        return values.mean(0), torch.stack(by_class).mean(0)
+        over_classes = torch.stack(by_class).mean(0)
+        return torch.stack([values.mean(0), over_classes])
 
-    objects, by_class = means(ious, every)
     metrics: dict[str, float] = {}
 
-    def add(name: str, pair: tuple[Any, Any]) -> None:
-        metrics[f'{name}_objects'] = 100.0 * float(pair[0])
-        metrics[f'{name}_classes'] = 100.0 * float(pair[1])
+    def add(name: str, pair: Tensor) -> None:
+        objects, by_class = (100.0 * pair).tolist()
+        metrics[f'{name}_objects'] = objects
+        metrics[f'{name}_classes'] = by_class
 
-    listed = list(thresholds)
+    listed, miou = list(thresholds), means(ious, every)
     for t in fixed:
-        i = listed.index(t)
-        add(f'miou_t{t:g}', (objects[i], by_class[i]))
+        add(f'miou_t{t:g}', miou[:, listed.index(t)])
     best = int(means(ious, first)[0].argmax())
-    other = means(ious, ~first)
     metrics['t_held_out'] = listed[best]
-    add('miou_held_out', (other[0][best], other[1][best]))
-    best = int(objects.argmax())
+    add('miou_held_out', means(ious, ~first)[:, best])
+    best = int(miou[0].argmax())
     metrics['t_oracle'] = listed[best]
-    add('miou_oracle', (objects[best], by_class[best]))
+    add('miou_oracle', miou[:, best])
     add('ap', means(ap, every))
-    curve = {
-        t: (100.0 * float(objects[i]), 100.0 * float(by_class[i]))
-        for i, t in enumerate(listed)
-    }
-    return ZeroShotResult(metrics, curve)
+    pairs = zip(*(100.0 * miou).tolist(), strict=True)
+    return ZeroShotResult(metrics, dict(zip(listed, pairs, strict=True)))

@@ -1,6 +1,6 @@
 """Exact nearest neighbours by cosine similarity, and their weighted vote."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -102,11 +102,8 @@ def nearest(
                 numbers = here.indices + start
                 if ids is not None:
                     numbers = ids.to(device)[numbers]
-                best = _best(
-                    k,
-                    (found.similarity[part], here.similarity),
-                    (found.indices[part], numbers),
-                )
+                before = Neighbours(*(x[part] for x in found))
+                best = _best(k, before, Neighbours(here.similarity, numbers))
                 found.similarity[part], found.indices[part] = best
     return found
 
@@ -178,15 +175,11 @@ def _search_faiss(chunk: Tensor, queries: Tensor, k: int) -> Neighbours:
     )
 
 
-def _best(
-    k: int, similarities: Sequence[Tensor], indices: Sequence[Tensor]
-) -> Neighbours:
-    """Return the k best of several columns of candidates."""
-    joined = torch.cat(tuple(similarities), dim=1)
+def _best(k: int, *parts: Neighbours) -> Neighbours:
+    """Return the k best of several searches with the same queries."""
+    joined, numbers = (torch.cat(x, 1) for x in zip(*parts, strict=True))
     similarity, order = joined.topk(min(k, joined.shape[1]), dim=1)
-    return Neighbours(
-        similarity, torch.cat(tuple(indices), dim=1).gather(1, order)
-    )
+    return Neighbours(similarity, numbers.gather(1, order))
 
 
 @torch.no_grad()
@@ -218,11 +211,8 @@ def nearest_in_shards(
     if own:
         found = nearest(shard, queries, own, ids=ids, **options)  # type: ignore[arg-type]
         similarity[:, :own], indices[:, :own] = found
-    return _best(
-        k,
-        gather(similarity).split(len(queries)),
-        gather(indices).split(len(queries)),
-    )
+    parts = (gather(x).split(len(queries)) for x in (similarity, indices))
+    return _best(k, *map(Neighbours, *parts))
 
 
 @torch.no_grad()

@@ -152,19 +152,11 @@ class MoCoV3ViT(VisionTransformer):
         self._fix_positions()
         projection = self.patch_embed.projection
         if isinstance(projection, nn.Conv2d):
-            fan_in = projection.weight[0].numel()
-            _uniform(projection.weight, fan_in, self.embed_dims)
-            if projection.bias is not None:
-                nn.init.zeros_(projection.bias)
+            _xavier(projection)
         for name, module in self.layers.named_modules():
             if isinstance(module, nn.Linear):
-                rows, columns = module.weight.shape
-                # Query, key and value stand in one matrix, but count as
-                # three.
-                parts = 3 if name.endswith('attn.qkv') else 1
-                _uniform(module.weight, columns, rows // parts)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                # Query, key and value stand in one matrix.
+                _xavier(module, 3 if name.endswith('attn.qkv') else 1)
         if self.with_cls_token:
             nn.init.normal_(self.cls_token, std=1e-6)
 
@@ -269,7 +261,10 @@ def _shape_of(arch: str | dict[str, Any]) -> dict[str, Any]:
     return dict(ARCHS[arch])
 
 
-def _uniform(weight: Tensor, fan_in: int, fan_out: int) -> None:
-    """Xavier's uniform distribution for given fans."""
+def _xavier(layer: nn.Conv2d | nn.Linear, matrices: int = 1) -> None:
+    """Draw weights uniformly, for the fans of each matrix; no bias."""
+    fan_in, fan_out = layer.weight[0].numel(), len(layer.weight) // matrices
     bound = math.sqrt(6.0 / (fan_in + fan_out))
-    nn.init.uniform_(weight, -bound, bound)
+    nn.init.uniform_(layer.weight, -bound, bound)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -113,17 +113,14 @@ class BlockCorruption:
         budget = low + (high - low) * uniform()
         # A single image has no other one to borrow from.
         alien_prob = self.alien_prob if n > 1 else 0.0
+        alien = torch.full_like(budget, self.alien if n > 1 else 0.0)
         if self.mode == 'both':
             noisy = self._blocks(budget, x, generator)
-            borrowed = self._blocks(
-                torch.full_like(budget, self.alien if n > 1 else 0.0),
-                x,
-                generator,
-            )
+            borrowed = self._blocks(alien, x, generator)
             takes_alien = None
         else:
             takes_alien = uniform() < alien_prob
-            budget = torch.where(takes_alien, self.alien, budget)
+            budget = torch.where(takes_alien, alien, budget)
             noisy = borrowed = self._blocks(budget, x, generator)
         shift = (uniform() * (n - 1)).long().clamp(max=max(n - 2, 0)) + 1
         other = (torch.arange(n) + shift) % n
@@ -133,21 +130,14 @@ class BlockCorruption:
             noisy = noisy & ~borrowed
         images = torch.where(borrowed, x[ready['other']], x)
         if self.fill == 'noise':
-            filling = torch.randn(
-                x.shape,
-                generator=generator_on(x.device, generator),
-                device=x.device,
-                dtype=x.dtype,
-            )
+            draws = generator_on(x.device, generator)
+            filling = x.new_empty(x.shape).normal_(generator=draws)
         else:
             filling = torch.zeros_like(x)
         return Corrupted(torch.where(noisy, filling, images), noisy | borrowed)
 
     def _blocks(
-        self,
-        budget: Tensor,
-        x: Tensor,
-        generator: torch.Generator,
+        self, budget: Tensor, x: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Return N×1×H×W: the first rectangles that cover the budget.
 
