@@ -22,6 +22,7 @@ from mmmoco.private_names import accumulation_of
 
 from .bare_model import two_phase_model
 from .checkpoint_io import CheckpointError, load_into, require_resumable
+from .checkpoint_io.restricted import are_series
 from .reshard import describe_processes
 
 #: mmengine's end of a schedule without one; no run has more iterations.
@@ -181,14 +182,7 @@ def _check_hub(hub: Any, meta: Mapping[str, Any]) -> None:
 
 def _check_history(value: Any, place: str) -> None:
     _require(value, HistoryBuffer, place, 'a history')
-    try:
-        values, counts = value.data
-        good = values.shape == counts.shape and values.ndim == 1
-        good = good and all(x.dtype.kind in 'biuf' for x in (values, counts))
-        good = good and isinstance(value.max_length, int)
-    except (AttributeError, TypeError, ValueError):
-        good = False
-    if not good:
+    if not (are_series(*value.data) and isinstance(value.max_length, int)):
         _refuse(value, place, 'a history of numbers')
 
 

@@ -355,10 +355,7 @@ class Schedule:
         """
         if len(saved) != len(self.configs):
             return None
-        configs = [
-            _as_begun(config, state if isinstance(state, dict) else {})
-            for config, state in zip(self.configs, saved, strict=True)
-        ]
+        configs = list(map(_as_begun, self.configs, saved))
         if configs == self.configs:
             return None
         groups = runner.optim_wrapper.param_groups
@@ -377,16 +374,14 @@ class Schedule:
         loaded = runner.param_schedulers
         groups = runner.optim_wrapper.param_groups
         loop = runner.train_loop
-        configs = [
-            _as_begun(config, vars(scheduler))
-            for config, scheduler in zip(self.configs, loaded, strict=True)
-        ]
+        states = [vars(scheduler) for scheduler in loaded]
+        configs = list(map(_as_begun, self.configs, states))
         older = configs != self.configs
         trial = Trial(configs, groups, self.length)
         changed = [
             f'{bare_type(config)}.{name} {before.get(name)} before, {now} now'
             for config, ours, before in zip(
-                configs, trial.schedulers, map(vars, loaded), strict=True
+                configs, trial.schedulers, states, strict=True
             )
             for name, now in vars(ours).items()
             if name not in _MOVING and before.get(name) != now
@@ -426,11 +421,11 @@ class Schedule:
             )
 
 
-def _as_begun(config: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+def _as_begun(config: dict[str, Any], state: Any) -> dict[str, Any]:
     """Return what stood in the place of a schedule when a run began."""
     kind = OURS.get(bare_type(config))
     sign = getattr(kind, 'sign', None)
-    if sign is None or sign not in state:
+    if sign is None or not isinstance(state, dict) or sign not in state:
         return config
     older = {**config, **kind.before}
     factor = state.get('start_factor')

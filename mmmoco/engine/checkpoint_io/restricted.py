@@ -265,15 +265,20 @@ class _History(Stateful):
         longest, *columns = [finished(self.state[name]) for name in names]
         if not is_size(longest) or not longest:
             raise ValueError('the length of a HistoryBuffer is no number')
-        for column in columns:
-            if not (
-                isinstance(column, np.ndarray)
-                and column.ndim == 1
-                and column.dtype.kind in 'biuf'
-                and len(column) == len(columns[0])
-            ):
-                raise ValueError('the values of a HistoryBuffer are no series')
+        if not are_series(*columns):
+            raise ValueError('the values of a HistoryBuffer are no series')
         return HistoryBuffer(*columns, max_length=longest)
+
+
+def are_series(*columns: Any) -> bool:
+    """Whether all are one-dimensional arrays of as many numbers."""
+    return all(
+        isinstance(column, np.ndarray)
+        and column.dtype.kind in 'biuf'
+        and column.ndim == 1
+        and len(column) == len(columns[0])
+        for column in columns
+    )
 
 
 def _method_of_history(owner: Any, name: Any) -> str:
