@@ -11,10 +11,15 @@ class Fields:
 
     Args:
         config: Nested dictionaries and lists of plain values.
+
+    Attributes:
+        tree: What is left of it.
+        notes: What was assumed, for the user to read.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.tree: dict[str, Any] = deepcopy(dict(config))
+        self.notes: list[str] = []
 
     def take(self, path: str, default: Any = None) -> Any:
         """Return and remove the value at a dotted path.
@@ -24,12 +29,8 @@ class Fields:
             default: Returned if there is no such field.
         """
         *parents, last = path.split('.')
-        node: Any = self.tree
-        for name in parents:
-            node = node.get(name) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node:
-            return default
-        return node.pop(last)
+        node = self.peek('.'.join(parents)) if parents else self.tree
+        return node.pop(last, default) if isinstance(node, dict) else default
 
     def take_all(self, *names: str, below: str = '') -> dict[str, Any]:
         """Return and remove the fields of these names that are there.
@@ -68,11 +69,9 @@ class _Absent:
 
 
 def _leaves(node: Any, path: str, found: dict[str, Any]) -> None:
-    if isinstance(node, dict) and (node or not path):
+    if isinstance(node, dict):  # an empty one: all of its fields were taken
         for name, value in node.items():
             _leaves(value, f'{path}.{name}' if path else str(name), found)
-    elif isinstance(node, dict):
-        return  # all of its fields were taken
     elif isinstance(node, list) and any(isinstance(x, dict) for x in node):
         for index, value in enumerate(node):
             _leaves(value, f'{path}[{index}]', found)

@@ -82,7 +82,6 @@ def convert_config(
         ValueError: If it is of an older layout, or of another method.
     """
     fields = Fields(source)
-    notes: list[str] = []
     kind = bare_type(source.get('model', {}))
     if 'train_dataloader' not in source:
         raise ValueError(
@@ -97,11 +96,11 @@ def convert_config(
         )
     v3 = kind == 'MoCoV3'
     convert = _convert_v3 if v3 else _convert_moco
-    config: dict[str, Any] = dict(model=convert(fields, archs, notes))
-    config['model']['data_preprocessor'] = _preprocessor(fields, notes)
+    config: dict[str, Any] = dict(model=convert(fields, archs))
+    config['model']['data_preprocessor'] = _preprocessor(fields)
     views = ('view_1', 'view_2') if v3 else ('view_q', 'view_k')
-    config['train_dataloader'], unknown = _dataloader(fields, views, notes)
-    config['optim_wrapper'] = _optim_wrapper(fields, notes)
+    config['train_dataloader'], unknown = _dataloader(fields, views)
+    config['optim_wrapper'] = _optim_wrapper(fields)
     config |= fields.take_all('param_scheduler', 'train_cfg', 'auto_scale_lr')
     if 'base_batch_size' in config.get('auto_scale_lr', {}):
         config['auto_scale_lr'].setdefault('enable', False)
@@ -114,20 +113,18 @@ def convert_config(
     for name in variables:
         fields.take(name)
     return Converted(
-        config, {**fields.rest(), **unknown}, replaced, variables, notes
+        config, {**fields.rest(), **unknown}, replaced, variables, fields.notes
     )
 
 
-def _convert_moco(
-    fields: Fields, archs: Mapping[str, Any], notes: list[str]
-) -> dict[str, Any]:
+def _convert_moco(fields: Fields, archs: Mapping[str, Any]) -> dict[str, Any]:
     fields.take('model.type')
     neck = _neck(fields, 'model.neck')
     temperature = fields.take('model.head.temperature', 1.0)
     _take_loss(fields)
     return dict(
         type='MoCoV1' if neck['type'].endswith('LinearNeck') else 'MoCoV2',
-        backbone=_backbone(fields, archs, notes),
+        backbone=_backbone(fields, archs),
         neck=neck,
         dictionary=dict(
             type='Queue',
@@ -135,13 +132,11 @@ def _convert_moco(
             feat_dim=fields.take('model.feat_dim', 128),
         ),
         loss=dict(type='InfoNCE', temperature=temperature),
-        m=_m(fields, 'model.momentum', 0.001, notes),
+        m=_m(fields, 'model.momentum', 0.001),
     )
 
 
-def _convert_v3(
-    fields: Fields, archs: Mapping[str, Any], notes: list[str]
-) -> dict[str, Any]:
+def _convert_v3(fields: Fields, archs: Mapping[str, Any]) -> dict[str, Any]:
     fields.take('model.type')
     predictor = _neck(fields, 'model.head.predictor')
     temperature = fields.take('model.head.temperature', 1.0)
@@ -154,14 +149,14 @@ def _convert_v3(
     _take_loss(fields)
     return dict(
         type='MoCoV3',
-        backbone=_backbone(fields, archs, notes),
+        backbone=_backbone(fields, archs),
         neck=_neck(fields, 'model.neck'),
         predictor=predictor,
         dictionary=dict(type='InBatch'),
         loss=dict(
             type='InfoNCE', temperature=temperature, scale_by_2tau=scale
         ),
-        m=_m(fields, 'model.base_momentum', 0.01, notes),
+        m=_m(fields, 'model.base_momentum', 0.01),
         m_schedule='cosine',
     )
 
@@ -176,23 +171,21 @@ def _take_loss(fields: Fields) -> None:
             fields.take_if(f'{path}.loss_weight', 1.0)
 
 
-def _m(fields: Fields, path: str, default: float, notes: list[str]) -> float:
+def _m(fields: Fields, path: str, default: float) -> float:
     value = fields.take(path, default)
     if value >= 0.5:
-        notes.append(
+        fields.notes.append(
             f'{path}={value} was read as m (mmselfsup), the weight of the '
             'old key parameters.'
         )
         return float(value)
-    notes.append(
+    fields.notes.append(
         f'{path}={value} was read as 1 - m (mmpretrain): m={1 - value:g}.'
     )
     return round(1 - value, 12)
 
 
-def _backbone(
-    fields: Fields, archs: Mapping[str, Any], notes: list[str]
-) -> dict[str, Any]:
+def _backbone(fields: Fields, archs: Mapping[str, Any]) -> dict[str, Any]:
     config = dict(fields.take('model.backbone', {}))
     kind = bare_type(config)
     if 'arch' in config and kind in ('MoCoV3ViT', 'VisionTransformer'):
@@ -213,7 +206,7 @@ def _backbone(
         # mmselfsup's ResNet counts the stem as 0.
         config['out_indices'] = (3,)
         config.setdefault('zero_init_residual', False)
-        notes.append(
+        fields.notes.append(
             'model.backbone.out_indices=[4] is that of mmselfsup: the last '
             'stage is 3 here.'
         )
@@ -231,7 +224,7 @@ def _neck(fields: Fields, path: str) -> dict[str, Any]:
     return config
 
 
-def _preprocessor(fields: Fields, notes: list[str]) -> dict[str, Any]:
+def _preprocessor(fields: Fields) -> dict[str, Any]:
     own = 'model.data_preprocessor'
     path = own if fields.peek(own) is not None else 'data_preprocessor'
     fields.take_if(f'{path}.type', 'SelfSupDataPreprocessor')
@@ -240,7 +233,7 @@ def _preprocessor(fields: Fields, notes: list[str]) -> dict[str, Any]:
         fields.take_if(f'{path}.to_rgb', True)
         fields.take_if(f'{path}.bgr_to_rgb', True)
     else:
-        notes.append(
+        fields.notes.append(
             f'{path} does not turn BGR into RGB; here images are always RGB, '
             'and mean and std were taken in the order that is given.'
         )
@@ -248,14 +241,16 @@ def _preprocessor(fields: Fields, notes: list[str]) -> dict[str, Any]:
     for name in ('mean', 'std'):
         value = fields.take(f'{path}.{name}')
         if value is None:
-            notes.append(f"{path}.{name} is not stated; ImageNet's is used.")
+            fields.notes.append(
+                f"{path}.{name} is not stated; ImageNet's is used."
+            )
             value = IMAGENET[name]
         result[name] = list(value)
     return result
 
 
 def _dataloader(
-    fields: Fields, views: tuple[str, str], notes: list[str]
+    fields: Fields, views: tuple[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     top = 'train_dataloader'
     result = fields.take_all(
@@ -267,7 +262,7 @@ def _dataloader(
         below=top,
     )
     if 'drop_last' not in result:
-        notes.append(
+        fields.notes.append(
             'drop_last is not stated; it is True here, since a smaller last '
             'batch would have fewer negatives.'
         )
@@ -282,7 +277,7 @@ def _dataloader(
         prefix = prefix.get('img_path')
     split = fields.take(f'{data}.split', 'train')
     if fields.peek(f'{data}.ann_file'):
-        notes.append(
+        fields.notes.append(
             f'{data}.ann_file={fields.take(f"{data}.ann_file")!r} was left '
             'out: all images below data_root/data_prefix are taken.'
         )
@@ -300,7 +295,7 @@ def _dataloader(
     return result, unknown
 
 
-def _optim_wrapper(fields: Fields, notes: list[str]) -> dict[str, Any]:
+def _optim_wrapper(fields: Fields) -> dict[str, Any]:
     top = 'optim_wrapper'
     result: dict[str, Any] = dict(type='ContrastOptimWrapper')
     kind = fields.peek(f'{top}.type', 'OptimWrapper')
@@ -318,7 +313,7 @@ def _optim_wrapper(fields: Fields, notes: list[str]) -> dict[str, Any]:
         optimizer.setdefault('momentum', 0)
         if 'eta' in optimizer:
             optimizer['trust'] = optimizer.pop('eta')
-        _take_lars_exclusions(fields, f'{top}.paramwise_cfg', notes)
+        _take_lars_exclusions(fields, f'{top}.paramwise_cfg')
     result['optimizer'] = optimizer
     paramwise = fields.take(f'{top}.paramwise_cfg')
     if paramwise:
@@ -326,7 +321,7 @@ def _optim_wrapper(fields: Fields, notes: list[str]) -> dict[str, Any]:
     return result
 
 
-def _take_lars_exclusions(fields: Fields, path: str, notes: list[str]) -> None:
+def _take_lars_exclusions(fields: Fields, path: str) -> None:
     excluded = dict(decay_mult=0, lars_exclude=True)
     keys = fields.peek(f'{path}.custom_keys')
     expected = {'bn', 'bias', 'downsample.1'}
@@ -336,7 +331,7 @@ def _take_lars_exclusions(fields: Fields, path: str, notes: list[str]) -> None:
         and all(dict(value) == excluded for value in keys.values())
     ):
         fields.take(path)
-        notes.append(
+        fields.notes.append(
             f'{path} was left out: LARS here never scales or decays biases '
             'and normalisation.'
         )

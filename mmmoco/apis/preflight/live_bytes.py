@@ -24,6 +24,7 @@ class LiveBytes(TorchDispatchMode):
     Attributes:
         live: Bytes of the storages that are alive.
         peaks: The highest that ``live`` has been, in each phase.
+        started: What it was when each phase last began.
     """
 
     #: Allocators hand out whole blocks; CUDA's are of 512 bytes.
@@ -33,7 +34,8 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.live = 0
         self.peaks: dict[str, int] = {}
-        self._phases = ['']
+        self.started: dict[str, int] = {}
+        self._phase = ''
         self._seen: dict[int, weakref.ref[Any]] = {}
 
     def count(self, tensors: Iterable[Tensor]) -> int:
@@ -73,26 +75,19 @@ class LiveBytes(TorchDispatchMode):
         self._note()
 
     def _note(self) -> None:
-        phase = self._phases[-1]
-        self.peaks[phase] = max(self.peaks.get(phase, 0), self.live)
-
-    def begin(self, phase: str) -> None:
-        """Name what goes on from here to :meth:`end`."""
-        self._phases.append(phase)
-        self._note()
-
-    def end(self) -> None:
-        """Go back to the phase before."""
-        self._phases.pop()
+        highest = self.peaks.get(self._phase, 0)
+        self.peaks[self._phase] = max(highest, self.live)
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
-        """Name what goes on inside."""
-        self.begin(phase)
+        """Name what goes on inside, or while the decorated function runs."""
+        outer, self._phase = self._phase, phase
+        self.started[phase] = self.live
+        self._note()
         try:
             yield
         finally:
-            self.end()
+            self._phase = outer
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
@@ -116,8 +111,4 @@ def placed(model: nn.Module, device: str) -> Any:
 
     tensors = [*model.parameters(), *model.buffers()]
     made = {id(x): real(x) for x in tensors if x.is_meta}
-    result: Any = copy.deepcopy(model, made)
-    preprocessor = getattr(result, 'data_preprocessor', None)
-    if preprocessor is not None:
-        preprocessor.to(device)
-    return result
+    return copy.deepcopy(model, made)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -19,6 +19,22 @@ from .memory_estimate import (
 
 MIB = 2**20
 
+#: Figures of an estimate, and what the table calls them.
+SUM = (
+    ('trained', 'parameters that learn'),
+    ('frozen', 'parameters that do not'),
+    ('dictionary', 'dictionary'),
+    ('buffers', 'other buffers'),
+    ('optimizer', 'optimizer state'),
+    ('buckets', 'buckets of the distributed wrapper'),
+    ('working', 'activations, gradients, temporaries'),
+    ('total', 'TOTAL per process'),
+)
+BESIDE = (
+    ('kept', 'activations kept for backward'),
+    ('gradients', 'gradients, all of them'),
+)
+
 
 def table(estimates: Sequence[Estimate], marked: str) -> str:
     """Return the estimates side by side, aligned.
@@ -27,24 +43,11 @@ def table(estimates: Sequence[Estimate], marked: str) -> str:
         estimates: One for each precision.
         marked: The precision that the config trains in.
     """
-    rows = [
-        ('parameters that learn', [e.trained for e in estimates]),
-        ('parameters that do not', [e.frozen for e in estimates]),
-        ('dictionary', [e.dictionary for e in estimates]),
-        ('other buffers', [e.buffers for e in estimates]),
-        ('optimizer state', [e.optimizer for e in estimates]),
-        ('buckets of the distributed wrapper', [e.buckets for e in estimates]),
-        (
-            'activations, gradients, temporaries',
-            [e.working for e in estimates],
-        ),
-        ('TOTAL per process', [e.total for e in estimates]),
-        ('', []),
-        ('activations kept for backward', [e.kept for e in estimates]),
-        ('gradients, all of them', [e.gradients for e in estimates]),
-    ]
-    phases = dict.fromkeys(p for e in estimates for p in e.peaks)
-    for phase in phases:
+    figures = [e.figures() for e in estimates]
+    rows = [(label, [f[name] for f in figures]) for name, label in SUM]
+    rows.append(('', []))
+    rows += [(label, [f[name] for f in figures]) for name, label in BESIDE]
+    for phase in dict.fromkeys(p for e in estimates for p in e.peaks):
         peaks = [e.peaks.get(phase, 0) + e.buckets for e in estimates]
         rows.append((f'all, highest in: {phase}', peaks))
     width = max(len(name) for name, _ in rows)
@@ -88,10 +91,7 @@ class Memory:
         figures = {
             'config': self.config,
             'dtype': self.dtype,
-            'estimates': [
-                {**asdict(e), 'total': e.total, 'working': e.working}
-                for e in self.estimates
-            ],
+            'estimates': [e.figures() for e in self.estimates],
         }
         return json.dumps(figures, indent=2) + '\n'
 

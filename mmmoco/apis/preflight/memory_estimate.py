@@ -8,7 +8,7 @@ counted; nothing is guessed from the layers' types.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -41,24 +41,24 @@ class Estimate:
         dictionary: Its buffers.
         buffers: All others (BatchNorm statistics and the like).
         optimizer: State of the optimizer.
-        buckets: The distributed wrapper's copy of the gradients.
         gradients: When all of them are there.
         kept: What the forward pass leaves for the backward pass.
         peaks: Highest sum of everything, in each phase of a step.
+        buckets: The distributed wrapper's copy of the gradients.
     """
 
     dtype: str
     batch_size: int
     method: str
-    trained: int = 0
-    frozen: int = 0
-    dictionary: int = 0
-    buffers: int = 0
-    optimizer: int = 0
+    trained: int
+    frozen: int
+    dictionary: int
+    buffers: int
+    optimizer: int
+    gradients: int
+    kept: int
+    peaks: dict[str, int]
     buckets: int = 0
-    gradients: int = 0
-    kept: int = 0
-    peaks: dict[str, int] = field(default_factory=dict)
 
     @property
     def model(self) -> int:
@@ -74,6 +74,10 @@ class Estimate:
     def working(self) -> int:
         """Activations, gradients and temporaries at the peak."""
         return self.total - self.model - self.optimizer - self.buckets
+
+    def figures(self) -> dict[str, Any]:
+        """Return all of it by name, in bytes."""
+        return {**asdict(self), 'total': self.total, 'working': self.working}
 
 
 def estimate_memory(
@@ -99,29 +103,22 @@ def estimate_memory(
     check_config(cfg)
     batch_size = batch_size or int(cfg.train_dataloader.batch_size)
     dtype = dtype or config_dtype(cfg)
-    sample = sample_batch.draw(cfg)
-
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-
-    def count(model: Any, n: int) -> Estimate:
-        batch = sample_batch.like(sample, n)
-        return _count(cfg, model, batch, foreach, Estimate(dtype, n, ''))
-
-    def real_model() -> Any:
-        with in_scope_of(cfg):
-            return MODELS.build(cfg.model)
-
+    settings = (cfg, sample_batch.draw(cfg), dtype, foreach)
     try:
         model = build_without_memory(cfg)
         with FakeTensorMode(allow_non_fake_inputs=True):
-            result = count(placed(model, device), batch_size)
-        result.method = 'fake tensors'
+            device = 'cuda' if torch.cuda.is_available() else 'cpu'
+            model = placed(model, device)
+            model.data_preprocessor.to(device)
+            result = _count(model, batch_size, *settings)
     except (RuntimeError, NotImplementedError, TypeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         reason = f'{type(error).__name__}: {error}'.splitlines()[0][:120]
-        small = smallest_batch(real_model())
-        low, high = (count(real_model(), n) for n in (small, 2 * small))
+        small = smallest_batch(_real_model(cfg))
+        low, high = (
+            _count(_real_model(cfg), n, *settings) for n in (small, 2 * small)
+        )
         result = _on_a_line(low, high, batch_size)
         result.method += f'; fake tensors failed with {reason}'
     if processes > 1:
@@ -182,23 +179,23 @@ def _on_a_line(low: Estimate, high: Estimate, batch_size: int) -> Estimate:
     )
 
 
+def _real_model(cfg: Config) -> Any:
+    with in_scope_of(cfg):
+        return MODELS.build(cfg.model)
+
+
 class _Watched(ContrastOptimWrapper):
     """Tells the counter what goes on, and asks for no value of a tensor."""
 
-    def __init__(self, counter: LiveBytes, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.counter = counter
-        self.before = self.kept = self.gradients = 0
+    counter: LiveBytes
+    gradients = 0
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        with super().optim_context(model):
-            self.before = self.counter.live
-            with self.counter.during('forward'):
-                yield
+        with super().optim_context(model), self.counter.during('forward'):
+            yield
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
-        self.kept = self.counter.live - self.before
         with self.counter.during('backward'):
             super().backward(loss, **kwargs)
 
@@ -214,43 +211,39 @@ class _Watched(ContrastOptimWrapper):
 
 
 def _count(
-    cfg: Config,
     model: Any,
-    batch: dict[str, Any],
+    batch_size: int,
+    cfg: Config,
+    sample: dict[str, Any],
+    dtype: str,
     foreach: bool | None,
-    result: Estimate,
 ) -> Estimate:
-    """Run two optimizer steps, counting; write what was found."""
+    """Run two optimizer steps, counting."""
     model.train()
     counter = LiveBytes()
-    micro = min(cfg.optim_wrapper.get('accumulative_counts', 1), 2)
-    wrapper = _Watched(
-        counter,
-        dtype=result.dtype,
-        optimizer=_optimizer(cfg, model, foreach),
-        accumulative_counts=micro,
-        clip_grad=cfg.optim_wrapper.get('clip_grad'),
-    )
+    settings = cfg.optim_wrapper.copy()
+    micro = min(settings.get('accumulative_counts', 1), 2)
+    settings.update(type=_Watched, dtype=dtype, accumulative_counts=micro)
+    with in_scope_of(cfg):
+        wrapper: Any = build_optim_wrapper(model, settings)
+    wrapper.counter, optimizer = counter, wrapper.optimizer
+    if foreach is not None and 'foreach' in optimizer.defaults:
+        for group in optimizer.param_groups:
+            group['foreach'] = foreach
     train_step = TrainStep(model, wrapper, 2 * micro)
     # Writing them into the dictionary takes no memory of its own.
     model.commit_keys = model.discard_keys
-    for part, phase in (
-        (model.key_encoder, 'key pass'),
-        (model.teacher, 'teacher pass'),
-    ):
+    passes = {'key pass': model.key_encoder, 'teacher pass': model.teacher}
+    for phase, part in passes.items():
         if part is not None:
-            part.register_forward_pre_hook(
-                lambda *_, p=phase: counter.begin(p)
-            )
-            part.register_forward_hook(lambda *_: counter.end())
-    result.trained = storage_bytes(
-        p for p in model.parameters() if p.requires_grad
-    )
-    result.frozen = storage_bytes(model.parameters()) - result.trained
-    result.dictionary = storage_bytes(
+            part.forward = counter.during(phase)(part.forward)
+    batch = sample_batch.like(sample, batch_size)
+    parameters = storage_bytes(model.parameters())
+    learn = [p for p in model.parameters() if p.requires_grad]
+    trained = storage_bytes(learn)
+    dictionary = storage_bytes(
         b for each in model.dictionaries for b in each.buffers()
     )
-    result.buffers = storage_bytes(model.buffers()) - result.dictionary
     counter.count([*model.parameters(), *model.buffers()])
     with counter:
         for i in range(2 * micro):
@@ -260,24 +253,17 @@ def _count(
             model.train_step(batch, wrapper)
             with counter.during('key update'):
                 train_step.end(wrapper.stepped, wrapper.should_update())
-    result.gradients, result.kept = wrapper.gradients, wrapper.kept
-    result.optimizer = storage_bytes(
-        value
-        for state in wrapper.optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor)
+    states = (x for s in optimizer.state.values() for x in s.values())
+    return Estimate(
+        dtype,
+        batch_size,
+        'fake tensors',
+        trained=trained,
+        frozen=parameters - trained,
+        dictionary=dictionary,
+        buffers=storage_bytes(model.buffers()) - dictionary,
+        optimizer=storage_bytes(x for x in states if isinstance(x, Tensor)),
+        gradients=wrapper.gradients,
+        kept=counter.started['backward'] - counter.started['forward'],
+        peaks={name: n for name, n in counter.peaks.items() if name},
     )
-    result.peaks = {k: v for k, v in counter.peaks.items() if k}
-    return result
-
-
-def _optimizer(cfg: Config, model: nn.Module, foreach: bool | None) -> Any:
-    settings = cfg.optim_wrapper.copy()
-    settings.pop('dtype', None)
-    settings.pop('loss_scale', None)
-    with in_scope_of(cfg):
-        optimizer = build_optim_wrapper(model, settings).optimizer
-    if foreach is not None and 'foreach' in optimizer.defaults:
-        for group in optimizer.param_groups:
-            group['foreach'] = foreach
-    return optimizer
