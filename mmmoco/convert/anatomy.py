@@ -65,12 +65,12 @@ def describe_backbone(
     Raises:
         ValueError: If the network is none of those that shapes identify.
     """
-    describe = {'vit': _describe_vit, 'resnet': _describe_resnet}.get(
-        family_of(backbone)
-    )
+    family = family_of(backbone)
     try:
-        if describe is not None:
-            return describe(backbone, num_heads)
+        if family == 'vit':
+            return _describe_vit(backbone, num_heads)
+        if family == 'resnet':
+            return _describe_resnet(backbone)
         missing = 'conv1.weight and layer1.*, or patch_embed.* and layers.*'
     except KeyError as error:
         missing = str(error.args[0])
@@ -134,7 +134,7 @@ def describe_model(
     )
 
 
-def _describe_resnet(weights: Weights, _: int | None) -> dict[str, Any]:
+def _describe_resnet(weights: Weights) -> dict[str, Any]:
     stem = weights['conv1.weight']
     bottleneck = 'layer1.0.conv3.weight' in weights
     blocks = tuple(_count(weights, f'layer{stage}.') for stage in range(1, 5))
@@ -244,7 +244,7 @@ def _describe_head(weights: Weights, pool: bool) -> dict[str, Any]:
             out_channels=len(weights['mlp.2.weight']),
             with_avg_pool=pool,
         )
-    layers = sum(name.removesuffix('.weight') in _FC for name in weights)
+    layers = sum(f'fc{i}.weight' in weights for i in range(8))
     last = layers - 1
     if layers < 2 or f'fc{last}.weight' not in weights:
         raise ValueError(
@@ -266,9 +266,6 @@ def _describe_head(weights: Weights, pool: bool) -> dict[str, Any]:
         with_avg_pool=pool,
         norm_cfg=dict(type='SyncBN'),
     )
-
-
-_FC = {f'fc{i}' for i in range(8)}
 
 
 def _count(weights: Weights, prefix: str) -> int:

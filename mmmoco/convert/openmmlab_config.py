@@ -60,6 +60,7 @@ class Converted(NamedTuple):
         replaced: Fields that something of ours stands in for, and why.
         variables: Names that the runner does not read.
         notes: What was assumed.
+        path: Where it was written.
     """
 
     config: dict[str, Any]
@@ -67,6 +68,23 @@ class Converted(NamedTuple):
     replaced: dict[str, str]
     variables: list[str]
     notes: list[str]
+    path: str = ''
+
+    def __str__(self) -> str:
+        """Say what became of every field."""
+        lines = [f'Not converted: {len(self.unknown)} fields']
+        lines += [f'  {path} = {v!r}' for path, v in self.unknown.items()]
+        lines.append(f'Ours instead: {len(self.replaced)} fields')
+        lines += [f'  {path}: {why}' for path, why in self.replaced.items()]
+        if self.variables:
+            names = ', '.join(self.variables)
+            lines.append(f'Variables that no runner reads: {names}')
+        lines += [f'Note: {note}' for note in self.notes]
+        lines.append(
+            f'Written: {self.path}. Check it: python tools/verify_config.py '
+            f'{self.path}'
+        )
+        return '\n'.join(lines)
 
 
 def convert_config(

@@ -42,13 +42,10 @@ def convert_pipeline(
         kind = bare_type(step)
         if kind == 'MultiView':
             fields.take('type')
-            two = _two_views(fields)
-            for number, (name, view) in enumerate(
-                zip(names, two, strict=True)
-            ):
-                where = f'{place}.view{number + 1}'
-                views[name], unknown = _convert_view(view, where)
-                rest.update(unknown)
+            two = zip(names, _two_views(fields), strict=True)
+            for number, (name, view) in enumerate(two, 1):
+                where = f'{place}.view{number}'
+                views[name] = _convert_view(view, where, rest)
         elif kind in _STRAIGHT:
             fields.take('type')
             fields.take('meta_keys')
@@ -81,17 +78,18 @@ def _two_views(fields: Fields) -> list[Any]:
 
 
 def _convert_view(
-    view: Sequence[Mapping[str, Any]], place: str
-) -> tuple[list[Transform], dict[str, Any]]:
+    view: Sequence[Mapping[str, Any]], place: str, rest: dict[str, Any]
+) -> list[Transform]:
+    """Return our transforms; what was not understood goes into ``rest``."""
     converted: list[Transform] = []
-    rest: dict[str, Any] = {}
     for index, step in enumerate(view):
         where = f'{place}[{index}]'
         fields = Fields(step)
-        if bare_type(step) == 'RandomApply':
-            inner, unknown = _convert_view(step['transforms'], where)
+        kind = bare_type(step)
+        if kind == 'RandomApply':
             fields.take('type')
-            fields.take('transforms')
+            steps = fields.take('transforms', [])
+            inner = _convert_view(steps, where, rest)
             prob = fields.take('prob', 0.5)
             if len(inner) == 1 and inner[0]['type'] == 'FastColorJitter':
                 converted.append({**inner[0], 'prob': prob})
@@ -99,32 +97,27 @@ def _convert_view(
                 converted.append(
                     dict(type='RandomApply', transforms=inner, prob=prob)
                 )
-            rest.update(unknown)
-        elif convert := _TRANSFORMS.get(bare_type(step)):
+        elif kind in _TRANSFORMS:
             fields.take('type')
-            result = convert(fields)
+            result = _TRANSFORMS[kind](fields)
             if result is not None:
                 converted.append(result)
         rest.update(_placed(fields, where))
-    return converted, rest
+    return converted
 
 
 def _crop(fields: Fields) -> Transform:
-    # mmpretrain: scale is the size, crop_ratio_range the share of the area;
-    # mmselfsup: as torchvision.
-    share = fields.take('crop_ratio_range')
-    if share is None:
-        size = fields.take('size')
-        if size is None:
-            size, share = fields.take('scale'), (0.08, 1.0)
-        else:
-            share = fields.take('scale', (0.08, 1.0))
-    else:
-        size = fields.take('scale')
+    size = fields.take('size')
+    if size is None:  # mmpretrain: scale is the size
+        size, share = fields.take('scale'), fields.take('crop_ratio_range')
+    else:  # mmselfsup: as torchvision
+        share = fields.take('scale')
     fields.take_if('backend', 'pillow')
     fields.take_if('interpolation', 'bilinear')
     result: Transform = dict(
-        type='FastRandomResizedCrop', size=size, scale=tuple(share)
+        type='FastRandomResizedCrop',
+        size=size,
+        scale=tuple(share or (0.08, 1.0)),
     )
     ratio = fields.take('aspect_ratio_range', fields.take('ratio'))
     if ratio is not None:

@@ -87,7 +87,7 @@ def hyper_parameters_of_ours(cfg):
 def test_equal_values_and_it_builds(tmp_path, name):
     out = tmp_path / 'ours.py'
     converted = convert_config(f'mmpretrain::{name}.py', str(out))
-    assert converted.converted.unknown == {}
+    assert converted.unknown == {}
     theirs = load_config(f'mmpretrain::{name}.py')
     cfg = load_config(str(out))
     assert hyper_parameters_of_ours(cfg) == hyper_parameters_of_theirs(theirs)

@@ -12,7 +12,8 @@ from mmmoco.apis.process import tidy
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from .convert_config import Conversion
+    from mmmoco.convert.openmmlab_config import Converted
+
     from .export_backbone import Exported
     from .import_checkpoint import Import
 
@@ -129,7 +130,7 @@ def import_checkpoint(
 
 
 @tidy
-def convert_config(config: str, out: str) -> Conversion:
+def convert_config(config: str, out: str) -> Converted:
     """Turn a MoCo or MoCoV3 config of mmpretrain or mmselfsup 1.x into ours.
 
     A config is Python code and is executed: use only those that you trust.

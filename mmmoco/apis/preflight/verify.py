@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -91,10 +90,12 @@ def verify(
     return checks
 
 
-def _attempt(name: str, check: Callable[[], str | None]) -> list[Check]:
+def _attempt(
+    name: str, check: Callable[..., str | None], *args: Any
+) -> list[Check]:
     """Turn what a guard raises or returns into a row."""
     try:
-        warning = check()
+        warning = check(*args)
     except ValueError as error:
         return [Check(name, str(error), ERROR)]
     return [Check(name, warning, WARNING)] if warning else []
@@ -153,16 +154,16 @@ def _batch(
     else:
         text += f'; lr {lr:g}'
     yield Check('effective batch', text, verdict)
-    yield from _attempt('SplitBN', partial(check_splits, model, batch))
+    yield from _attempt('SplitBN', check_splits, model, batch)
     if length:
         numbers = (length, batch, processes, accumulation)
         drop_last = bool(loader.get('drop_last', False))
         yield from _attempt(
-            'data set and batch', partial(check_samples, *numbers, drop_last)
+            'data set and batch', check_samples, *numbers, drop_last
         )
     keys = effective * model.keys_per_image
     for dictionary in model.dictionaries:
-        found = _attempt('dictionary', partial(dictionary.check, keys, length))
+        found = _attempt('dictionary', dictionary.check, keys, length)
         text = f'{type(dictionary).__name__}, {keys} keys a step'
         if hasattr(dictionary, 'size'):
             text += f', {dictionary.size} entries'
