@@ -132,13 +132,10 @@ def _from_lines(
 
 def _end_with_labels(lines: Sequence[tuple[int, str]], folder: Path) -> bool:
     """Tell a list with labels from one whose paths hold spaces."""
-    if not lines:
-        return False
-    first = lines[0][1]
-    match = _LABELLED.fullmatch(first)
+    match = _LABELLED.fullmatch(lines[0][1]) if lines else None
     if match is None:
         return False
-    whole, cut = (os.path.join(folder, name) for name in (first, match[1]))
+    whole, cut = (os.path.join(folder, name) for name in match.group(0, 1))
     return not os.path.lexists(whole) and os.path.lexists(cut)
 
 

@@ -85,13 +85,12 @@ def svm_map(
     whole = []
     for c in classes:
         known = y[:, c] >= 0
-        cost = _cross_validate(x[known], y[known, c], costs, seed)
-        model = _fit(x[known], y[known, c], cost, seed)
+        model = _cross_validated(x[known], y[known, c], costs, seed)
         whole.append(score(model, c))
     low_shot = {}
     others = max(1, y.shape[1] - 1)
     for k in shots:
-        if any(_count(y, c)[0] < k or _count(y, c)[1] < k for c in classes):
+        if any(min(_count(y, c)) < k for c in classes):
             continue
         figures = []
         for draw in range(draws):
@@ -147,20 +146,20 @@ def _precision(model: LinearSVC, x: Array, y: Array) -> float:
     return float(average_precision_score(y, model.decision_function(x)))
 
 
-def _cross_validate(
+def _cross_validated(
     x: Array, y: Array, costs: Sequence[float], seed: int
-) -> float:
-    folds = list(
-        StratifiedKFold(3, shuffle=True, random_state=seed).split(x, y)
-    )
+) -> LinearSVC:
+    """Return the model of the cost that is best over three folds."""
+    splitter = StratifiedKFold(3, shuffle=True, random_state=seed)
+    folds = list(splitter.split(x, y))
 
-    def mean(cost: float) -> float:
+    def total(cost: float) -> float:
         return sum(
             _precision(_fit(x[a], y[a], cost, seed), x[b], y[b])
             for a, b in folds
         )
 
-    return max(costs, key=mean)
+    return _fit(x, y, max(costs, key=total), seed)
 
 
 def _draw(

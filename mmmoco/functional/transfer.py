@@ -36,10 +36,8 @@ def send(
         block = block.pin_memory()
     block = block.to(device, non_blocking=True)
     result = dict(values)
-    start = 0
-    for name in names:
+    sizes = [tensors[n].nbytes for n in names]
+    for name, part in zip(names, block.split(sizes), strict=True):
         x = tensors[name]
-        end = start + x.numel() * x.element_size()
-        result[name] = block[start:end].view(x.dtype).view(x.shape)
-        start = end
+        result[name] = part.view(x.dtype).view(x.shape)
     return result
