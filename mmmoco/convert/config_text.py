@@ -70,17 +70,15 @@ def _value(node: ast.expr) -> Any:
 
 
 def _dict_call(node: ast.Call) -> dict[Any, Any]:
-    if not (isinstance(node.func, ast.Name) and node.func.id == 'dict'):
+    is_dict = isinstance(node.func, ast.Name) and node.func.id == 'dict'
+    if not is_dict or len(node.args) > 1:
         raise _refusal(node)
-    if len(node.args) > 1:
-        raise _refusal(node)
-    pieces: list[tuple[str | None, ast.expr]] = [(None, x) for x in node.args]
-    pieces += [(keyword.arg, keyword.value) for keyword in node.keywords]
     result: dict[Any, Any] = {}
-    for name, piece in pieces:
-        value = _value(piece)
-        if name is not None:
-            result[name] = value
+    # A mapping given by its place means the same as one after two stars.
+    for piece in [*(ast.keyword(None, x) for x in node.args), *node.keywords]:
+        value = _value(piece.value)
+        if piece.arg is not None:
+            result[piece.arg] = value
         elif isinstance(value, dict):
             result.update(value)
         else:

@@ -356,7 +356,6 @@ def _take_lars_exclusions(fields: Fields, path: str) -> None:
 
 
 def _runtime(fields: Fields) -> dict[str, Any]:
-    result: dict[str, Any] = {}
     hooks: dict[str, Any] = {}
     for name, kind in _SAME_HOOKS.items():
         path = f'default_hooks.{name}'
@@ -372,16 +371,15 @@ def _runtime(fields: Fields) -> dict[str, Any]:
         'default_hooks.visualization',
         {'type': 'VisualizationHook', 'enable': False},
     )
-    if hooks:
-        result['default_hooks'] = hooks
     randomness = {
         name: value
         for name, value in (fields.take('randomness') or {}).items()
         if value is not None and value is not False  # seed 0 is a seed
     }
-    if randomness:
-        result['randomness'] = randomness
     level = fields.take('log_level')
-    if level not in (None, 'INFO'):
-        result['log_level'] = level
-    return result
+    result = dict(
+        default_hooks=hooks,
+        randomness=randomness,
+        log_level=None if level == 'INFO' else level,
+    )
+    return {name: value for name, value in result.items() if value}

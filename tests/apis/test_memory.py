@@ -52,7 +52,8 @@ def test_what_autograd_keeps_is_counted():
     )
     x = torch.ones(128, 64)
     counter = LiveBytes()
-    before = counter.count([x, *layers.parameters()])
+    counter.count([x, *layers.parameters()])
+    before = counter.live
     with counter:
         y = layers(x)
         # Kept: the input of the second layer, and the output.

@@ -101,11 +101,10 @@ class Import(NamedTuple):
                 'number. Correct it with --num-heads if the source had '
                 'another.'
             )
-        text = pprint.pformat(model, sort_dicts=False, width=77)
         what = 'model' if 'backbone' in model else 'backbone'
         lines += [
             f'Every shape fits this {what}:',
-            text,
+            pprint.pformat(model, sort_dicts=False, width=77),
             f'Written: {self.path}',
         ]
         return '\n'.join(lines)
@@ -138,10 +137,9 @@ def read_foreign(
     content = checkpoint_io.read(source)
     weights = checkpoint_io.state_dict_of(flattened(content))
     imported = import_weights(weights, layout, drop)
+    ours = imported.format.name == 'mmmoco'
+    method = recorded_method(content) if ours else None
     # What the network is, is told by the positions as they came.
-    method = None
-    if imported.format.name == 'mmmoco':
-        method = recorded_method(content)
     model = model_of(imported, cfg, num_heads, method)
     _resize(imported, model, cfg, img_size)
     absent = check_imported(imported, model, cfg)
@@ -265,8 +263,9 @@ def check_imported(
     absent = [name for name in MAY_BE_ABSENT if name not in present]
     patterns = [f'{name}.*' for name in absent]
     check_complete(weights, model, scope, allow_missing=patterns)
-    if 'predictor' not in model:
-        absent = [name for name in absent if name != 'predictor']
-    if model.get('dictionary', {}).get('type', 'InBatch') == 'InBatch':
-        absent = [name for name in absent if name != 'dictionary']
-    return absent
+    dictionary = model.get('dictionary', {}).get('type', 'InBatch')
+    needless = {
+        'predictor': 'predictor' not in model,
+        'dictionary': dictionary == 'InBatch',
+    }
+    return [name for name in absent if not needless.get(name)]

@@ -38,12 +38,10 @@ class LiveBytes(TorchDispatchMode):
         self._phase = ''
         self._seen: dict[int, weakref.ref[Any]] = {}
 
-    def count(self, tensors: Iterable[Tensor]) -> int:
-        """Count tensors that existed before; return their bytes."""
-        before = self.live
+    def count(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that existed before."""
         for tensor in tensors:
             self._add(tensor)
-        return self.live - before
 
     def __torch_dispatch__(
         self,
@@ -54,9 +52,7 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         """Run an operation and count what it returns."""
         result = func(*args, **(kwargs or {}))
-        for value in tree_iter(result):
-            if isinstance(value, Tensor):
-                self._add(value)
+        self.count(x for x in tree_iter(result) if isinstance(x, Tensor))
         return result
 
     def _add(self, tensor: Tensor) -> None:

@@ -128,11 +128,9 @@ def estimate_memory(
 
 def config_dtype(cfg: Config) -> str:
     """Return the precision that a config trains in."""
-    name: str = cfg.optim_wrapper.get('dtype', 'float32')
-    amp = (
-        name != 'float32' or bare_type(cfg.optim_wrapper) == 'AmpOptimWrapper'
-    )
-    return 'bfloat16' if amp else 'float32'
+    amp = bare_type(cfg.optim_wrapper) == 'AmpOptimWrapper'
+    plain = cfg.optim_wrapper.get('dtype', 'float32') == 'float32'
+    return 'float32' if plain and not amp else 'bfloat16'
 
 
 def check_config(cfg: Config) -> None:
@@ -160,8 +158,7 @@ def smallest_batch(model: nn.Module) -> int:
 
 def _on_a_line(low: Estimate, high: Estimate, batch_size: int) -> Estimate:
     """Go on from two small batches to another one."""
-    step = high.batch_size - low.batch_size
-    ratio = (batch_size - low.batch_size) / step
+    ratio = (batch_size - low.batch_size) / (high.batch_size - low.batch_size)
 
     def line(a: int, b: int) -> int:
         return round(a + (b - a) * ratio)
@@ -172,10 +169,7 @@ def _on_a_line(low: Estimate, high: Estimate, batch_size: int) -> Estimate:
         method='real tensors, extrapolated from batches of '
         f'{low.batch_size} and {high.batch_size}',
         kept=line(low.kept, high.kept),
-        peaks={
-            phase: line(low.peaks[phase], peak)
-            for phase, peak in high.peaks.items()
-        },
+        peaks={p: line(low.peaks[p], high.peaks[p]) for p in high.peaks},
     )
 
 

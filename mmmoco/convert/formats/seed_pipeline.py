@@ -8,41 +8,39 @@ projection is two linear layers, or those of MoCo v3.
 
 from ..format import Format
 from ..heads import TWO_LINEAR, WITH_BATCH_NORM
-from ..key_table import Part, twins
+from ..key_table import KeyTable, Part, twins
 from ..resnet import TORCHVISION
 from ..vit import TIMM
 from .moco import QUEUE
 
-_WITH_BN = r'proj_q\.1\.'
+_ENCODER, _WITH_BN = r'encoder_q\.(layer1|blocks)\.', r'proj_q\.1\.'
 
-FORMATS = tuple(
-    Format(
-        name=name,
-        title=title,
-        signs=(r'encoder_q\.(layer1|blocks)\.', *signs),
-        never=never,
-        parts=(
-            *twins('encoder_q.', 'encoder_k.', 'backbone', TORCHVISION + TIMM),
-            *twins('proj_q.', 'proj_k.', 'neck', head),
-            Part('predictor.', 'predictor.', WITH_BATCH_NORM),
-            Part('', 'dictionary.', QUEUE),
-        ),
-        left=((r'encoder_[qk]\.(head|fc)\.', 'an unused classifier'),),
+
+def _parts(head: KeyTable) -> tuple[Part, ...]:
+    return (
+        *twins('encoder_q.', 'encoder_k.', 'backbone', TORCHVISION + TIMM),
+        *twins('proj_q.', 'proj_k.', 'neck', head),
+        Part('predictor.', 'predictor.', WITH_BATCH_NORM),
+        Part('', 'dictionary.', QUEUE),
     )
-    for name, title, signs, never, head in (
-        (
-            'encoder-proj',
-            'encoder_q and proj_q, two linear layers',
-            (r'proj_q\.0\.',),
-            (_WITH_BN,),
-            TWO_LINEAR,
-        ),
-        (
-            'encoder-proj-bn',
-            'encoder_q and proj_q with BatchNorm',
-            (_WITH_BN,),
-            (),
-            WITH_BATCH_NORM,
-        ),
-    )
+
+
+_PLAIN = Format(
+    name='encoder-proj',
+    title='encoder_q and proj_q, two linear layers',
+    signs=(_ENCODER, r'proj_q\.0\.'),
+    never=(_WITH_BN,),
+    parts=_parts(TWO_LINEAR),
+    left=((r'encoder_[qk]\.(head|fc)\.', 'an unused classifier'),),
+)
+
+FORMATS = (
+    _PLAIN,
+    _PLAIN._replace(
+        name='encoder-proj-bn',
+        title='encoder_q and proj_q with BatchNorm',
+        signs=(_ENCODER, _WITH_BN),
+        never=(),
+        parts=_parts(WITH_BATCH_NORM),
+    ),
 )
