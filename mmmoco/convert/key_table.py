@@ -73,8 +73,13 @@ def twins(
     )
 
 
+def unchanged(*names: str) -> KeyTable:
+    """Return the table of names that are the same in both layouts."""
+    return KeyTable(*((name, name) for name in names))
+
+
 #: Every name stays as it is.
-SAME = KeyTable(('{p}', '{p}'))
+SAME = unchanged('{p}')
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -1,13 +1,9 @@
 """Names of ResNets; ours are those of OpenMMLab and torchvision."""
 
-from .key_table import KeyTable
+from .key_table import KeyTable, unchanged
 
 #: torchvision, timm, mmpretrain, mmdet, mmseg; the classifier has no place.
-TORCHVISION = KeyTable(
-    ('conv1.{p}', 'conv1.{p}'),
-    ('bn1.{p}', 'bn1.{p}'),
-    ('layer{s}.{i}.{p}', 'layer{s}.{i}.{p}'),
-)
+TORCHVISION = unchanged('conv1.{p}', 'bn1.{p}', 'layer{s}.{i}.{p}')
 
 #: ``nn.Sequential(*list(resnet.children())[:-1])``.
 CHILDREN = KeyTable(

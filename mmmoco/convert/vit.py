@@ -4,15 +4,15 @@ All of them keep query, key and value in one matrix, in this order, and the
 class token before the patches, so that renaming is enough.
 """
 
-from .key_table import KeyTable
+from .key_table import KeyTable, unchanged
 
 #: mmpretrain's, and therefore ours.
-MMPRETRAIN = KeyTable(
-    ('cls_token', 'cls_token'),
-    ('pos_embed', 'pos_embed'),
-    ('patch_embed.projection.{p}', 'patch_embed.projection.{p}'),
-    ('layers.{i}.{p}', 'layers.{i}.{p}'),
-    ('ln1.{p}', 'ln1.{p}'),
+MMPRETRAIN = unchanged(
+    'cls_token',
+    'pos_embed',
+    'patch_embed.projection.{p}',
+    'layers.{i}.{p}',
+    'ln1.{p}',
 )
 
 #: timm, and what is built on it: MoCo v3, DINO, DINOv2, MAE. ``ls`` is the
@@ -36,16 +36,17 @@ TIMM = KeyTable(
 
 #: mmseg's own class; it shares its linear layers with mmpretrain's.
 MMSEG = KeyTable(
-    ('cls_token', 'cls_token'),
-    ('pos_embed', 'pos_embed'),
-    ('patch_embed.projection.{p}', 'patch_embed.projection.{p}'),
-    ('layers.{i}.ln1.{p}', 'layers.{i}.ln1.{p}'),
     ('layers.{i}.attn.attn.in_proj_{p}', 'layers.{i}.attn.qkv.{p}'),
     ('layers.{i}.attn.attn.out_proj.{p}', 'layers.{i}.attn.proj.{p}'),
-    ('layers.{i}.ln2.{p}', 'layers.{i}.ln2.{p}'),
-    ('layers.{i}.ffn.layers.0.0.{p}', 'layers.{i}.ffn.layers.0.0.{p}'),
-    ('layers.{i}.ffn.layers.1.{p}', 'layers.{i}.ffn.layers.1.{p}'),
-    ('ln1.{p}', 'ln1.{p}'),
+) + unchanged(
+    'cls_token',
+    'pos_embed',
+    'patch_embed.projection.{p}',
+    'layers.{i}.ln1.{p}',
+    'layers.{i}.ln2.{p}',
+    'layers.{i}.ffn.layers.0.0.{p}',
+    'layers.{i}.ffn.layers.1.{p}',
+    'ln1.{p}',
 )
 
 _LAYER = 'encoder.layers.encoder_layer_{i}.'
