@@ -62,7 +62,7 @@ def convert_pipeline(
 
 def _two_views(fields: Fields) -> list[Any]:
     numbers = fields.take('num_views', 2)
-    pipelines = fields.take('transforms', [])
+    pipelines = fields.take('transforms')
     numbers = [numbers] if isinstance(numbers, int) else list(numbers)
     views = [
         pipeline
@@ -86,9 +86,9 @@ def _convert_view(
         where = f'{place}[{index}]'
         fields = Fields(step)
         kind = bare_type(step)
-        if kind == 'RandomApply':
+        if kind == 'RandomApply' and 'transforms' in step:
             fields.take('type')
-            steps = fields.take('transforms', [])
+            steps = fields.take('transforms')
             inner = _convert_view(steps, where, rest)
             prob = fields.take('prob', 0.5)
             if len(inner) == 1 and inner[0]['type'] == 'FastColorJitter':

@@ -11,25 +11,3 @@ from .zero_shot import (
     similarity_maps,
     summarise,
 )
-
-__all__ = [
-    'Metrics',
-    'MicroAveragePrecision',
-    'PairSimilarities',
-    'ProbeResult',
-    'ProbeSettings',
-    'SVMResult',
-    'central_point',
-    'classification_metrics',
-    'knn_accuracy',
-    'knn_metrics',
-    'linear_probe',
-    'main_metric',
-    'patch_objects',
-    'random_points',
-    'score_objects',
-    'similarity_maps',
-    'summarise',
-    'svm_map',
-    'train_heads',
-]

@@ -218,6 +218,7 @@ def _count(
     settings = cfg.optim_wrapper.copy()
     micro = min(settings.get('accumulative_counts', 1), 2)
     settings.update(type=_Watched, dtype=dtype, accumulative_counts=micro)
+    settings.pop('use_fsdp', None)  # An option of AmpOptimWrapper's alone.
     with in_scope_of(cfg):
         wrapper: Any = build_optim_wrapper(model, settings)
     wrapper.counter, optimizer = counter, wrapper.optimizer

@@ -7,15 +7,3 @@ from .knn import KNN
 from .linear_probe import LinearProbe
 from .splits import Splits
 from .svm import SVM
-
-__all__ = [
-    'KNN',
-    'SVM',
-    'Evaluation',
-    'Features',
-    'LinearProbe',
-    'Measurement',
-    'Splits',
-    'build_evaluation',
-    'extract_features',
-]

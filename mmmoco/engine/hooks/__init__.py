@@ -10,20 +10,3 @@ from .preemption_hook import PreemptionHook
 from .scalars_hook import ScalarsHook
 from .update_hooks import DictionaryUpdateHook, KeyEncoderUpdateHook
 from .verify_pretrained_hook import VerifyPretrainedHook
-
-__all__ = [
-    'AddressedRandomnessHook',
-    'BadFilesHook',
-    'ContrastCheckpointHook',
-    'DictionaryUpdateHook',
-    'EvaluationHook',
-    'GuardHook',
-    'KNNHook',
-    'KernelSettingsHook',
-    'KeyEncoderUpdateHook',
-    'MonitorHook',
-    'NonFiniteHook',
-    'PreemptionHook',
-    'ScalarsHook',
-    'VerifyPretrainedHook',
-]

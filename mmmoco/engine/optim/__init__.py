@@ -1,5 +1,3 @@
 from .contrast_optim_wrapper import ContrastOptimWrapper
 from .lars import LARS
 from .schedulers import CosineFromOneLR, WarmupLR
-
-__all__ = ['LARS', 'ContrastOptimWrapper', 'CosineFromOneLR', 'WarmupLR']
