@@ -51,7 +51,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
         ],
         None,
     ),
-    ('3', ['models/algorithms'], ['0', '1', '1b', 'models/encoders']),
+    ('3', ['models/algorithms'], ['0', '1', '1a', '1b', 'models/encoders']),
     ('4', ['evaluation', 'visualization', 'convert'], ['0', '1']),
     # No model but through its documented methods: neither 2 nor 3.
     ('5a', ['engine/checkpoint_io'], ['0', '1', '1b', '4']),

@@ -8,8 +8,8 @@ from mmengine.config import Config
 
 from mmmoco.apis import cli
 from mmmoco.apis.config.files import load_config
+from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.apis.exchange.jobs import convert_config
-from mmmoco.apis.model import build_without_memory
 from mmmoco.convert.openmmlab_config import convert_config as convert
 
 SHIPPED = [

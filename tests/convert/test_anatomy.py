@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 
 from mmmoco.apis import load_config
-from mmmoco.apis.model import build_without_memory
+from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.convert.anatomy import below, describe_backbone, describe_model
 from mmmoco.convert.importing import import_weights
 

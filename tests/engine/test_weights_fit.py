@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mmmoco.apis import get_model
+from mmmoco.apis.config.without_memory import check_complete
 from mmmoco.apis.dense.features import load_model
-from mmmoco.apis.model import check_complete
 from mmmoco.apis.probing.extract_features import Encoder
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model

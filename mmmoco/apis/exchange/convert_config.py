@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from mmmoco.apis.model import build_without_memory
+from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.convert.openmmlab_config import Converted, convert_config
 from mmmoco.engine import checkpoint_io
 

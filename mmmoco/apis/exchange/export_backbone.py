@@ -12,7 +12,8 @@ import mmmoco
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import method_class
 from mmmoco.apis.config.files import load_config
-from mmmoco.apis.model import check_complete
+from mmmoco.apis.config.from_checkpoint import plain_backbone
+from mmmoco.apis.config.without_memory import check_complete
 from mmmoco.convert.anatomy import below, describe_backbone, family_of
 from mmmoco.convert.exporting import TARGETS, rename_backbone
 from mmmoco.engine import checkpoint_io
@@ -34,16 +35,6 @@ LOADING = {
     'INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [123.675, 116.28, 103.53], '
     'MODEL.PIXEL_STD [58.395, 57.12, 57.375]',
     'safetensors': "safetensors.torch.load_file('{path}')",
-}
-
-
-#: What may be built from the config text of a checkpoint. A ``type`` is any
-#: name that Python can import, and a checkpoint comes from anybody: networks
-#: and layers of this list only, all others need --config.
-BUILDABLE = {
-    *('ResNet', 'ResNeXt', 'ResNet_CIFAR', 'VisionTransformer'),
-    *('MoCoV3ResNet', 'MoCoV3ViT', 'PlainConvNet'),
-    *('BN', 'BN1d', 'BN2d', 'SyncBN', 'SplitBN', 'GN', 'LN'),
 }
 
 
@@ -160,8 +151,9 @@ def read_source(
         scope = cfg.get('default_scope', scope)
     else:
         cfg = _config_of(meta)
-        described = cfg.model.backbone.to_dict() if cfg else {}
-        if not described or not _is_buildable(described):
+        told_backbone = cfg.model.backbone.to_dict() if cfg else {}
+        described = plain_backbone(told_backbone)
+        if not described:
             described = describe_backbone(backbone, num_heads)
     told = {
         'method': (cfg and cfg.model.get('type')) or method_of(content),
@@ -214,21 +206,6 @@ def _config_of(meta: Mapping[str, Any]) -> Config | None:
     if isinstance(model, dict) and isinstance(model.get('backbone'), dict):
         return Config(told)
     return None
-
-
-def _is_buildable(node: Any) -> bool:
-    """Tell whether every ``type`` below is one that may be built."""
-    if isinstance(node, Mapping):
-        kind = node.get('type', 'BN')
-        if not isinstance(kind, str):
-            return False
-        scope, _, name = kind.rpartition('.')
-        if name not in BUILDABLE or scope not in ('', 'mmpretrain', 'mmmoco'):
-            return False
-        return all(map(_is_buildable, node.values()))
-    if isinstance(node, list | tuple):
-        return all(map(_is_buildable, node))
-    return True
 
 
 def _method_of(weights: Mapping[str, Tensor]) -> str | None:

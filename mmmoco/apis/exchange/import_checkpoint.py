@@ -10,7 +10,7 @@ from mmengine.utils import to_2tuple
 
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import method_class
-from mmmoco.apis.model import check_complete
+from mmmoco.apis.config.without_memory import check_complete
 from mmmoco.convert.anatomy import (
     below,
     describe_backbone,

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from mmmoco.apis.cli import Settings, UsageError, require_file
 from mmmoco.apis.config.files import load_config
+from mmmoco.apis.config.without_memory import check_complete
 from mmmoco.apis.dense.features import ModelFeatures, load_model
 from mmmoco.apis.dense.subject import digit_scenes
 from mmmoco.apis.exchange.export_backbone import read_source
-from mmmoco.apis.model import check_complete
 from mmmoco.apis.probing.extract_features import Encoder
 from mmmoco.datasets.transforms.loading import decode_rgb, decoding, identify
 from mmmoco.engine.evaluation.preprocessing import preprocessor_of

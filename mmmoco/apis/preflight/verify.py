@@ -19,7 +19,7 @@ from mmmoco.apis.config.adapt import (
     limit_iterations,
     use_precision,
 )
-from mmmoco.apis.model import build_without_memory
+from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine.batch_checks import check_samples, check_splits
 from mmmoco.engine.class_folders import hidden_skipped
