@@ -178,6 +178,7 @@ setup(
     },
     python_requires='>=3.11',
     install_requires=REQUIRES,
+    entry_points={'console_scripts': ['mmmoco = mmmoco.apis.command:main']},
     extras_require=EXTRAS,
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,

@@ -46,7 +46,7 @@ from torchvision import transforms
 from train_step import in_turns, times_as_fast
 
 from mmmoco.apis import cli, load_config
-from mmmoco.apis.config.files import resolve_config
+from mmmoco.apis.lookup import resolve_config
 from mmmoco.datasets import ImageFolderDataset
 from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.registry import MODELS

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, default_collate
 from torchvision import transforms
 
 from mmmoco.apis import cli, load_config
-from mmmoco.apis.config.files import resolve_config
+from mmmoco.apis.lookup import resolve_config
 from mmmoco.datasets import AddressedSampler, ImageFolderDataset
 from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.registry import MODELS

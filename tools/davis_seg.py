@@ -4,4 +4,4 @@ from mmmoco.apis import cli
 from mmmoco.apis.dense.jobs import davis
 
 if __name__ == '__main__':
-    cli.main(davis)
+    cli.main(davis, positionals=('config', 'checkpoint', 'root'))

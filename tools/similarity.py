@@ -4,4 +4,4 @@ from mmmoco.apis import cli
 from mmmoco.apis.dense.jobs import similarity
 
 if __name__ == '__main__':
-    cli.main(similarity)
+    cli.main(similarity, positionals=('config', 'checkpoint'))

@@ -4,4 +4,4 @@ from mmmoco.apis import cli
 from mmmoco.apis.probing.jobs import evaluate_svm
 
 if __name__ == '__main__':
-    cli.main(evaluate_svm)
+    cli.main(evaluate_svm, positionals=('config', 'checkpoint'))

@@ -4,4 +4,4 @@ from mmmoco.apis import cli
 from mmmoco.apis.probing.jobs import test
 
 if __name__ == '__main__':
-    cli.main(test)
+    cli.main(test, positionals=('config', 'checkpoint'))

@@ -4,4 +4,4 @@ from mmmoco.apis import cli
 from mmmoco.apis.dense.jobs import zero_shot_segmentation
 
 if __name__ == '__main__':
-    cli.main(zero_shot_segmentation)
+    cli.main(zero_shot_segmentation, positionals=('config', 'checkpoint'))

@@ -9,7 +9,7 @@ from typing import Any
 
 _ROOMS = {
     'get_model': 'model',
-    'list_configs': 'config.files',
+    'list_configs': 'lookup',
     'load_config': 'config.files',
     'package_bases': 'config.files',
 }

@@ -1,8 +1,9 @@
 """The command line of a job, made of the job's signature and docstring.
 
 A *job* is a function with plain arguments. Those before the ``*`` are the
-positionals of its tool, the others its options; their help stands in the
-docstring. Nothing heavy is imported here, so that ``--help`` comes at once.
+positionals of its tool, unless that names others, and the rest its options;
+their help stands in the docstring. Nothing heavy is imported here, so that
+``--help`` comes at once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import (
     Annotated,
@@ -30,7 +32,10 @@ from typing import (
     get_origin,
 )
 
-from .process import LIMIT
+from .early_checks import flag_of, require_places
+from .foreign_flags import translated
+from .lookup import nearest
+from .process import LIMIT, lacking
 
 #: Settings of a config by dotted key, as from ``--cfg-options``.
 Settings = Mapping[str, Any]
@@ -43,6 +48,8 @@ Launcher = Literal['none', 'pytorch', 'slurm', 'mpi']
 #: missing, unreadable or damaged are OSErrors).
 USER_ERRORS = (OSError, KeyError, ValueError, ImportError)
 
+_PLAIN = inspect.Parameter.POSITIONAL_OR_KEYWORD
+_NAMED = inspect.Parameter.KEYWORD_ONLY
 
 _SECTION = re.compile(
     r'^(Args|Returns|Raises|Note|Examples?):\n', re.MULTILINE
@@ -58,6 +65,7 @@ def main(
     argv: Sequence[str] | None = None,
     prog: str | None = None,
     options_of: Callable[..., Any] | None = None,
+    positionals: Sequence[str] | None = None,
 ) -> None:
     """Run a job as a command line says, and print its result.
 
@@ -69,9 +77,17 @@ def main(
         argv: Instead of the arguments of this process.
         prog: Name of the tool in messages; default: its file's.
         options_of: Function whose options the job takes as ``**kwargs``.
+        positionals: Parameters that are given without a name, in this order;
+            all others are options. Default: those before the ``*``.
     """
     prog = prog or os.path.basename(sys.argv[0])
-    given, debug = arguments(job, argv, prog, options_of)
+    given, debug = arguments(job, argv, prog, options_of, positionals)
+    try:
+        require_places(given)
+    except OSError as error:
+        if debug:
+            raise
+        _end_with(prog, str(error))
 
     def tool() -> None:
         result = job(**given)
@@ -91,9 +107,11 @@ def arguments(
     argv: Sequence[str] | None = None,
     prog: str = '',
     options_of: Callable[..., Any] | None = None,
+    positionals: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Return what a command line gives to a job, and ``--debug``."""
-    given = vars(parser_of(job, prog, options_of).parse_args(argv))
+    parser = parser_of(job, prog, options_of, positionals)
+    given = vars(parser.parse_args(argv))
     debug: bool = given.pop('debug')
     if 'debug' in inspect.signature(job).parameters:
         given['debug'] = debug
@@ -107,22 +125,30 @@ def parser_of(
     job: Callable[..., Any],
     prog: str,
     options_of: Callable[..., Any] | None = None,
-) -> argparse.ArgumentParser:
-    """Return the command line that a job's signature and docstring make."""
+    positionals: Sequence[str] | None = None,
+) -> Parser:
+    """Return the command line that a job's signature and docstring make.
+
+    A positional may be left out if its parameter has a default and stands
+    before the ``*``.
+    """
     summary, _, example = _docstring(job)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description=summary,
         epilog=f'Example: {example}' if example else None,
     )
+    own = inspect.signature(job).parameters
+    if positionals is None:
+        positionals = [n for n, p in own.items() if p.kind is _PLAIN]
+    for name in positionals:
+        _add(parser, job, own[name], True)
     for function in filter(None, (job, options_of)):
-        _, helps, _ = _docstring(function)
         for name, parameter in inspect.signature(function).parameters.items():
-            wanted: set[Any] = {parameter.KEYWORD_ONLY}
-            if function is job:
-                wanted.add(parameter.POSITIONAL_OR_KEYWORD)
-            if name != 'debug' and parameter.kind in wanted:
-                _add(parser, function, parameter, helps.get(name, ''))
+            option = name != 'debug' and name not in positionals
+            plain = parameter.kind is _PLAIN and function is job
+            if option and (plain or parameter.kind is _NAMED):
+                _add(parser, function, parameter, False)
     if parser.get_default('launcher'):
         parser.add_argument(
             *('--local_rank', '--local-rank'),
@@ -138,10 +164,11 @@ def _add(
     parser: argparse.ArgumentParser,
     job: Callable[..., Any],
     parameter: inspect.Parameter,
-    text: str,
+    positional: bool,
 ) -> None:
     """Add what a parameter is on the command line."""
     name, default = parameter.name, parameter.default
+    text = _docstring(job)[1].get(name, '')
     hint = parameter.annotation
     if isinstance(hint, str):
         try:
@@ -157,11 +184,12 @@ def _add(
             shown = ' '.join(map(str, default)) if several else default
             text = f'{text} ({shown})'
     settings['help'] = text.replace('%', '%%')
-    if parameter.kind is parameter.KEYWORD_ONLY:
-        off = 'no-' if settings.get('action') == 'store_false' else ''
-        flag = f'--{off}{name.rstrip("_").replace("_", "-")}'
+    if not positional:
+        off = 'no_' if settings.get('action') == 'store_false' else ''
+        flag = flag_of(off + name)
         parser.add_argument(flag, dest=name, required=needed, **settings)
     else:
+        needed = needed or parameter.kind is _NAMED
         nargs = {} if needed else {'nargs': '?'}
         parser.add_argument(name, **nargs | settings)
 
@@ -206,6 +234,87 @@ def _docstring(job: Callable[..., Any]) -> tuple[str, dict[str, str], str]:
     }
     example = found.get('Example', found.get('Examples', ''))
     return summary.strip(), helps, ' '.join(example.split())
+
+
+class Parser(argparse.ArgumentParser):
+    """One that says in one line what is wrong, and what was meant."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.flags: dict[str, argparse.Action] = {}
+        self.values: list[str] = []
+        super().__init__(*args, **kwargs)
+
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """Add an argument, and remember it."""
+        action = super().add_argument(*names, **settings)
+        self.flags |= dict.fromkeys(action.option_strings, action)
+        if not action.option_strings:
+            self.values.append(action.dest)
+        return action
+
+    def parse_args(  # type: ignore[override]
+        self, argv: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Parse; options and positionals may come in any order."""
+        words = list(sys.argv[1:] if argv is None else argv)
+        if not {'-h', '--help'} & {*words}:
+            self._refuse_unknown(words)
+        found, rest = self.parse_known_args(words, namespace)
+        if rest:  # A positional that may be absent, behind an option.
+            found, rest = self.parse_known_intermixed_args(words, namespace)
+        if rest:
+            told = '; --help lists what there is.'
+            key, equals, value = rest[0].partition('=')
+            if equals:
+                told = f'; {self._meant(f"--{key}", value)}'
+                if '--cfg-options' in self.flags and '.' in key:
+                    told = '; KEY=VALUE stands behind --cfg-options.'
+            self.error(f'unrecognized arguments: {" ".join(rest)}{told}')
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """End with a line."""
+        _end(f'{self.prog}: error: {message}\n', 2)
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        """Refuse options that do not exist, before values that are missing."""
+        for at, word in enumerate(words):
+            if word == '--':
+                return
+            flag, _, value = word.partition('=')
+            number = re.fullmatch(r'-[\d.][\d.e+-]*', word)
+            if (
+                not flag.startswith('-')
+                or flag == '-'
+                or number
+                or ' ' in flag
+            ):
+                continue
+            if flag in self.flags or (
+                flag[:2] == '--'
+                and any(f.startswith(flag) for f in self.flags)
+            ):
+                continue
+            behind = list(
+                takewhile(lambda w: not w.startswith('-'), words[at + 1 :])
+            )
+            said = ' '.join([word, *behind])
+            value = value or ' '.join(behind[:1])
+            self.error(
+                f'unrecognized arguments: {said}; {self._meant(flag, value)}'
+            )
+
+    def _meant(self, flag: str, value: str) -> str:
+        settings = '--cfg-options' in self.flags and not (
+            {'checkpoint', 'checkpoint_dir'} & {*self.values}
+        )
+        told = translated(flag, value, self.flags, settings)
+        near = nearest(flag.replace('_', '-'), self.flags)
+        if told and not (near and near in told):
+            return told
+        if near:
+            return f'did you mean {near}?'
+        return '--help lists the options.'
 
 
 class CfgOptions(argparse.Action):
@@ -264,6 +373,8 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
         except KeyboardInterrupt:
             _end(f'{name}: interrupted\n', 130)
         except Exception as error:
+            if lacks := lacking(error):
+                _end_with(name, lacks)
             from mmengine.logging import print_log
 
             text = None if debug else _explain(error)
@@ -274,11 +385,7 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
             )
             if text is None:
                 raise
-            _end(
-                f'{name}: error: {" ".join(text.split())}\n'
-                '(--debug shows where it was raised)\n',
-                2,
-            )
+            _end_with(name, text)
 
     if 'RANK' in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
@@ -368,6 +475,15 @@ def _rank() -> int | None:
     if group is not None and group.is_available() and group.is_initialized():
         return int(group.get_rank())
     return int(os.environ['RANK']) if 'RANK' in os.environ else None
+
+
+def _end_with(name: str, text: str) -> NoReturn:
+    """End with what the user can mend, in one line."""
+    _end(
+        f'{name}: error: {" ".join(text.split())}\n'
+        '(--debug shows where it was raised)\n',
+        2,
+    )
 
 
 def _end(text: str, code: int) -> NoReturn:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, ParamSpec, TypeVar
 
 _P = ParamSpec('_P')
@@ -14,6 +15,39 @@ _R = TypeVar('_R')
 #: OpenCV reads it when it is imported: foreign pipelines that decode with it
 #: then refuse image bombs, as LoadRGB does.
 LIMIT = {'OPENCV_IO_MAX_IMAGE_PIXELS': str(100_000_000)}
+
+
+#: What everything needs, and extras alone bring.
+OPENMMLAB = ('mmengine', 'mmcv', 'mmpretrain')
+
+
+def require_openmmlab() -> None:
+    """Check that OpenMMLab's packages are there.
+
+    Raises:
+        ImportError: If one is not, with how to install it.
+    """
+    missing = [name for name in OPENMMLAB if find_spec(name) is None]
+    if missing:
+        raise ImportError(_needed(missing), name=missing[0])
+
+
+def lacking(error: BaseException) -> str | None:
+    """Return what to install if that is what an error is about."""
+    name = getattr(error, 'name', None)
+    if not isinstance(error, ImportError) or name not in OPENMMLAB:
+        return None
+    # What is there but does not load says itself why.
+    return _needed([name]) if find_spec(name) is None else None
+
+
+def _needed(missing: Sequence[str]) -> str:
+    verb = 'is' if len(missing) == 1 else 'are'
+    return (
+        f'{", ".join(missing)} {verb} not installed. They stand in an extra: '
+        'pip install "mmmoco[mminstall]", with det for mmdet and seg for '
+        'mmsegmentation.'
+    )
 
 
 def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -26,6 +60,7 @@ def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(job)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        require_openmmlab()
         args = tuple(map(_plain, args))  # type: ignore[assignment]
         kwargs = {  # type: ignore[assignment]
             name: _plain(value) for name, value in kwargs.items()

@@ -395,12 +395,12 @@ def test_options_of_another_job_go_there(capsys):
     with pytest.raises(SystemExit):
         cli.main(
             transfer,
-            ['a', '--to', 'png', '--k', '7'],
+            ['random', '--to', 'png', '--k', '7'],
             't.py',
             options_of=paint,
         )
     line = capsys.readouterr().err.splitlines()[0]
-    assert "a False {'to': 'png', 'k': [7], 'bands'" in line
+    assert "random False {'to': 'png', 'k': [7], 'bands'" in line
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from mmengine.config import Config
 
 import mmmoco
-from mmmoco.apis.config.files import config_root
+from mmmoco.apis.lookup import config_root
 
 NAMES = mmmoco.list_configs()
 #: Those of pre-training.

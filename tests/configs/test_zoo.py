@@ -7,7 +7,7 @@ import pytest
 
 import mmmoco
 from mmmoco.apis import load_config
-from mmmoco.apis.config.files import config_root, resolve_config
+from mmmoco.apis.lookup import config_root, resolve_config
 
 from .names import NAMES, OWN
 from .test_recipes import RECIPES

@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 
 from mmmoco.apis import list_configs, load_config
-from mmmoco.apis.config.files import resolve_config
 from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.data.digit_export import export_scenes
+from mmmoco.apis.lookup import resolve_config
 from mmmoco.apis.training import train
 from mmmoco.apis.training.runner import build_runner
 from mmmoco.datasets.digit_scenes import DigitScenes

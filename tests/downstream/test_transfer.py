@@ -12,8 +12,8 @@ import torch
 from mmengine.config import Config
 
 from mmmoco.apis import cli, load_config
-from mmmoco.apis.config.files import config_root
 from mmmoco.apis.exchange.export_backbone import method_of
+from mmmoco.apis.lookup import config_root
 from mmmoco.apis.report.jobs import report
 from mmmoco.apis.training import jobs, transfer
 from mmmoco.engine import checkpoint_io

@@ -1,16 +1,14 @@
-"""Finding and reading configs, ours and those of the other libraries."""
+"""Reading configs, ours and those of the other libraries."""
 
 import inspect
-import re
 from collections.abc import Mapping
 from copy import deepcopy
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-import mmmoco
+from mmmoco.apis.lookup import PACKAGES, package_configs, resolve_config
 from mmmoco.private_names import base_of, bases_found_by
 from mmmoco.registry import DATASETS
 
@@ -18,90 +16,6 @@ from .device_views import move_views
 from .option_values import check_option, check_values
 
 KINDS = ('.py', '.json', '.yaml', '.yml')
-PACKAGES = ('mmmoco', 'mmpretrain', 'mmdet', 'mmseg')
-
-
-def config_root() -> Path:
-    """Return the folder of mmmoco's configs, installed or in a checkout."""
-    package = Path(mmmoco.__file__).parent
-    for root in (package / '.mim' / 'configs', package.parent / 'configs'):
-        if root.is_dir():
-            return root
-    raise FileNotFoundError(
-        f'mmmoco in {str(package)!r} was installed without its configs. '
-        'Install it again, from a checkout or from a wheel.'
-    )
-
-
-def list_configs(pattern: str = '') -> list[str]:
-    """Return the names of the shipped configs.
-
-    Args:
-        pattern: Regular expression that a name must contain.
-
-    Returns:
-        Names as ``get_model`` and ``mmmoco::NAME.py`` take them, sorted, for
-        example ``'demo/mocov2_digits'``.
-    """
-    root = config_root()
-    names = (
-        path.relative_to(root).with_suffix('').as_posix()
-        for path in root.rglob('*.py')
-    )
-    return sorted(
-        name
-        for name in names
-        if not name.startswith('_base_/') and re.search(pattern, name)
-    )
-
-
-def resolve_config(name: str) -> Path:
-    """Return the file of a config.
-
-    Args:
-        name: A path, ``package::path`` (``mmdet::…``), or a name of
-            :func:`list_configs`.
-
-    Raises:
-        FileNotFoundError: If there is none, with the nearest names.
-    """
-    if '::' in name:
-        package, relative = name.split('::', 1)
-        root = _package_configs(package)
-        candidates = [root / relative, root / f'{relative}.py']
-    else:
-        root = config_root()
-        candidates = [Path(name), root / name, root / f'{name}.py']
-    for path in candidates:
-        if path.is_file():
-            return path
-    known = list_configs()
-    near = get_close_matches(Path(name).stem, known, n=3, cutoff=0.5)
-    examples = near or [n for n in known if n.startswith(('demo/', 'moco'))]
-    raise FileNotFoundError(
-        f'There is no config {name!r}. Give a path, package::path, or a name '
-        f'of mmmoco (for example {", ".join(examples[:3])}).'
-    )
-
-
-def _package_configs(package: str) -> Path:
-    if package == 'mmmoco':
-        return config_root()
-    if package not in PACKAGES:
-        raise FileNotFoundError(
-            f'{package}:: is not known; use one of '
-            f'{", ".join(p + "::" for p in PACKAGES)}.'
-        )
-    from importlib.util import find_spec
-
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        extra = {'mmdet': 'det', 'mmseg': 'seg'}.get(package, 'all')
-        raise FileNotFoundError(
-            f'{package} is not installed: pip install "mmmoco[{extra}]", or '
-            'bash tools/setup.sh full in a checkout.'
-        )
-    return Path(spec.submodule_search_locations[0]) / '.mim' / 'configs'
 
 
 def package_bases(*names: str) -> list[str]:
@@ -125,8 +39,8 @@ def load_config(
     """Read a config by path or name, and apply options.
 
     Args:
-        config: As for :func:`resolve_config`; or one that was read before,
-            of which a copy is made.
+        config: As for :func:`mmmoco.apis.lookup.resolve_config`; or one that
+            was read before, of which a copy is made.
         options: Dotted keys and values, as from ``--cfg-options``.
 
     Raises:
@@ -217,4 +131,4 @@ def _base_path(base: str, filename: str) -> tuple[str, str | None]:
     if not found or package not in PACKAGES:
         return base_of(base, filename)
     scope = None if package == 'mmmoco' else package
-    return str(_package_configs(package) / relative), scope
+    return str(package_configs(package) / relative), scope

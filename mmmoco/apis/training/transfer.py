@@ -14,8 +14,8 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import load
 
 from mmmoco.apis import cli
-from mmmoco.apis.config.files import config_root
 from mmmoco.apis.exchange.export_backbone import method_of
+from mmmoco.apis.lookup import config_root
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.results import append_result, figures_text, file_hash
 from mmmoco.messages import log_info

@@ -1,0 +1,124 @@
+"""What a command line names is there: said before anything is imported.
+
+The jobs check it, too, since they are also called from Python; but then torch
+is imported, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .lookup import missing, resolve_config
+
+#: Parameters of jobs that name files or folders that must be there.
+FILES = ('checkpoint', 'resume', 'load_from', 'init')
+PLACES = (
+    'annotations',
+    'checkpoint_dir',
+    'data',
+    'data_root',
+    'folder',
+    'images',
+    'root',
+    'work_dirs',
+)
+#: What these may be instead of a file.
+WORDS = ('auto', 'random', 'supervised')
+#: Data sets that fetch their files into a new folder.
+FETCHING = re.compile(r'CIFAR10|MNIST|HuggingFace|download')
+#: Says in a work dir that its run was stopped and can go on.
+STOPPED = 'PREEMPTED'
+
+
+def require_places(given: Mapping[str, Any]) -> None:
+    """Check that config, checkpoints and data of a command line are there.
+
+    Args:
+        given: Values of a job's parameters, by name.
+
+    Raises:
+        FileNotFoundError: If one is not, with the nearest that is.
+    """
+    config = given.get('config')
+    if isinstance(config, str):
+        resolve_config(config)
+    again = _started_again(given)
+    for name in FILES:
+        path = given.get(name)
+        if again and name in ('resume', 'load_from'):
+            continue  # They were for the first time.
+        if isinstance(path, str) and path not in WORDS and _absent(path):
+            if name == 'checkpoint':
+                raise FileNotFoundError(f'Checkpoint {missing(path)}')
+            raise FileNotFoundError(f'{flag_of(name)}: {missing(path)}')
+    source = given.get('source')  # A path, or of some jobs a config.
+    if isinstance(source, str) and _absent(source):
+        try:
+            resolve_config(source)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(missing(source)) from error
+    for name in PLACES:
+        for path in _paths(given.get(name)):
+            if _absent(path):
+                raise FileNotFoundError(f'{flag_of(name)}: {missing(path)}')
+    options = given.get('cfg_options') or {}
+    for key, value in options.items():
+        if key.rpartition('.')[2] != 'data_root':
+            continue
+        for path in _paths(value):
+            if _absent(path) and not _fetches(config, options):
+                raise FileNotFoundError(f'{key}: {missing(path)}')
+
+
+def flag_of(name: str) -> str:
+    """Return the option of a parameter."""
+    return f'--{name.rstrip("_").replace("_", "-")}'
+
+
+def _started_again(given: Mapping[str, Any]) -> bool:
+    """Whether a scheduler gave the same command before."""
+    usual = f'work_dirs/{Path(str(given.get("config"))).stem}'
+    return Path(given.get('work_dir') or usual, STOPPED).is_file() or any(
+        name.endswith('RESTART_COUNT') and value not in ('', '0')
+        for name, value in os.environ.items()
+    )
+
+
+def _paths(value: Any) -> Iterator[str]:
+    values = value if isinstance(value, Sequence) else ()
+    for path in [value] if isinstance(value, str) else values:
+        if isinstance(path, str):
+            yield path
+
+
+def _absent(path: str) -> bool:
+    """Whether a path does not exist; URLs, patterns and no path do."""
+    if not path or '://' in path or re.search(r'[*?{\[]', path):
+        return False
+    return not Path(path).expanduser().exists()
+
+
+def _fetches(config: Any, options: Mapping[str, Any]) -> bool:
+    """Whether a data set may fetch its files; its text tells, unexecuted."""
+    if FETCHING.search(str(dict(options))) or not isinstance(config, str):
+        return True
+    waiting, seen = [resolve_config(config)], set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        text = path.read_text(encoding='utf-8', errors='replace')
+        if FETCHING.search(text):
+            return True
+        for base in re.findall(r"""['"]([^'"\n]+\.(?:py|json|ya?ml))""", text):
+            place = path.parent / base
+            try:
+                found = resolve_config(base) if '::' in base else place
+            except FileNotFoundError:
+                continue  # Said when the config is read.
+            if found.is_file() and found not in seen:
+                waiting.append(found)
+    return False
