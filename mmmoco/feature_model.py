@@ -31,6 +31,9 @@ class FeatureModel(BaseModel):
             data_preprocessor = MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor, init_cfg)
         self.channels_last = channels_last
+        #: Turns images and a number of channels into pixels N×C×H×W;
+        #: ``get_model`` sets it by the config.
+        self.read_images: Callable[[Any, int], Tensor] | None = None
 
     def encoders(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """What :meth:`extract_feat` can return, by the name of the stage.
@@ -40,11 +43,20 @@ class FeatureModel(BaseModel):
         """
         raise NotImplementedError
 
-    def extract_feat(self, x: Tensor, stage: str = 'backbone') -> Tensor:
-        """Return features N×C of normalised images N×C×H×W.
+    def extract_feat(self, x: Any, stage: str = 'backbone') -> Tensor:
+        """Return features N×C.
+
+        Args:
+            x: Normalised images N×C×H×W. If ``get_model`` built the model
+                also a path, a PIL image, an array H×W×C of uint8, or a list
+                of these: they are read, resized, cropped and normalised as
+                in the evaluations of the model's config.
+            stage: One of :meth:`encoders`.
 
         Raises:
-            ValueError: If the model has no such stage in :meth:`encoders`.
+            OSError: If a file cannot be read.
+            TypeError: If ``x`` is nothing of this.
+            ValueError: If shapes do not fit, or there is no such stage.
         """
         encoders = self.encoders()
         if stage not in encoders:
@@ -52,7 +64,29 @@ class FeatureModel(BaseModel):
                 f'stage={stage!r} is unknown; use '
                 f'{" or ".join(map(repr, encoders))}.'
             )
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            x = self._normalised(x)
+        elif x.dim() != 4:
+            raise ValueError(
+                f'Images of shape {tuple(x.shape)}: give N×C×H×W (of a single '
+                'one x[None]).'
+            )
         return encoders[stage](self.in_layout(x))
+
+    def _normalised(self, images: Any) -> Tensor:
+        """Return images as the network takes them, on its device."""
+        mean = getattr(self.data_preprocessor, 'mean', None)
+        if self.read_images is None or mean is None:
+            raise TypeError(
+                f'{type(images).__name__}: this model does not know how '
+                'images are read for it, and takes normalised ones N×C×H×W '
+                'in floating point; one of mmmoco.get_model() also takes '
+                'paths and PIL images.'
+            )
+        pixels = self.read_images(images, mean.shape[1])
+        batch = self.data_preprocessor({'inputs': {'image': pixels}})
+        normalised: Tensor = batch['inputs']['image']
+        return normalised
 
     def in_layout(self, x: Tensor) -> Tensor:
         """Return images in the memory format that the weights have."""

@@ -70,6 +70,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
     ('6-', ['apis/early_checks'], None),
     ('6a', ['apis/cli'], None),
     ('6b', ['apis/config'], None),
+    ('6b+', ['apis/image_input'], None),
     ('6c', ['apis/model'], None),
     ('6d', ['apis/exchange'], None),
     ('6e', ['apis/training'], None),

@@ -15,7 +15,7 @@ from typing import Any
 from .lookup import missing, resolve_config
 
 #: Parameters of jobs that name files or folders that must be there.
-FILES = ('checkpoint', 'resume', 'load_from', 'init')
+FILES = ('checkpoint', 'resume', 'load_from')
 PLACES = (
     'annotations',
     'checkpoint_dir',
@@ -46,11 +46,14 @@ def require_places(given: Mapping[str, Any]) -> None:
     config = given.get('config')
     if isinstance(config, str):
         resolve_config(config)
-    again = _started_again(given)
+    # Of a run that is started again they were for the first time; of several
+    # the job says that they contradict each other.
+    starts = [n for n in ('resume', 'load_from', 'init') if given.get(n)]
+    unused = len(starts) > 1 or _started_again(given)
     for name in FILES:
         path = given.get(name)
-        if again and name in ('resume', 'load_from'):
-            continue  # They were for the first time.
+        if unused and name in starts:
+            continue
         if isinstance(path, str) and path not in WORDS and _absent(path):
             if name == 'checkpoint':
                 raise FileNotFoundError(f'Checkpoint {missing(path)}')

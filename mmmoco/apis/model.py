@@ -1,14 +1,32 @@
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from torch import nn
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.pretrained import initialize
+from mmmoco.feature_model import FeatureModel
 from mmmoco.models.algorithms import BackboneOnly
 from mmmoco.registry import MODELS, in_scope_of
 
 from .config.files import load_config
+from .image_input import ImageInput
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Keep mmengine from writing a line for every single parameter."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @checkpoint_io.guarded
@@ -32,14 +50,15 @@ def get_model(
 
     Examples:
         >>> model = mmmoco.get_model('mocov2_r50_8xb32', 'epoch_200.pth')
-        >>> features = model.extract_feat(images)  # N×2048
+        >>> features = model.extract_feat(['a.jpg', 'b.png'])  # 2×2048
     """
     cfg = load_config(config) if isinstance(config, str) else config
     scope = cfg.get('default_scope', 'mmmoco')
     with in_scope_of(cfg):
         model: Any = MODELS.build(cfg.model)
         if checkpoint is None:
-            initialize(model, strict=scope == 'mmmoco')
+            with _unreported():
+                initialize(model, strict=scope == 'mmmoco')
         else:
             weights = checkpoint_io.read_weights(checkpoint)
             if isinstance(model, BackboneOnly):
@@ -49,5 +68,7 @@ def get_model(
                     if name.startswith('backbone.')
                 }
             checkpoint_io.load_into(model, weights, checkpoint)
+    if isinstance(model, FeatureModel):
+        model.read_images = ImageInput(cfg, checkpoint)
     result: nn.Module = model.eval()
     return result

@@ -1,6 +1,5 @@
 """Patch tokens or feature maps of any model here, for whole batches."""
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import MMLogger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -44,25 +42,14 @@ def load_model(cfg: Config, checkpoint: str | None) -> nn.Module:
         FileNotFoundError: If the file does not exist.
     """
     if checkpoint is None:
-        return _random_model(cfg)
+        return get_model(cfg)
     require_file(checkpoint)
     weights = checkpoint_io.read_weights(checkpoint)
     if any(not name.startswith('backbone.') for name in weights):
         return get_model(cfg, checkpoint)
-    model = _random_model(cfg)
+    model = get_model(cfg)
     checkpoint_io.load_into(model, weights, checkpoint, needed=('backbone.',))
     return model
-
-
-def _random_model(cfg: Config) -> nn.Module:
-    """Build without mmengine's report on every single parameter."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        return get_model(cfg)
-    finally:
-        logger.setLevel(level)
 
 
 class ModelFeatures:
