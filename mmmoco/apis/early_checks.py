@@ -17,7 +17,6 @@ from .lookup import missing, resolve_config
 #: Parameters of jobs that name files or folders that must be there.
 FILES = ('checkpoint', 'resume', 'load_from')
 PLACES = (
-    'annotations',
     'checkpoint_dir',
     'data',
     'data_root',

@@ -372,8 +372,8 @@ def test_a_result_is_printed_and_its_problem_ends_the_tool(capsys):
         ),
         (
             mmmoco.similarity,
-            ['a', '--layers', '0', '3'],
-            {'layers': [0, 3], 'checkpoint': None},
+            ['--layers', '0', '3', '--config', 'a'],
+            {'layers': [0, 3], 'checkpoint': None, 'config': 'a'},
         ),
     ],
 )

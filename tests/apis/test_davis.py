@@ -179,7 +179,7 @@ def test_a_shape_as_large_as_its_patches_comes_back_whole(tmp_path):
 def test_the_tool(root, small_frames, tmp_path):
     checkpoint = tmp_path / 'epoch_1.pth'
     torch.save({'state_dict': get_model(CONFIG).state_dict()}, checkpoint)
-    cli.main(jobs.davis, [CONFIG, str(checkpoint), str(root)])
+    cli.main(jobs.davis, [str(checkpoint), str(root), '--config', CONFIG])
     (line,) = (tmp_path / 'results.jsonl').read_text().splitlines()
     result = json.loads(line)
     assert (
@@ -212,6 +212,9 @@ def test_the_tool(root, small_frames, tmp_path):
 def test_missing_folders_are_one_line(root, tmp_path, capsys):
     for options in (['--split', 'test'], ['--resolution', 'Full']):
         with pytest.raises(SystemExit) as exit_info:
-            cli.main(jobs.davis, [CONFIG, 'none.pth', str(root), *options])
+            cli.main(
+                jobs.davis,
+                ['none.pth', str(root), '--config', CONFIG, *options],
+            )
         assert exit_info.value.code == 2
         assert 'Traceback' not in capsys.readouterr().err

@@ -49,7 +49,15 @@ def test_the_tool_reports_and_writes(checkpoint, tmp_path, capsys):
     MMLogger._instance_dict.clear()  # That of the fixture writes elsewhere.
     call(
         zero_shot_segmentation,
-        [MMC, str(checkpoint), '--limit', '6', '--work-dir', str(tmp_path)],
+        [
+            str(checkpoint),
+            '--config',
+            MMC,
+            '--limit',
+            '6',
+            '--work-dir',
+            str(tmp_path),
+        ],
     )
     (line,) = results(tmp_path)
     assert line['task'] == 'zero-shot segmentation'
@@ -119,7 +127,7 @@ def test_colour_and_key_encoder_differ_from_the_query(checkpoint, tmp_path):
     for options in ([], ['--encoder', 'key'], ['--features', 'colour']):
         call(
             zero_shot_segmentation,
-            [MMC, str(checkpoint), '--limit', '4', *options]
+            [str(checkpoint), '--config', MMC, '--limit', '4', *options]
             + ['--work-dir', str(tmp_path)],
         )
     lines = results(tmp_path)
@@ -197,7 +205,16 @@ def test_an_imported_timm_checkpoint(scenes, tmp_path):
 def test_similarity_by_layer(checkpoint, tmp_path):
     call(
         similarity,
-        [MMC, str(checkpoint), '--limit', '4', '--layers', '0', '3']
+        [
+            str(checkpoint),
+            '--config',
+            MMC,
+            '--limit',
+            '4',
+            '--layers',
+            '0',
+            '3',
+        ]
         + ['--background', '--work-dir', str(tmp_path)],
     )
     first, last = results(tmp_path)
@@ -211,7 +228,10 @@ def test_similarity_by_layer(checkpoint, tmp_path):
 
 def test_from_python_a_config_that_was_read_before(checkpoint, tmp_path):
     found = similarity(
-        load_config(MMC), str(checkpoint), limit=4, work_dir=str(tmp_path)
+        str(checkpoint),
+        config=load_config(MMC),
+        limit=4,
+        work_dir=str(tmp_path),
     )
     (line,) = results(tmp_path)
     assert found == {'last': line['metrics']}
@@ -220,7 +240,7 @@ def test_from_python_a_config_that_was_read_before(checkpoint, tmp_path):
 def test_pictures(checkpoint, tmp_path):
     call(
         visualize_similarity,
-        [MMC, str(checkpoint), '--limit', '3', '--count', '2']
+        [str(checkpoint), '--config', MMC, '--limit', '3', '--count', '2']
         + ['--reconstructions', '--work-dir', str(tmp_path)],
     )
     for name in ('similarity_maps.png', 'reconstructions.png'):
@@ -244,7 +264,7 @@ def test_bad_input_is_one_line(options, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_info:
         call(
             zero_shot_segmentation,
-            [MMC, *options, '--work-dir', str(tmp_path)],
+            ['--config', MMC, *options, '--work-dir', str(tmp_path)],
         )
     assert exit_info.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()

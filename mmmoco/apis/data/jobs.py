@@ -42,7 +42,7 @@ def dataset_stats(
         ValueError: If nothing can be read.
 
     Example:
-        python tools/dataset_stats.py /data/sentinel --bands
+        mmmoco stats /data/sentinel --bands
     """
     from mmengine.utils import track_iter_progress
 
@@ -63,6 +63,7 @@ def dataset_stats(
     return measured
 
 
+@tidy
 def label_subset(
     folder: str,
     *,
@@ -89,9 +90,9 @@ def label_subset(
         ValueError: If the share is not between 0 and 100.
 
     Examples:
-        python tools/make_label_subset.py data/imagenet/train --percent 1
+        mmmoco label-subset data/imagenet/train --percent 1
         --out data/imagenet/train_1pct.txt;
-        python tools/make_label_subset.py data/eurosat --percent 80 --seed 42
+        mmmoco label-subset data/eurosat --percent 80 --seed 42
         --out data/eurosat/train.txt --rest data/eurosat/test.txt
     """
     from mmmoco.datasets import ImageFolderDataset
@@ -120,6 +121,7 @@ def label_subset(
     return written
 
 
+@tidy
 def make_shards(
     source: Annotated[str, {'metavar': 'SRC'}],
     out: Annotated[str, {'metavar': 'OUT'}],
@@ -155,7 +157,7 @@ def make_shards(
         ValueError: If a shard would be empty.
 
     Example:
-        python tools/make_shards.py /data/imagenet/train /data/shards
+        mmmoco shards /data/imagenet/train /data/shards
         --labels
     """
     from mmengine.utils import track_iter_progress
@@ -179,6 +181,7 @@ def make_shards(
     return written
 
 
+@tidy
 def make_digit_scenes(
     out: Annotated[str, {'metavar': 'OUT'}],
     *,

@@ -22,9 +22,9 @@ Upsampling = Literal['bilinear', 'nearest']
 
 @tidy
 def zero_shot_segmentation(
-    config: str | Config,
     checkpoint: str | None = None,
     *,
+    config: str | Config | None = None,
     dataset: Dataset = 'digits',
     annotations: str | None = None,
     images: str | None = None,
@@ -49,8 +49,9 @@ def zero_shot_segmentation(
     object. Writes ``results.jsonl`` and the curve over thresholds.
 
     Args:
-        config: Path, name, or package::path.
-        checkpoint: File; random weights without it.
+        checkpoint: File; without it random weights, of the config.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
         dataset: Which images with masks.
         annotations: JSON of coco or panoptic; its root for others.
         images: Folder of the images (coco, panoptic).
@@ -76,9 +77,8 @@ def zero_shot_segmentation(
         CheckpointError: If the checkpoint does not fit.
 
     Example:
-        python tools/zero_shot_seg.py mmc_vit-b_4xb64_400e
-        work_dirs/mmc/epoch_400.pth --dataset coco --annotations
-        data/coco/annotations/instances_val2017.json
+        mmmoco zero-shot work_dirs/mmc/epoch_400.pth --dataset coco
+        --annotations data/coco/annotations/instances_val2017.json
         --images data/coco/val2017 --size 448
     """
     if prompts < 1 or (prompts > 1 and prompt == 'centre'):
@@ -125,9 +125,9 @@ def zero_shot_segmentation(
 
 @tidy
 def similarity(
-    config: str | Config,
     checkpoint: str | None = None,
     *,
+    config: str | Config | None = None,
     dataset: Dataset = 'digits',
     annotations: str | None = None,
     images: str | None = None,
@@ -151,8 +151,9 @@ def similarity(
     figure.
 
     Args:
-        config: Path, name, or package::path.
-        checkpoint: File; random weights without it.
+        checkpoint: File; without it random weights, of the config.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
         dataset: Which images with masks.
         annotations: JSON of coco or panoptic; its root for others.
         images: Folder of the images (coco, panoptic).
@@ -181,8 +182,7 @@ def similarity(
         CheckpointError: If the checkpoint does not fit.
 
     Example:
-        python tools/similarity.py demo/mmc_digits
-        work_dirs/mmc_digits/epoch_27.pth --layers 0 1 2 3
+        mmmoco similarity work_dirs/mmc_digits/epoch_27.pth --layers 0 1 2 3
     """
     import torch
 
@@ -210,9 +210,9 @@ def similarity(
 
 @tidy
 def visualize_similarity(
-    config: str | Config,
     checkpoint: str | None = None,
     *,
+    config: str | Config | None = None,
     dataset: Dataset = 'digits',
     annotations: str | None = None,
     images: str | None = None,
@@ -236,8 +236,9 @@ def visualize_similarity(
     With reconstructions also what MMC restores.
 
     Args:
-        config: Path, name, or package::path.
-        checkpoint: File; random weights without it.
+        checkpoint: File; without it random weights, of the config.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
         dataset: Which images with masks.
         annotations: JSON of coco or panoptic; its root for others.
         images: Folder of the images (coco, panoptic).
@@ -267,8 +268,8 @@ def visualize_similarity(
         CheckpointError: If the checkpoint does not fit.
 
     Example:
-        python tools/visualize_similarity.py demo/mmc_digits
-        work_dirs/mmc_digits/epoch_27.pth --threshold 0.95
+        mmmoco visualize-similarity work_dirs/mmc_digits/epoch_27.pth
+        --threshold 0.95
     """
     if count < 1:
         raise cli.UsageError(f'--count {count}: must be at least 1.')
@@ -292,10 +293,10 @@ def visualize_similarity(
 
 @tidy
 def davis(
-    config: str | Config,
     checkpoint: str,
     root: str,
     *,
+    config: str | Config | None = None,
     split: str = 'val',
     resolution: str = '480p',
     context: int = 7,
@@ -312,9 +313,10 @@ def davis(
     where the annotations are there.
 
     Args:
-        config: Path, name, or package::path.
         checkpoint: File of a pre-training run.
         root: Folder of DAVIS.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
         split: Part of the data set.
         resolution: Folder below JPEGImages and Annotations.
         context: Last frames that count beside the first.
@@ -334,8 +336,7 @@ def davis(
         CheckpointError: If the checkpoint does not fit.
 
     Example:
-        python tools/davis_seg.py mmc_vit-b_4xb64_400e
-        work_dirs/mmc/epoch_400.pth data/DAVIS
+        mmmoco davis work_dirs/mmc/epoch_400.pth data/DAVIS
     """
     from .davis import evaluate_videos, videos_of
     from .features import ModelFeatures

@@ -119,12 +119,18 @@ class Subject(NamedTuple):
     @classmethod
     def of(
         cls,
-        config: str | Config,
+        config: str | Config | None,
         checkpoint: str | None,
         work_dir: str | None,
         cfg_options: Settings | None,
     ) -> Subject:
-        """Read the config, and what the checkpoint tells about its images."""
+        """Read the config, and what the checkpoint tells about its images.
+
+        Raises:
+            UsageError: If there is neither.
+        """
+        if config is None:
+            raise UsageError('Give a --config.')
         cfg = load_config(config, cfg_options)
         name = Path(cfg.filename or 'evaluation').stem
         folder = Path(work_dir or f'work_dirs/{name}')

@@ -40,7 +40,7 @@ def prompt_segmentation(
             together.
 
     Example:
-        python demo/prompt_segmentation.py work_dirs/mmc_digits/epoch_27.pth
+        mmmoco prompt work_dirs/mmc_digits/epoch_27.pth
     """
     if not 0 <= port <= 65535:
         raise UsageError(f'--port {port}: use 0 to 65535.')

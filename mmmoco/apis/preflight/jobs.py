@@ -79,7 +79,7 @@ def verify_config(
         ValueError: If it is no config of pre-training.
 
     Example:
-        python tools/verify_config.py mocov2_r50_8xb32 --gpus 8
+        mmmoco verify mocov2_r50_8xb32 --gpus 8
         --cfg-options train_dataloader.dataset.data_root=/data/imagenet
     """
     _at_least_one(gpus=gpus)
@@ -117,7 +117,7 @@ def estimate_memory(
         ValueError: If it is no config of pre-training.
 
     Example:
-        python tools/estimate_memory.py mocov2_r50_8xb32 --batch-size 64
+        mmmoco memory mocov2_r50_8xb32 --batch-size 64
         --gpus 8
     """
     _at_least_one(batch_size=batch_size, gpus=gpus)
@@ -170,7 +170,7 @@ def browse_views(
             below 1.
 
     Example:
-        python tools/browse_views.py mocov3_vit-s_8xb128_300e --out views.png
+        mmmoco views mocov3_vit-s_8xb128_300e --out views.png
         --cfg-options train_dataloader.dataset.data_root=/my/images
     """
     _at_least_one(num=num)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from mmmoco.apis.process import tidy
 
+
+@tidy
 def report(
     work_dirs: Annotated[Sequence[str] | str, {'metavar': 'WORK_DIR'}],
     *,
@@ -31,7 +34,7 @@ def report(
         ValueError: If a folder is given twice, or a file of it is broken.
 
     Example:
-        python tools/report.py work_dirs/mocov2_digits
+        mmmoco report work_dirs/mocov2_digits
     """
     from mmmoco.engine import checkpoint_io
     from mmmoco.messages import printable
