@@ -4,6 +4,7 @@ Every tool is a function here: paths and numbers in, a small result out. They
 can be called one after the other in one process, such as a notebook.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .apis.data.jobs import (
@@ -32,6 +33,7 @@ from .apis.probing.jobs import (
     linear_probe,
     test,
 )
+from .apis.process import require_openmmlab
 from .apis.report.jobs import report
 from .apis.training.jobs import train, transfer
 from .version import __version__
@@ -72,18 +74,36 @@ __all__ = [
 ]
 
 
+#: Packages that are imported when they are first named.
+_PACKAGES = (
+    'apis',
+    'convert',
+    'datasets',
+    'engine',
+    'evaluation',
+    'functional',
+    'models',
+    'registry',
+    'visualization',
+)
+
+
 def __getattr__(name: str) -> Any:
     # What takes seconds to import: mmengine, mmpretrain and torch.
+    if name not in __all__ and name not in _PACKAGES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from . import apis
+
+    if name in apis.__all__:
+        return getattr(apis, name)
+    require_openmmlab()
     if name == 'TrainStep':
         from .engine.train_step import TrainStep
 
         return TrainStep
-    if name in __all__:
-        from . import apis
-
-        return getattr(apis, name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return import_module(f'{__name__}.{name}')
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    own = [name for name in globals() if name.startswith('__')]
+    return sorted({*own, *__all__, *_PACKAGES})

@@ -165,6 +165,9 @@ def test_a_wheel_carries_the_package_with_configs_and_tools(tmp_path):
         name for name in names if name.endswith(kinds) and '/.mim/' not in name
     }
     assert any(name.endswith('licenses/LICENSE') for name in names)
+    (entry,) = (name for name in names if name.endswith('entry_points.txt'))
+    scripts = zipfile.ZipFile(wheel).read(entry).decode().split()
+    assert scripts[-3:] == ['mmmoco', '=', 'mmmoco.apis.command:main']
 
 
 @pytest.mark.slow

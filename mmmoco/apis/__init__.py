@@ -7,6 +7,8 @@ tools; they import what they need when they are called.
 from importlib import import_module
 from typing import Any
 
+from .process import require_openmmlab
+
 _ROOMS = {
     'get_model': 'model',
     'list_configs': 'lookup',
@@ -18,6 +20,12 @@ __all__ = list(_ROOMS)
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
+        if name != 'list_configs':
+            require_openmmlab()
         module = import_module(f'{__name__}.{_ROOMS[name]}')
         return getattr(module, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

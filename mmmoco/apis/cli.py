@@ -35,7 +35,7 @@ from typing import (
 from .early_checks import flag_of, require_places
 from .foreign_flags import translated
 from .lookup import nearest
-from .process import LIMIT, lacking
+from .process import LIMIT, lacks_openmmlab
 
 #: Settings of a config by dotted key, as from ``--cfg-options``.
 Settings = Mapping[str, Any]
@@ -240,16 +240,15 @@ class Parser(argparse.ArgumentParser):
     """One that says in one line what is wrong, and what was meant."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.flags: dict[str, argparse.Action] = {}
-        self.values: list[str] = []
+        self.arguments: list[argparse.Action] = []
+        self.flags: list[str] = []
         super().__init__(*args, **kwargs)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         """Add an argument, and remember it."""
         action = super().add_argument(*names, **settings)
-        self.flags |= dict.fromkeys(action.option_strings, action)
-        if not action.option_strings:
-            self.values.append(action.dest)
+        self.arguments.append(action)
+        self.flags += action.option_strings
         return action
 
     def parse_args(  # type: ignore[override]
@@ -305,9 +304,10 @@ class Parser(argparse.ArgumentParser):
             )
 
     def _meant(self, flag: str, value: str) -> str:
-        settings = '--cfg-options' in self.flags and not (
-            {'checkpoint', 'checkpoint_dir'} & {*self.values}
-        )
+        judged = {'checkpoint', 'checkpoint_dir'} & {
+            argument.dest for argument in self.arguments
+        }
+        settings = '--cfg-options' in self.flags and not judged
         told = translated(flag, value, self.flags, settings)
         near = nearest(flag.replace('_', '-'), self.flags)
         if told and not (near and near in told):
@@ -373,8 +373,8 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
         except KeyboardInterrupt:
             _end(f'{name}: interrupted\n', 130)
         except Exception as error:
-            if lacks := lacking(error):
-                _end_with(name, lacks)
+            if lacks_openmmlab(error):
+                _end_with(name, str(error))
             from mmengine.logging import print_log
 
             text = None if debug else _explain(error)

@@ -38,10 +38,17 @@ class Command(NamedTuple):
         found: Callable[..., Any] = getattr(jobs, name or self.job)
         return found
 
+    def parser(self, prog: str) -> cli.Parser:
+        """Return its command line."""
+        return cli.parser_of(self.load(), prog, *self._arguments())
+
     def run(self, argv: Sequence[str], prog: str) -> None:
         """Run the job as a command line says."""
+        cli.main(self.load(), argv, prog, *self._arguments())
+
+    def _arguments(self) -> tuple[Any, Any]:
         theirs = self.load(self.options_of) if self.options_of else None
-        cli.main(self.load(), argv, prog, theirs, self.positionals)
+        return theirs, self.positionals
 
 
 #: A checkpoint comes first, and tells its config if ``--config`` does not.
@@ -90,7 +97,6 @@ COMMANDS = {
 
 #: What tools and other packages call the same job.
 OTHER_NAMES = {
-    'pretrain': 'train',
     'embed': 'features',
     'list': 'configs',
     'linear': 'probe',

@@ -66,7 +66,7 @@ MEANINGS = [
         "of SGD; the key encoder's is model.m",
     ),
     Meaning('--moco-m --momentum-teacher --ema', '--m', 'model.m'),
-    Meaning('--moco-m-cos', '', 'model.m_schedule'),
+    Meaning('--moco-m-cos', '', 'model.m_schedule=cosine'),
     Meaning(
         '--moco-k --queue-size --memory-bank-size',
         '--queue',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, ParamSpec, TypeVar
@@ -27,27 +27,24 @@ def require_openmmlab() -> None:
     Raises:
         ImportError: If one is not, with how to install it.
     """
-    missing = [name for name in OPENMMLAB if find_spec(name) is None]
+    missing = _missing()
     if missing:
-        raise ImportError(_needed(missing), name=missing[0])
+        verb = 'is' if len(missing) == 1 else 'are'
+        raise ImportError(
+            f'{", ".join(missing)} {verb} not installed. They stand in an '
+            'extra: pip install "mmmoco[mminstall]", with det for mmdet and '
+            'seg for mmsegmentation.',
+            name=missing[0],
+        )
 
 
-def lacking(error: BaseException) -> str | None:
-    """Return what to install if that is what an error is about."""
-    name = getattr(error, 'name', None)
-    if not isinstance(error, ImportError) or name not in OPENMMLAB:
-        return None
-    # What is there but does not load says itself why.
-    return _needed([name]) if find_spec(name) is None else None
+def lacks_openmmlab(error: BaseException) -> bool:
+    """Whether an error is about a package of OpenMMLab that is not there."""
+    return isinstance(error, ImportError) and error.name in _missing()
 
 
-def _needed(missing: Sequence[str]) -> str:
-    verb = 'is' if len(missing) == 1 else 'are'
-    return (
-        f'{", ".join(missing)} {verb} not installed. They stand in an extra: '
-        'pip install "mmmoco[mminstall]", with det for mmdet and seg for '
-        'mmsegmentation.'
-    )
+def _missing() -> list[str]:
+    return [name for name in OPENMMLAB if find_spec(name) is None]
 
 
 def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:

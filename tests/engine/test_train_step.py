@@ -82,12 +82,28 @@ def batches(cfg):
         return list(Runner.build_dataloader(cfg.train_dataloader, seed=0))
 
 
-def test_the_loop_of_the_docs_runs(small_config):
+def loop_of_the_docs():
     text = DESIGN.read_text(encoding='utf-8')
     text = text[text.index('## A loop of your own') :]
-    code = re.search(r'```python\n(.*?)```', text, re.S).group(1)
+    return re.search(r'```python\n(.*?)```', text, re.S).group(1)
+
+
+@pytest.mark.slow
+def test_the_loop_of_the_docs_runs_as_it_is_pasted(
+    tmp_path, monkeypatch, capfd
+):
+    """In another folder, with nothing that is there before."""
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(loop_of_the_docs(), names)
+    assert names['train_step'].done == len(names['loader']) == 33
+    assert names['log']['loss'] > 0
+    assert len(capfd.readouterr().out.splitlines()) < 5
+
+
+def test_the_loop_of_the_docs_runs(small_config):
     cfg = small_config()
-    code, replaced = re.subn(r'(?m)^cfg = .*$', '', code)
+    code, replaced = re.subn(r'(?m)^cfg = .*$', '', loop_of_the_docs())
     names = {'cfg': cfg}
     before = mmmoco.get_model(cfg).dictionary.ptr
     exec(code, names)
