@@ -155,7 +155,9 @@ def steps_of(
     if checkpoint:
         settle_from(cfg, checkpoint)
     seen = (cfg.get('knn') or {}).get('query', {}).get('dataset')
-    steps: Steps = list((seen or {}).get('pipeline') or ())
+    # A config that a checkpoint tells has no data sets.
+    told = seen if seen else {'pipeline': cfg.get('eval_pipeline')}
+    steps: Steps = list(told.get('pipeline') or ())
     if steps:
         return steps
     data = (cfg.get('train_dataloader') or {}).get('dataset', {})

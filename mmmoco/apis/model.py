@@ -14,6 +14,7 @@ from mmmoco.models.algorithms import BackboneOnly
 from mmmoco.registry import MODELS, in_scope_of
 
 from .config.files import load_config
+from .config.from_checkpoint import config_of
 from .image_input import ImageInput
 
 
@@ -31,12 +32,13 @@ def _unreported() -> Iterator[None]:
 
 @checkpoint_io.guarded
 def get_model(
-    config: str | Config, checkpoint: str | None = None
+    config: str | Config | None = None, checkpoint: str | None = None
 ) -> nn.Module:
     """Build a model, with its weights if a checkpoint is given.
 
     Args:
-        config: A config, a path, or a name of ``list_configs()``.
+        config: A config, a path, or a name of ``list_configs()``; None: what
+            the checkpoint tells about itself.
         checkpoint: File whose weights must fit the model exactly; it is read
             without running code that it may hold.
 
@@ -45,6 +47,8 @@ def get_model(
 
     Raises:
         FileNotFoundError: If config or checkpoint do not exist.
+        ValueError: If neither is given, or the checkpoint alone does not
+            tell enough.
         CheckpointError: If keys are missing, unexpected or of wrong shape;
             also of the file of an ``init_cfg``, if no checkpoint is given.
 
@@ -52,6 +56,10 @@ def get_model(
         >>> model = mmmoco.get_model('mocov2_r50_8xb32', 'epoch_200.pth')
         >>> features = model.extract_feat(['a.jpg', 'b.png'])  # 2×2048
     """
+    if config is None:
+        if checkpoint is None:
+            raise ValueError('get_model: give a config or a checkpoint.')
+        config = config_of(checkpoint)
     cfg = load_config(config) if isinstance(config, str) else config
     scope = cfg.get('default_scope', 'mmmoco')
     with in_scope_of(cfg):

@@ -167,3 +167,16 @@ def test_of_16_bits_a_checkpoint_tells_the_range(tmp_path):
     torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
     model = mmmoco.get_model(cfg, str(path))
     assert model.read_images(deep, 3).unique().tolist() == [128]
+
+
+def test_a_checkpoint_alone_is_enough(photographs, tmp_path):
+    """It tells its network, and how its images were seen."""
+    model, cfg = model_of()
+    path = tmp_path / 'x.pth'
+    meta = dict(cfg=cfg.pretty_text)
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    alone = mmmoco.get_model(checkpoint=str(path))
+    expected = model.extract_feat(photographs)
+    assert torch.equal(expected, alone.extract_feat(photographs))
+    with pytest.raises(ValueError, match='give a config or a checkpoint'):
+        mmmoco.get_model()

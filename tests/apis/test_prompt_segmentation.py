@@ -233,8 +233,8 @@ def test_a_foreign_config_text_builds_nothing(checkpoint, tmp_path):
         assert own in text
         content['meta']['cfg'] = text.replace(own, foreign)
         torch.save(content, path)
-        with pytest.raises((UsageError, CheckpointError), match=words):
-            prompting.described_config(str(path))
+        with pytest.raises((ValueError, CheckpointError), match=words):
+            prompting.build(str(path))
 
 
 def test_a_checkpoint_without_normalisation_asks_for_the_config(
@@ -244,8 +244,8 @@ def test_a_checkpoint_without_normalisation_asks_for_the_config(
     del content['meta']['cfg']
     path = tmp_path / 'bare.pth'
     torch.save(content, path)
-    with pytest.raises(UsageError, match='--config'):
-        prompting.described_config(str(path))
+    with pytest.raises(ValueError, match='--config'):
+        prompting.build(str(path))
 
 
 def test_uploads_keep_their_ratio_and_their_orientation(images):

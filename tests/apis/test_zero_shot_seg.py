@@ -237,6 +237,18 @@ def test_from_python_a_config_that_was_read_before(checkpoint, tmp_path):
     assert found == {'last': line['metrics']}
 
 
+def test_the_config_is_read_from_the_checkpoint(tmp_path):
+    """The same figures, without a word about the model."""
+    model, path = get_model(MMC), tmp_path / 'x.pth'
+    meta = dict(cfg=load_config(MMC).pretty_text)
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
+    given = dict(limit=4, work_dir=str(tmp_path))
+    told = similarity(str(path), **given)
+    assert told == similarity(str(path), config=MMC, **given)
+    with pytest.raises(UsageError, match='Give a checkpoint, or a --config'):
+        similarity()
+
+
 def test_pictures(checkpoint, tmp_path):
     call(
         visualize_similarity,

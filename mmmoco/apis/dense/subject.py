@@ -11,6 +11,7 @@ from mmengine.device import get_device
 
 from mmmoco.apis.cli import Settings, UsageError
 from mmmoco.apis.config.files import load_config
+from mmmoco.apis.config.from_checkpoint import config_of
 from mmmoco.datasets.digit_scenes import DigitScenes
 from mmmoco.engine.evaluation.preprocessing import compare_evaluation
 from mmmoco.engine.results import append_result
@@ -130,7 +131,9 @@ class Subject(NamedTuple):
             UsageError: If there is neither.
         """
         if config is None:
-            raise UsageError('Give a --config.')
+            if checkpoint is None:
+                raise UsageError('Give a checkpoint, or a --config.')
+            config = config_of(checkpoint)
         cfg = load_config(config, cfg_options)
         name = Path(cfg.filename or 'evaluation').stem
         folder = Path(work_dir or f'work_dirs/{name}')

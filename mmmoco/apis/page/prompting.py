@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -18,13 +18,10 @@ from torch import Tensor
 
 from mmmoco.apis.cli import Settings, UsageError, require_file
 from mmmoco.apis.config.files import load_config
-from mmmoco.apis.config.without_memory import check_complete
+from mmmoco.apis.config.from_checkpoint import config_of
 from mmmoco.apis.dense.features import ModelFeatures, load_model
 from mmmoco.apis.dense.subject import digit_scenes
-from mmmoco.apis.exchange.export_backbone import read_source
-from mmmoco.apis.probing.extract_features import Encoder
 from mmmoco.datasets.transforms.loading import decode_rgb, decoding, identify
-from mmmoco.engine.evaluation.preprocessing import preprocessor_of
 from mmmoco.evaluation.zero_shot import similarity_maps
 
 #: An image may have this many pixels.
@@ -157,18 +154,17 @@ def build(
 
     Raises:
         FileNotFoundError: If config or checkpoint do not exist.
-        UsageError: If options do not fit together, or the checkpoint does
-            not tell enough.
+        UsageError: If options do not fit together.
+        ValueError: If the checkpoint does not tell enough.
     """
     require_file(checkpoint)
     if config:
         cfg = load_config(config, cfg_options)
-        model: Any = load_model(cfg, checkpoint)
+    elif cfg_options:
+        raise UsageError('--cfg-options needs --config.')
     else:
-        if cfg_options:
-            raise UsageError('--cfg-options needs --config.')
-        cfg = described_config(checkpoint)
-        model = Encoder(cfg, checkpoint, 'gap')
+        cfg = config_of(checkpoint)
+    model = load_model(cfg, checkpoint)
     side = cfg.model.backbone.get('img_size', 224)
     shortest = int(side if isinstance(side, int) else min(side))
     features = ModelFeatures(model, shortest)
@@ -178,50 +174,3 @@ def build(
             'was made for.'
         )
     return Prompting(features, shortest, size)
-
-
-def described_config(checkpoint: str) -> Config:
-    """Return a config of the backbone that a checkpoint itself describes.
-
-    Only networks on our list are built from such a description; of others
-    the shapes of the tensors tell what they are.
-
-    Raises:
-        UsageError: If it does not tell its network, or how images are
-            normalised.
-    """
-    try:
-        source = read_source(checkpoint)
-    except ValueError as error:  # No shape tells the heads of a small ViT.
-        raise UsageError(
-            f'{checkpoint!r} does not tell what network it holds: name the '
-            'config of the run with --config.'
-        ) from error
-    normalisation = _normalisation(source.cfg)
-    if normalisation is None:
-        raise UsageError(
-            f'{checkpoint!r} does not say how its images are normalised: '
-            'name the config of the run with --config.'
-        )
-    check_complete(
-        source.backbone, source.config, source.scope, source=checkpoint
-    )
-    return Config(
-        dict(
-            model=dict(
-                backbone=dict(source.config),
-                data_preprocessor=normalisation,
-            ),
-            default_scope=source.scope,
-        )
-    )
-
-
-def _normalisation(cfg: Config | None) -> dict[str, tuple[float, ...]] | None:
-    given: Any = preprocessor_of(cfg or {})
-    try:
-        return {
-            name: tuple(map(float, given[name])) for name in ('mean', 'std')
-        }
-    except (TypeError, KeyError, ValueError):
-        return None
