@@ -25,6 +25,7 @@ READ = RUNNER_FIELDS | {
     'schedule',
     'tta_model',
     'tta_pipeline',
+    'view_size',
 }
 #: Settings of a config that do not change what is learnt, or of which others
 #: tell: optimizer and seed below, the schedules when they are moved.

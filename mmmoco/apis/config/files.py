@@ -1,6 +1,5 @@
 """Reading configs, ours and those of the other libraries."""
 
-import inspect
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -10,10 +9,11 @@ from mmengine.config import Config
 
 from mmmoco.apis.lookup import PACKAGES, package_configs, resolve_config
 from mmmoco.private_names import base_of, bases_found_by
-from mmmoco.registry import DATASETS
 
 from .device_views import move_views
+from .keys import check_keys, check_option_keys, drop_leftovers
 from .option_values import check_option, check_values
+from .view_size import KEY, resize_views
 
 KINDS = ('.py', '.json', '.yaml', '.yml')
 
@@ -45,20 +45,26 @@ def load_config(
 
     Raises:
         FileNotFoundError: If the config does not exist.
-        KeyError: If an option names no existing key (a typing error would
-            otherwise be ignored), except below ``type``-less dicts.
+        KeyError: If a key is taken by nothing; says which was meant.
         ValueError: If it, or a file that it builds on, is no valid Python,
             or a value makes no sense.
     """
     cfg = _read(config) if isinstance(config, str) else deepcopy(config)
+    options = dict(options or {})
+    size = options.pop(KEY, cfg.pop(KEY, None))
+    if size is not None:
+        # Before the other options, which may change single views.
+        resize_views(cfg, size)
+    before = cfg
     if options:
         for key, value in options.items():
             check_option(cfg, key, value)
-        cfg.merge_from_dict(dict(options))
-        for key in options:
-            if key.endswith('dataset.type'):
-                _drop_arguments(cfg, key.removesuffix('.type'), options)
+        before = deepcopy(cfg)
+        cfg.merge_from_dict(options)
+        drop_leftovers(cfg, before, options)
     check_values(cfg)
+    check_option_keys(cfg, before, options)
+    check_keys(cfg, options)
     move_views(cfg)
     return cfg
 
@@ -95,29 +101,6 @@ def _read(name: str) -> Config:
             f'{str(path)!r}, or a file that it builds on, is no valid '
             f'Python: {error.msg} (line {error.lineno}).'
         ) from error
-
-
-def _drop_arguments(
-    cfg: Config, place: str, options: Mapping[str, Any]
-) -> None:
-    """Drop what the config gave to the data set that an option replaces.
-
-    The pipeline and what the new one also takes stay, so that the type can
-    be changed on the command line.
-    """
-    node: Any = cfg
-    for part in place.split('.'):
-        node = node[part]
-    kind = DATASETS.get(node['type'])
-    if kind is None:
-        return
-    parameters = inspect.signature(kind).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    known = {'type', *(p.name for p in parameters)}
-    for name in [n for n in node if n not in known]:
-        if f'{place}.{name}' not in options:
-            del node[name]
 
 
 def _base_path(base: str, filename: str) -> tuple[str, str | None]:

@@ -16,7 +16,8 @@ import torch
 from mmengine.config import Config
 
 from mmmoco.engine.changes import READ
-from mmmoco.messages import log_warning, shortened
+from mmmoco.engine.signatures import meant_by
+from mmmoco.messages import few, shortened
 
 #: What is wanted instead of a value; None: it does.
 Rule = Callable[[Any], str | None]
@@ -101,7 +102,7 @@ RANGES: dict[str, Rule] = {
     'optim_wrapper.accumulative_counts': _whole(1),
     'train_cfg.max_epochs': _whole(1),
     'train_cfg.max_iters': _whole(1),
-    'train_cfg.val_interval': _whole(1),
+    'train_cfg.val_interval': _number(1),  # mmdet has 57300.0
     'param_scheduler.*.T_max': _number(0, above=True),
     'param_scheduler.*.begin': _number(0),
     'param_scheduler.*.end': _number(0, above=True),
@@ -115,6 +116,46 @@ RANGES: dict[str, Rule] = {
     'knn.k': _each(_whole(1)),
     'knn.temperature': _each(_number(0, above=True)),
 }
+#: What users of other tools give, and where it is here.
+ELSEWHERE = {
+    'device': 'A GPU is used where there is one; the environment variable '
+    "CUDA_VISIBLE_DEVICES says which ('' for none).",
+    **dict.fromkeys(
+        ('gpus', 'num_gpus', 'gpu_ids', 'nproc_per_node'),
+        'A process for each GPU: tools/dist_train.sh CONFIG N starts N.',
+    ),
+    **dict.fromkeys(('epochs', 'num_epochs'), 'train_cfg.max_epochs'),
+    **dict.fromkeys(
+        ('data', 'data_dir', 'data_path', 'root', 'dataset'),
+        'train_dataloader.dataset.data_root',
+    ),
+    **dict.fromkeys(
+        ('workers', 'num_worker', 'nworkers'), 'train_dataloader.num_workers'
+    ),
+    **dict.fromkeys(
+        ('learning_rate', 'base_lr'), 'optim_wrapper.optimizer.lr'
+    ),
+    **dict.fromkeys(('wd', 'decay'), 'optim_wrapper.optimizer.weight_decay'),
+    **dict.fromkeys(
+        ('queue', 'queue_len', 'queue_size', 'moco_k'), 'model.dictionary.size'
+    ),
+    **dict.fromkeys(('moco_t', 'tau'), 'model.loss.temperature'),
+    **dict.fromkeys(('moco_m', 'momentum'), 'model.m'),
+    **dict.fromkeys(
+        ('accumulation', 'accumulate', 'accum_iter'),
+        'optim_wrapper.accumulative_counts',
+    ),
+    'optimizer': 'optim_wrapper.optimizer.type',
+    'amp': 'It is an option of its own, --amp.',
+}
+#: Names of the size of images, and what changes it.
+SIZES = frozenset(
+    (
+        *('crop', 'crop_size', 'global_crop', 'local_crop', 'size'),
+        *('image_size', 'img_size', 'input_size', 'resolution'),
+    )
+)
+VIEW_SIZE = 'view_size=N makes crops, network and k-NN fit N pixels. '
 #: What may be None where it stands: the default, or a drawn one.
 _OPTIONAL = (
     '*_dataloader',
@@ -223,24 +264,73 @@ def check_option(cfg: Config, key: str, value: Any) -> None:
 
 
 def _check_place(node: dict[str, Any], key: str) -> None:
+    """See that the first part of an option is something that is read."""
     first, _, below = key.partition('.')
-    if first not in node and (below or first not in READ):
-        meant = [
-            place
-            for place, _ in places(node)
-            if place.endswith(f'.{key}') and place.split('.')[0] in READ
-        ]
-        hint = f'Is {" or ".join(meant[:3])} meant? ' if meant else ''
+    if first in READ:
+        return
+    if first not in node:
+        there = ', '.join(sorted(k for k in node if k in READ))
+        mend = _mend(node, key) or f'It has {there}.'
         raise KeyError(
-            f'--cfg-options {key}: the config has no {first!r}. {hint}It has '
-            f'{", ".join(sorted(k for k in node if not k.startswith("_")))}.'
+            f'--cfg-options {key}: the config has no {first!r}. {mend.strip()}'
         )
-    if first in node and first not in READ:
-        log_warning(
-            f'--cfg-options {key}: {first} is a name that the config was '
-            'written with, not a setting. To change it here changes nothing: '
-            'change the settings that were made of it.'
-        )
+    named = node[first]
+    while isinstance(named, list | tuple) and below:
+        # Of a longer list, where its entries have other numbers.
+        number, _, below = below.partition('.')
+        if not number.isdigit() or int(number) >= len(named):
+            break
+        named = named[int(number)]
+    used = [
+        place
+        for place, value in places(node)
+        if place.split('.')[0] in READ and _made_of(named, value)
+    ]
+    end = f'.{below}' if below else ''
+    there = few([f'{place}{end}' for place in used], 4)
+    where = f'Give {there} instead' if used else 'Give what was made of it'
+    if SIZES & set(key.split('.')):
+        where = f'{where}. {VIEW_SIZE.strip()}'
+    raise KeyError(
+        f'--cfg-options {key}: {first!r} is a name that the config was '
+        'written with, and has been used already: to change it here changes '
+        f'nothing. {where.rstrip(".")}.'
+    )
+
+
+def _made_of(named: Any, value: Any) -> bool:
+    """Whether a value of a config was probably made of a named one."""
+    if isinstance(named, dict) and isinstance(value, dict):
+        shared = [k for k in named if k in value and value[k] == named[k]]
+        return bool(named) and len(shared) == len(named)
+    if isinstance(named, list | tuple) and isinstance(value, list | tuple):
+        return bool(named) and all(part in value for part in named)
+    return isinstance(named, str) and named == value
+
+
+def _mend(node: dict[str, Any], key: str) -> str:
+    """Return what an option of an unknown place may mean, as a question."""
+    first, _, below = key.partition('.')
+    if not below and first.lower() in SIZES:
+        return VIEW_SIZE
+    said = ELSEWHERE.get(first.lower().replace('-', '_')) if not below else ''
+    if said and said[0].isupper():
+        return f'{said} '
+    wanted = said or key
+    meant = [
+        place
+        for place, _ in places(node)
+        if place == wanted or place.endswith(f'.{wanted}')
+        if place.split('.')[0] in READ
+    ]
+    if not meant:
+        ends = f'.{below}' if below else ''
+        meant = [f'{name}{ends}' for name in meant_by(first, READ)]
+    # Mostly the training is meant.
+    meant.sort(
+        key=lambda place: (not place.startswith('train_'), place.count('.'))
+    )
+    return f'Is {" or ".join(meant[:3])} meant? ' if meant else ''
 
 
 def _other_kind(old: Any, new: Any) -> str | None:
