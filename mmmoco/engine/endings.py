@@ -1,6 +1,5 @@
 """How a training ends before its time: as decided, or by a fault."""
 
-import inspect
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from torch import nn
 
 from mmmoco.messages import clipped, shortened
 from mmmoco.two_phase import TwoPhaseModel
+
+from .signatures import arguments_of
 
 _NOTE = 'In the training, at iteration'
 _BUILDING = 'While the run was built, in'
@@ -57,19 +58,7 @@ def accepted_arguments(error: BaseException) -> list[str]:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is build_from_cfg.__code__:
             cls = frame.f_locals.get('obj_cls', cls)
-    if not inspect.isclass(cls):
-        return []
-    found: list[str] = []
-    for base in cls.__mro__:
-        init = vars(base).get('__init__')
-        if not inspect.isfunction(init):
-            continue
-        known = inspect.getfullargspec(inspect.unwrap(init))
-        found += [*known.args[1:], *known.kwonlyargs]
-        # Without ``**kwargs`` those of the bases are not taken.
-        if known.varkw is None:
-            break
-    return list(dict.fromkeys(found))
+    return list(arguments_of(cls).hints) if cls else []
 
 
 def _part(error: BaseException) -> str:

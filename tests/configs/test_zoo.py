@@ -106,10 +106,10 @@ def test_the_type_of_the_data_can_be_changed_on_the_command_line():
     }
     dataset = load_config('mocov2_r50_8xb32', options).train_dataloader.dataset
     assert set(dataset) == {'type', 'data_root', 'pipeline'}
-    # What is given stays, to be refused when it is built.
+    # What is given is not dropped, but refused.
     options['train_dataloader.dataset.data_prefix'] = 'x'
-    dataset = load_config('mocov2_r50_8xb32', options).train_dataloader.dataset
-    assert dataset.data_prefix == 'x'
+    with pytest.raises(KeyError, match='TarShards takes buffer_size'):
+        load_config('mocov2_r50_8xb32', options)
 
 
 def test_the_checkout_and_the_package_show_the_same_configs():
