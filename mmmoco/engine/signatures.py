@@ -59,7 +59,7 @@ def arguments_of(kind: Any) -> Arguments:
         init = inspect.unwrap(init)
         hints, rest = _named(init)
         hints = dict(list(hints.items())[1:])  # Without ``self``.
-        found = hints | found
+        found |= {k: v for k, v in hints.items() if k not in found}
         if rest is None:
             return Arguments(found, complete)
         kept = _kept(init, rest, base.__name__)

@@ -10,9 +10,9 @@ import pytest
 
 import mmmoco
 from mmmoco.apis import load_config
-from mmmoco.apis.config.files import PACKAGES
 from mmmoco.apis.config.keys import check_option_keys, takers
 from mmmoco.apis.config.option_values import check_option
+from mmmoco.apis.lookup import PACKAGES
 from mmmoco.engine.changes import READ
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyz'
@@ -231,7 +231,7 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.downstream
-@pytest.mark.parametrize('package', PACKAGES[1:])
+@pytest.mark.parametrize('package', [*PACKAGES][1:])
 def test_configs_of_the_other_libraries_are_not_refused(package, capfd):
     spec = find_spec(package)
     root = Path(spec.submodule_search_locations[0]) / '.mim' / 'configs'

@@ -108,7 +108,7 @@ def test_the_type_of_the_data_can_be_changed_on_the_command_line():
     assert set(dataset) == {'type', 'data_root', 'pipeline'}
     # What is given is not dropped, but refused.
     options['train_dataloader.dataset.data_prefix'] = 'x'
-    with pytest.raises(KeyError, match='TarShards takes buffer_size'):
+    with pytest.raises(KeyError, match='TarShards takes'):
         load_config('mocov2_r50_8xb32', options)
 
 

@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from mmmoco.apis.lookup import PACKAGES
 from mmmoco.engine.changes import READ
 from mmmoco.engine.evaluation import Splits
 from mmmoco.engine.evaluation.knn import KNN
@@ -33,7 +34,7 @@ from mmmoco.messages import few, log_info, log_warning, shortened
 from .option_values import ELSEWHERE, places
 
 #: Libraries that may be imported to look a type up.
-_LIBRARIES = ('mmmoco', 'mmpretrain', 'mmdet', 'mmseg')
+_LIBRARIES = tuple(PACKAGES)
 #: What a dict may say beside the arguments of its type.
 _ALWAYS = frozenset({'type', '_scope_', '_delete_'})
 #: What whoever builds a part gives it.
@@ -201,8 +202,8 @@ class Taker:
             KeyError: In any case.
         """
         had = set(map(str, self.node)) - {name}
-        known = self.takes.hints.keys() or had
-        meant = meant_by(name, known | had | _ALWAYS)
+        known = [*self.takes.hints] or sorted(had)
+        meant = meant_by(name, {*known, *had, *_ALWAYS})
         if not meant:
             meant = [
                 f'{self.place}.{place}'
@@ -214,7 +215,7 @@ class Taker:
             meant = [elsewhere]
         hint = f'did you mean {" or ".join(meant[:3])}? ' if meant else ''
         what = self.kind or self.place
-        shown = few(sorted(known - _ALWAYS - _GIVEN), 24)
+        shown = few([n for n in known if n not in _ALWAYS | _GIVEN], 24)
         raise KeyError(
             f'{option}{self.place}.{name}: {hint}{what} takes {shown}.'
         )
