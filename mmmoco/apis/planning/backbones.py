@@ -76,8 +76,14 @@ def find_backbone(name: str, channels: int, size: int) -> Backbone:
     """
     # What follows a dot names weights; here all begins at random.
     plain = name.lower().partition('.')[0].replace('-', '_')
+    refused = None
     for title, config in _candidates(plain, channels, size):
-        return _measured(title, config, channels, size)
+        try:
+            return _measured(title, config, channels, size)
+        except ValueError as error:
+            refused = refused or error
+    if refused:
+        raise refused
     raise ValueError(
         f'--backbone {name!r}: there is none. {_near(plain)}Names are those '
         f'of timm and of mmpretrain, for example {EXAMPLES}.'

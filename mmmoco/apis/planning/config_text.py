@@ -244,7 +244,8 @@ def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
             f'        batch_size={min(64, max(2, bank))},\n'
             '        **_base_.loader,\n    )'
         )
-    k = min(20, bank - 1)
+    # Copies of an image are no neighbours of it either.
+    k = min(20, max(1, bank // 2))
     yield (
         f'knn = dict(\n    k={k},\n    temperature=0.07,\n'
         "    features='backbone',\n"

@@ -20,7 +20,7 @@ from mmmoco.datasets.transforms.loading import (
     identify,
     to_bytes,
 )
-from mmmoco.datasets.transforms.tiff import TIFF
+from mmmoco.datasets.transforms.tiff import TIFF, check_directories
 from mmmoco.datasets.value_range import measure_range
 from mmmoco.messages import printable
 
@@ -226,6 +226,7 @@ def _read(path: str) -> _Look:
     try:
         image = identify(data)
         deep = deep_values(image, data)
+        pages = _pages(image, data)
     except Exception as error:
         # What PIL cannot read may be a TIFF of bands; else LoadRGB says why.
         if data.startswith(TIFF):
@@ -236,6 +237,10 @@ def _read(path: str) -> _Look:
         stored = 1 if image.mode == '1' else 3
     if data.startswith(TIFF) and stored == 4 and image.mode != 'CMYK':
         return _bands(path)
+    if pages > 1:  # Of bands; or of one picture and its thumbnail.
+        found = _bands(path)
+        if found.stored > 3:
+            return found
     if deep is None:
         values: Array = decode_rgb(data, path)
         return _Look('colours', 1 if stored < 3 else 3, values)
@@ -243,6 +248,14 @@ def _read(path: str) -> _Look:
     if deep.shape[2] == 4 and data.startswith(TIFF):
         return _bands(path)
     return _Look('deep', deep.shape[2], deep)
+
+
+def _pages(image: Any, data: bytes) -> int:
+    """Return the pages of a TIFF, of which PIL would show the first."""
+    if not data.startswith(TIFF):
+        return 1
+    check_directories(data)
+    return int(getattr(image, 'n_frames', 1))
 
 
 def _bands(path: str) -> _Look:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -56,5 +57,16 @@ def this_machine() -> Machine:
             cores,
             has_bfloat16_units(),
         )
-    free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    return Machine('cpu', 'CPU', 0, free, cores, has_bfloat16_units())
+    return Machine(
+        'cpu', 'CPU', 0, _free_memory(), cores, has_bfloat16_units()
+    )
+
+
+def _free_memory() -> int:
+    """Return the bytes that programs can still have; files kept count."""
+    try:
+        lines = Path('/proc/meminfo').read_text().splitlines()
+        facts = dict(line.split(':', 1) for line in lines)
+        return int(facts['MemAvailable'].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
