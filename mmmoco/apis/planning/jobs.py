@@ -5,84 +5,16 @@ Nothing of it is a second way to train: a config is written, and trained.
 
 from __future__ import annotations
 
-import textwrap
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mmmoco.apis.process import tidy
 
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .pretrain import Pretrained
+
 Method = Literal['mocov1', 'mocov2', 'mocov3']
 Folder = Annotated[str, {'metavar': 'DATA'}]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A config that was written for a folder of images.
-
-    Attributes:
-        config: Its path.
-        work_dir: Of the run.
-        rows: What was chosen, and why.
-        remarks: Warnings.
-        images: Number of images.
-        iterations: Of the training.
-        seconds_per_iteration: Measured.
-        train_seconds: Of the training with its evaluations.
-        memory: Bytes, estimated.
-    """
-
-    config: str
-    work_dir: str
-    rows: tuple[tuple[str, str], ...]
-    remarks: tuple[str, ...]
-    images: int
-    iterations: int
-    seconds_per_iteration: float
-    train_seconds: float
-    memory: int
-
-    def __str__(self) -> str:
-        rows = [*self.rows, *(('warning', text) for text in self.remarks)]
-        lines = []
-        for name, text in [*rows, ('config', self.config)]:
-            lines += textwrap.wrap(
-                text,
-                width=99,
-                initial_indent=f'{name:10}  ',
-                subsequent_indent=' ' * 12,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        return '\n'.join([*lines, f'train it    mmmoco train {self.config}'])
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A backbone that was made from a folder of images.
-
-    Attributes:
-        plan: What was trained.
-        checkpoint: The newest one.
-        export: The folder with the backbone for other libraries.
-        seconds: That all of it took.
-        knn: Top-1 of k-NN in percent after the training; None without
-            classes.
-        untrained: The same before it.
-        queries: Images that were classified for it.
-        lines: What to know, in five lines.
-    """
-
-    plan: Plan
-    checkpoint: str
-    export: str
-    seconds: float
-    knn: float | None
-    untrained: float | None
-    queries: int
-    lines: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return '\n'.join(self.lines)
 
 
 @tidy
@@ -143,7 +75,7 @@ def plan(
         method, backbone, image_size, batch_size, lr, m, queue, epochs,
         hours, seed, gpus,
     )  # fmt: skip
-    return Plan(**make_plan(data, wishes, work_dir))
+    return make_plan(data, wishes, work_dir)
 
 
 @tidy
@@ -203,4 +135,4 @@ def pretrain(
         method, backbone, image_size, batch_size, lr, m, queue, epochs,
         hours, seed,
     )  # fmt: skip
-    return Pretrained(**make_backbone(data, wishes, work_dir))
+    return make_backbone(data, wishes, work_dir)

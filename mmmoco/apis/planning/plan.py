@@ -1,7 +1,8 @@
 """From a folder to a config that trains: look, choose, measure, write."""
 
+import textwrap
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,18 +27,54 @@ from .measure import Speed, measure_speed
 _ROOM = 0.85
 
 
-def make_plan(
-    data: str, wishes: Wishes, work_dir: str | None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Plan:
+    """A config that was written for a folder of images.
+
+    Attributes:
+        config: Its path.
+        work_dir: Of the run.
+        rows: What was chosen, and why.
+        remarks: Warnings.
+        images: Number of images.
+        iterations: Of the training.
+        seconds_per_iteration: Measured.
+        train_seconds: Of the training with its evaluations.
+        memory: Bytes, estimated.
+    """
+
+    config: str
+    work_dir: str
+    rows: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
+    images: int
+    iterations: int
+    seconds_per_iteration: float
+    train_seconds: float
+    memory: int
+
+    def __str__(self) -> str:
+        rows = [*self.rows, *(('warning', text) for text in self.remarks)]
+        lines = []
+        for name, text in [*rows, ('config', self.config)]:
+            lines += textwrap.wrap(
+                text,
+                width=99,
+                initial_indent=f'{name:10}  ',
+                subsequent_indent=' ' * 12,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        return '\n'.join([*lines, f'train it    mmmoco train {self.config}'])
+
+
+def make_plan(data: str, wishes: Wishes, work_dir: str | None) -> Plan:
     """Look at images and machine, choose, measure, and write the config.
 
     Args:
         data: Folder of images.
         wishes: What the user has said.
         work_dir: Of the run.
-
-    Returns:
-        The fields of :class:`mmmoco.apis.planning.jobs.Plan`.
 
     Raises:
         FileNotFoundError: If there are no images.
@@ -50,7 +87,7 @@ def make_plan(
         return _plan(data, wishes, work_dir)
 
 
-def _plan(data: str, wishes: Wishes, work_dir: str | None) -> dict[str, Any]:
+def _plan(data: str, wishes: Wishes, work_dir: str | None) -> Plan:
     start = time.monotonic()
     wishes.check()
     images = look(data)
@@ -65,7 +102,7 @@ def _plan(data: str, wishes: Wishes, work_dir: str | None) -> dict[str, Any]:
     lists = write_lists(chosen, path.parent)
     checkpoint_io.write_text(str(path), config_text(chosen, work_dir, lists))
     load_config(str(path))  # What was written can be read.
-    return dict(
+    return Plan(
         config=str(path),
         work_dir=work_dir,
         rows=_rows(chosen, speed, memory),

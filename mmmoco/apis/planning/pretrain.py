@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any
+from dataclasses import dataclass
 
 from mmmoco.apis.exchange.jobs import export_backbone
 from mmmoco.apis.training.jobs import train
@@ -11,17 +11,42 @@ from mmmoco.engine.results import read_results
 from mmmoco.messages import log_info
 
 from .choices import Wishes
-from .jobs import Plan
-from .plan import duration, make_plan
+from .plan import Plan, duration, make_plan
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A backbone that was made from a folder of images.
+
+    Attributes:
+        plan: What was trained.
+        checkpoint: The newest one.
+        export: The folder with the backbone for other libraries.
+        seconds: That all of it took.
+        knn: Top-1 of k-NN in percent after the training; None without
+            classes.
+        untrained: The same before it.
+        queries: Images that were classified for it.
+        lines: What to know, in five lines.
+    """
+
+    plan: Plan
+    checkpoint: str
+    export: str
+    seconds: float
+    knn: float | None
+    untrained: float | None
+    queries: int
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return '\n'.join(self.lines)
 
 
 def make_backbone(
     data: str, wishes: Wishes, work_dir: str | None
-) -> dict[str, Any]:
+) -> Pretrained:
     """Make a backbone; the arguments are those of :func:`make_plan`.
-
-    Returns:
-        The fields of :class:`mmmoco.apis.planning.jobs.Pretrained`.
 
     Raises:
         FileNotFoundError: If there are no images.
@@ -29,7 +54,7 @@ def make_backbone(
         ValueError: If something does not fit, or the time is too short.
     """
     start = time.monotonic()
-    plan = Plan(**make_plan(data, wishes, work_dir))
+    plan = make_plan(data, wishes, work_dir)
     log_info(f'The plan:\n{plan}')
     known = len(read_results(plan.work_dir))
     done = train(plan.config, work_dir=plan.work_dir)
@@ -49,7 +74,7 @@ def make_backbone(
     seconds = time.monotonic() - start
     rows = {name: text.partition(':')[0] for name, text in plan.rows}
     longer = _next(plan, wishes, before, after, queries, done.checkpoint)
-    return dict(
+    return Pretrained(
         plan=plan,
         checkpoint=done.checkpoint,
         export=export,
