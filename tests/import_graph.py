@@ -29,6 +29,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
             'messages',
             'json_lines',
             'private_names',
+            'progress',
         ],
         None,
     ),
