@@ -36,8 +36,10 @@ HF = ['datasets']
 # imagecodecs: most GeoTIFFs are compressed.
 SATELLITE = ['imagecodecs', 'tifffile']
 WEBDATASET = ['webdataset']
+ONNX = ['onnx', 'onnxruntime', 'onnxscript']
 OPTIONAL = [
     *HF,
+    *ONNX,
     *SATELLITE,
     *WEBDATASET,
     'faiss-cpu',
@@ -63,6 +65,7 @@ EXTRAS = {
     'det': DET,
     'seg': SEG,
     'hf': HF,
+    'onnx': ONNX,
     'satellite': SATELLITE,
     'webdataset': WEBDATASET,
     'tracking': TRACKING,

@@ -27,6 +27,9 @@ OPTIONAL = (
     'datasets',
     'tifffile',
     'timm',
+    'onnx',
+    'onnxscript',
+    'onnxruntime',
 )
 BANNED = {'utils', 'misc', 'helpers', 'common'}
 

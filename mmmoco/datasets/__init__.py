@@ -2,7 +2,6 @@ from . import transforms
 from .addressed import AddressedDataset, AddressedSampler, SampleAddress
 from .bad_files import BadFile, BadFileLog, UnreadableDataError
 from .cifar import CIFAR
-from .class_split import ClassFolderSplit
 from .digit_scenes import DigitScenes
 from .hugging_face import HFDataset, HFStream
 from .image_folder import ImageFolderDataset
@@ -16,7 +15,6 @@ __all__ = [
     'AddressedSampler',
     'BadFile',
     'BadFileLog',
-    'ClassFolderSplit',
     'DigitScenes',
     'HFDataset',
     'HFStream',

@@ -269,7 +269,7 @@ def test_files_go_there_and_back_bit_by_bit(tmp_path, target):
 
 def test_the_options_name_every_target_and_every_layout():
     """They are read without importing what the tables need."""
-    assert list(get_args(jobs.Target)) == list(TARGETS)
+    assert list(get_args(jobs.Target)) == ['folder', *TARGETS]
     (told,) = re.findall(
         r'by the keys: ([^:]*)\.\n', import_checkpoint.__doc__
     )

@@ -17,6 +17,11 @@ from mmmoco.apis.config.without_memory import check_complete
 from mmmoco.convert.anatomy import below, describe_backbone, family_of
 from mmmoco.convert.exporting import TARGETS, rename_backbone
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.evaluation.preprocessing import (
+    Preprocessing,
+    preprocessing_of_checkpoint,
+    preprocessing_of_training,
+)
 from mmmoco.engine.results import config_hash
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -48,6 +53,7 @@ class Source(NamedTuple):
         scope: Where types without a scope are looked up.
         meta: What goes into the exported file.
         cfg: Config of the run, where known.
+        seen: How images reached it, where known.
     """
 
     path: str
@@ -56,29 +62,35 @@ class Source(NamedTuple):
     scope: str
     meta: dict[str, Any]
     cfg: Config | None
+    seen: Preprocessing | None = None
 
 
 class Exported(NamedTuple):
-    """A file that was written.
+    """A file or a folder that was written.
 
     Attributes:
-        path: Where, with the hash in its name.
+        path: Where; that of a file has the hash in its name.
         tensors: Number of tensors in it.
         encoder: ``'query'`` or ``'key'``.
         loading: How it is loaded there.
+        notes: What is not as one might expect.
     """
 
     path: Path
     tensors: int
     encoder: str
     loading: str
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Say what was written, and how to load it."""
-        return (
+        lines = [
             f'{self.tensors} tensors of the {self.encoder} encoder written '
-            f'to {self.path}\nLoad it: {self.loading}'
-        )
+            f'to {self.path}',
+            f'Load it: {self.loading}',
+            *(f'Note: {note}' for note in self.notes),
+        ]
+        return '\n'.join(lines)
 
 
 def write(source: Source, stem: Path, target: str) -> Exported:
@@ -146,7 +158,9 @@ def read_source(
         )
     meta = content.get('meta') or {}
     scope = 'mmmoco'
+    seen = preprocessing_of_checkpoint(meta)
     if cfg is not None:
+        seen = preprocessing_of_training(cfg)
         described = cfg.model.backbone.to_dict()
         scope = cfg.get('default_scope', scope)
     else:
@@ -167,7 +181,7 @@ def read_source(
         'mmmoco_version': mmmoco.__version__,
     }
     known = {k: v for k, v in told.items() if v is not None}
-    return Source(checkpoint, backbone, described, scope, known, cfg)
+    return Source(checkpoint, backbone, described, scope, known, cfg, seen)
 
 
 def method_of(content: Mapping[str, Any]) -> str | None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .import_checkpoint import Import
 
 Target = Literal[
+    'folder',
     'mmpretrain',
     'mmdet',
     'mmseg',
@@ -33,41 +34,68 @@ def export_backbone(
     checkpoint: str,
     out: str,
     *,
-    to: Target,
+    to: Target = 'folder',
     encoder: Literal['query', 'key'] = 'query',
     config: str | Config | None = None,
     num_heads: int | None = None,
+    license: str = 'unknown',
+    onnx: bool = False,
+    overwrite: bool = False,
 ) -> Exported:
-    """Write the backbone of a checkpoint for another library.
+    """Write the backbone of a checkpoint: to be given away, or to a library.
 
-    The first eight digits of its SHA-256 are added to the name.
+    A folder holds model.safetensors in the layout of timm and Hugging Face,
+    config.json for timm, and README.md, a model card. All else is one file,
+    with the first eight digits of its SHA-256 in its name.
 
     Args:
         checkpoint: File of a pre-training run, or an imported one.
-        out: Name of the new file, or a folder.
-        to: The library, or the format.
+        out: The new folder; with another --to the name of the new file, or
+            a folder for it.
+        to: What is written: a folder, or a file for this library.
         encoder: The trained encoder or its moving average.
         config: Of the run; default: what the checkpoint tells about itself.
         num_heads: Of a ViT, where no config tells it.
+        license: Of the weights, as the Hub calls it (apache-2.0).
+        onnx: Also write model.onnx into the folder, checked against torch.
+        overwrite: Replace an earlier export in the folder.
 
     Returns:
-        Where the file is, and how it is loaded there.
+        Where it is, and how it is loaded there.
 
     Raises:
         FileNotFoundError: If checkpoint or config do not exist.
         CheckpointError: If the checkpoint cannot be read, or is incomplete.
-        ValueError: If the library has no such backbone.
+        ImportError: If a library for ONNX or safetensors is missing.
+        ValueError: If the library has no such backbone, or the folder holds
+            something else.
 
     Example:
         python tools/export_backbone.py
-        work_dirs/mocov2_r50_8xb32/epoch_200.pth weights/mocov2_r50
-        --to torchvision
+        work_dirs/mocov2_r50_8xb32/epoch_200.pth mocov2_r50
+        --license apache-2.0
     """
-    from .export_backbone import read_source, stem_of, write
+    if to != 'folder':
+        options = dict(license=license != 'unknown', onnx=onnx)
+        for name, given in (options | dict(overwrite=overwrite)).items():
+            if given:
+                raise UsageError(f'--{name} is for --to folder, not {to}.')
+    from . import export_backbone as files
 
     # What costs nothing is checked first.
-    stem = stem_of(out, checkpoint, to)
-    return write(read_source(checkpoint, encoder, config, num_heads), stem, to)
+    if to == 'folder':
+        from . import model_folder as folders
+
+        place = folders.check_place(out, license, overwrite)
+        if onnx:
+            from .onnx_file import require
+
+            require()
+        source = files.read_source(checkpoint, encoder, config, num_heads)
+        return folders.write(source, place, license, onnx)
+    stem = files.stem_of(out, checkpoint, to)
+    source = files.read_source(checkpoint, encoder, config, num_heads)
+    return files.write(source, stem, to)
 
 
 @tidy

@@ -4,6 +4,7 @@ Read from configs; nothing is built. What a config does not tell is None and
 is not compared.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -104,18 +105,17 @@ def preprocessing_of(
 
 def preprocessing_of_training(cfg: Mapping[str, Any]) -> Preprocessing:
     """Return how images reach the network in the training of a config."""
-    loader = cfg.get('train_dataloader') or {}
-    dataset = loader.get('dataset') or {}
+    dataset = _below(_below(cfg, 'train_dataloader'), 'dataset')
     given = preprocessor_of(cfg)
     # The views may be made by either.
-    steps = [*(dataset.get('pipeline') or ()), (given or {}).get('views')]
+    steps = [dataset.get('pipeline'), (given or {}).get('views')]
     return preprocessing_of(given, steps)
 
 
 def preprocessor_of(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the data preprocessor of a config, wherever it stands."""
-    model = cfg.get('model') or {}
-    found: Any = model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    inside = _below(cfg, 'model').get('data_preprocessor')
+    found: Any = inside or cfg.get('data_preprocessor')
     return found if isinstance(found, Mapping) else None
 
 
@@ -267,6 +267,12 @@ def compare_start(cfg: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _below(node: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a mapping of a config; one of a checkpoint may hold anything."""
+    found = node.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def _side(step: Mapping[str, Any]) -> tuple[int, ...] | None:
     """Return the side that a crop or a resize gives; one if it is square."""
     # mmcv calls "scale" what torchvision calls "size"; where both stand,
@@ -283,9 +289,9 @@ def _side(step: Mapping[str, Any]) -> tuple[int, ...] | None:
 def _numbers(values: Any) -> Numbers | None:
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return numbers or None
+    return numbers if numbers and all(map(math.isfinite, numbers)) else None
 
 
 def _scaled(values: Numbers | None, span: float) -> Numbers | None:

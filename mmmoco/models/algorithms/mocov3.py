@@ -36,8 +36,6 @@ class MoCoV3(MomentumContrast):
 
     dictionary: Dictionary
 
-    look_ups = 2
-
     def __init__(
         self,
         *,

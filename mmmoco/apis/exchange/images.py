@@ -1,0 +1,92 @@
+"""The images that an exported network takes, as far as anything tells."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.utils import to_2tuple
+from torch import nn
+
+from mmmoco.engine.evaluation.preprocessing import preprocessing_of
+
+from .export_backbone import Source
+from .timm_model import channels_of
+
+_INTERPOLATIONS = 'nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'
+#: How evaluations crop, if nothing is told: 224 of 256.
+_CROP = 0.875
+
+
+class Images(NamedTuple):
+    """The images that a network takes.
+
+    Attributes:
+        channels: Their number.
+        size: Height and width.
+        mean: By channel, of values from 0 to 1; None: unknown.
+        std: By channel, in the same unit.
+        interpolation: How they are resized.
+        crop: What part of the resized side is kept.
+        levels: What of images of other values than 8 bits became 0 and 1.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    interpolation: str
+    crop: float
+    levels: tuple[float, ...] | None = None
+
+
+def images_of(source: Source, net: nn.Module) -> Images:
+    """Return what images a backbone takes, as far as anything tells.
+
+    Raises:
+        ValueError: If they are BGR: all that reads the folder gives RGB.
+    """
+    channels = channels_of(net)
+    seen = source.seen
+    if seen is None:
+        seen = preprocessing_of(None)
+    if seen.channel_order == 'bgr' and channels == 3:
+        raise ValueError(
+            f'{source.path} was trained on BGR images, and what loads a '
+            'folder gives RGB: use --to mmpretrain.'
+        )
+    evaluated = preprocessing_of(None, _pipeline(source.cfg))
+    size: Any = getattr(net, 'img_size', None) or evaluated.crop or seen.crop
+    size = to_2tuple(size or 224)
+    crop = _CROP
+    if source.cfg is not None and evaluated.value_range is not None:
+        side, before = evaluated.crop, evaluated.resize
+        crop = min(side) / min(before) if side and before else 1.0
+    mean, std = seen.mean, seen.std
+    span = seen.value_range or 255.0
+    if not (
+        mean
+        and std
+        and len(mean) == len(std) == channels
+        and min(std) > 0
+        and span > 0
+    ):
+        mean = std = None
+    way = evaluated.interpolation or seen.interpolation
+    levels = seen.input_range
+    return Images(
+        channels,
+        (int(size[0]), int(size[-1])),
+        mean and tuple(round(value / span, 8) for value in mean),
+        std and tuple(round(value / span, 8) for value in std),
+        way if way in _INTERPOLATIONS else 'bilinear',
+        crop if 0 < crop <= 1 else _CROP,
+        levels if isinstance(levels, tuple) else None,
+    )
+
+
+def _pipeline(cfg: Config | None) -> Any:
+    """Return the transforms of the k-NN's queries, if there are any."""
+    node: Any = cfg.to_dict() if cfg is not None else None
+    for name in ('knn', 'query', 'dataset', 'pipeline'):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
