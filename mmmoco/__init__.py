@@ -24,6 +24,7 @@ from .apis.exchange.jobs import (
     export_backbone,
     import_checkpoint,
 )
+from .apis.planning.jobs import plan, pretrain
 from .apis.preflight.jobs import browse_views, estimate_memory, verify_config
 from .apis.probing.jobs import (
     evaluate_checkpoints,
@@ -63,6 +64,8 @@ __all__ = [
     'load_config',
     'make_digit_scenes',
     'make_shards',
+    'plan',
+    'pretrain',
     'report',
     'similarity',
     'test',

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModule
 from torch import nn
 
 #: Every BatchNorm, the synchronised one too.
@@ -115,6 +116,11 @@ def keep_versions(
 
 
 # mmengine
+
+
+def unsaid_initialization() -> AbstractContextManager[None]:
+    """Let models not say of every parameter how it was initialised."""
+    return replaced(BaseModule, '_dump_init_info', lambda model: None)
 
 
 def accumulation_of(wrapper: Any) -> int:

@@ -79,6 +79,17 @@ class Dictionary(BaseModule):
         """
         return None
 
+    def candidates(self, images: int) -> int | None:
+        """How many keys a query competes among, its own included.
+
+        Args:
+            images: Of one forward, all processes together.
+
+        Returns:
+            None if the dictionary does not say.
+        """
+        return None
+
     def stage(self, k: Tensor, ids: Tensor, slot: int, view: int = 0) -> None:
         """Remember the keys of one micro-batch until the optimizer steps.
 
@@ -206,6 +217,17 @@ class TwoPhaseModel(FeatureModel):
         keys = images * self.keys_per_image
         found = [each.check(keys, num_samples) for each in self.dictionaries]
         return [warning for warning in found if warning]
+
+    def chance(self, images: int) -> float | None:
+        """The loss of a model that tells nothing: where it should begin.
+
+        Args:
+            images: Of one forward, all processes together.
+
+        Returns:
+            None if the method has no such figure.
+        """
+        return None
 
     def commit_keys(self) -> None:
         """Write the staged keys: the optimizer step was taken."""

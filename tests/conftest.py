@@ -4,6 +4,8 @@ import copy
 import importlib
 import json
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from mmmoco.apis import cli
 
 #: Tests that kill processes and fill disks.
 FAULTS = Path(__file__).parent / 'faults'
+TOOLS = Path(__file__).parents[1] / 'tools'
 SMALL = {
     'train_dataloader.batch_size': 16,
     'train_dataloader.dataset.num_scenes': 64,
@@ -46,18 +49,28 @@ TINY = [
 
 
 def call(tool, *argv):
-    """Run a tool, given as its job or its main; return the exit code."""
+    """Run a tool, given as its file, job or main; return the exit code."""
     argv = [str(a) for a in argv]
     # A process of its own has no loggers, which keep the stdout of before.
     MMLogger._instance_dict.clear()
     try:
-        if tool.__name__ == 'main':
+        if isinstance(tool, str):
+            _run_file(TOOLS / tool, argv)
+        elif tool.__name__ == 'main':
             tool(argv)
         else:
             cli.main(tool, argv)
     except SystemExit as stop:
         return stop.code or 0
     return 0
+
+
+def _run_file(path, argv):
+    before, sys.argv = sys.argv, [str(path), *argv]
+    try:
+        runpy.run_path(str(path), run_name='__main__')
+    finally:
+        sys.argv = before
 
 
 def one_line(capsys):

@@ -29,6 +29,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
             'messages',
             'json_lines',
             'private_names',
+            'progress',
         ],
         None,
     ),
@@ -78,7 +79,8 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
     ('6g', ['apis/dense'], None),
     ('6h', ['apis/data'], None),
     ('6i', ['apis/preflight'], None),
-    ('6j', ['apis/page', 'apis/report'], None),
+    ('6j', ['apis/planning'], None),
+    ('6k', ['apis/page', 'apis/report'], None),
     # Names the jobs of all rooms.
     ('6z', ['apis/command'], None),
     # These files list what stands below them.

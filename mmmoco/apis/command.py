@@ -57,6 +57,8 @@ CHECKPOINT = ('checkpoint',)
 #: All subcommands below their headings. To add a job, add its line.
 COMMANDS = {
     'train': {
+        'pretrain': Command('planning', 'pretrain'),
+        'plan': Command('planning', 'plan'),
         'train': Command('training', 'train'),
         'transfer': Command('training', 'transfer', options_of='train'),
         'verify': Command('preflight', 'verify_config'),

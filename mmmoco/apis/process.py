@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -15,6 +17,12 @@ _R = TypeVar('_R')
 #: OpenCV reads it when it is imported: foreign pipelines that decode with it
 #: then refuse image bombs, as LoadRGB does.
 LIMIT = {'OPENCV_IO_MAX_IMAGE_PIXELS': str(100_000_000)}
+
+#: Whose warnings about their own old names nobody here can act upon.
+_BELOW_US = (
+    r'(mmengine|mmcv|mmpretrain|mmdet|mmseg|timm|torch|torchvision)(\.|$)'
+)
+_OUTDATED = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
 #: What everything needs, and extras alone bring.
@@ -62,7 +70,7 @@ def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:
         kwargs = {  # type: ignore[assignment]
             name: _plain(value) for name, value in kwargs.items()
         }
-        with _environment_kept(), _libraries_kept():
+        with _environment_kept(), _noise_silenced(), _libraries_kept():
             return job(*args, **kwargs)
 
     return run
@@ -82,6 +90,24 @@ def _environment_kept() -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+@contextmanager
+def _noise_silenced() -> Iterator[None]:
+    """Let the libraries below us keep to themselves what is theirs to mend.
+
+    What python was started with (``-W``, ``PYTHONWARNINGS``) counts more.
+    """
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            for kind in _OUTDATED:
+                warnings.filterwarnings('ignore', '', kind, _BELOW_US)
+            # They pin memory where there is no device to copy it to.
+            pinning = r'torch\.utils\.data(\.|$)'
+            warnings.filterwarnings('ignore', '', UserWarning, pinning)
+            if os.environ.get('RANK', '0') != '0':
+                warnings.simplefilter('ignore')
+        yield
 
 
 @contextmanager

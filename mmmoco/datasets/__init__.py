@@ -2,6 +2,7 @@ from . import transforms
 from .addressed import AddressedDataset, AddressedSampler, SampleAddress
 from .bad_files import BadFile, BadFileLog, UnreadableDataError
 from .cifar import CIFAR
+from .class_split import ClassFolderSplit
 from .digit_scenes import DigitScenes
 from .hugging_face import HFDataset, HFStream
 from .image_folder import ImageFolderDataset
@@ -15,6 +16,7 @@ __all__ = [
     'AddressedSampler',
     'BadFile',
     'BadFileLog',
+    'ClassFolderSplit',
     'DigitScenes',
     'HFDataset',
     'HFStream',

@@ -12,6 +12,7 @@ from mmengine.model import PretrainedInit
 from torch import nn
 
 from mmmoco.messages import log_warning
+from mmmoco.private_names import unsaid_initialization
 
 from .checkpoint_io import guarded
 from .checkpoint_io.fitting import MEND, WHOLE, require, watch
@@ -80,7 +81,8 @@ def initialize(model: nn.Module, strict: bool = True) -> None:
     Raises:
         CheckpointError: If the file of a part does not fit it.
     """
-    with verified(model, strict):
+    # Its lines about every parameter belong in the log of a run.
+    with verified(model, strict), unsaid_initialization():
         model.init_weights()  # type: ignore[operator]
 
 

@@ -26,6 +26,7 @@ from mmmoco.engine.resume_check import (
     fit_state,
 )
 from mmmoco.private_names import accumulation_of, backends_of
+from mmmoco.progress import Progress
 from mmmoco.registry import OPTIMIZERS, RUNNERS, bare_type
 
 from .bare_model import bare_model, two_phase_model
@@ -34,7 +35,9 @@ from .changes import changes, describe_run, settings_of
 from .class_folders import hidden_skipped
 from .evaluation.preprocessing import compare_start
 from .run_hook import RunHook
+from .run_lines import first_lines, last_lines
 from .schedule import Schedule
+from .screen import ABOUT, Screen
 from .work_dir import Outdated, claimed
 
 #: mmengine's loops, and ours in their place.
@@ -42,6 +45,9 @@ _LOOPS = {
     'EpochBasedTrainLoop': 'mmmoco.ContrastEpochLoop',
     'IterBasedTrainLoop': 'mmmoco.ContrastIterLoop',
 }
+
+#: Iterations whose mean loss stands in the line of the progress.
+LAST = 10
 
 
 @RUNNERS.register_module()
@@ -54,6 +60,8 @@ class ContrastRunner(Runner):
     #: Whether a step was done: what fails before is a run that does not fit.
     _stepped = False
     _resumed_meta: dict[str, Any] | None = None
+    _screen: Screen
+    _progress: Progress | None = None
     _schedule: Schedule | None = None
     _configured: dict[str, set[Any]] = {}  # noqa: RUF012  never changed
     _resume: bool
@@ -154,6 +162,8 @@ class ContrastRunner(Runner):
             raise
         finally:
             self._stepped = False
+            if self._progress is not None:
+                self._progress.close()
             for hook in self._run_hooks():
                 hook.release()
 
@@ -171,11 +181,31 @@ class ContrastRunner(Runner):
             for hook in self._run_hooks():
                 hook.step_done()
         super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_train':
+            self._screen.start(
+                self.logger, list(first_lines(self)), list(last_lines(self))
+            )
+            self._progress = Progress('Training', self.max_iters, self.iter)
+        elif fn_name in ('before_val', 'before_test'):
+            self._screen.start(self.logger)
+        elif fn_name == 'after_train_iter' and self._progress is not None:
+            progress = self._progress
+            progress.spoken = max(progress.spoken, self._screen.spoken)
+            progress.advance(note=self._loss_now(progress))
+        elif fn_name == 'after_train' and self._progress is not None:
+            self._progress.close()
+
+    def _loss_now(self, progress: Progress) -> str:
+        if not progress.due():
+            return ''  # The hub would be asked for nothing.
+        losses = self.message_hub.log_scalars.get('train/loss')
+        return f'loss {losses.mean(LAST):.4g}' if losses else ''
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
         """Build it; a full disk then costs lines, not the run."""
         logger = super().build_logger(*args, **kwargs)
         survive_logging(logger)
+        self._screen = Screen.of(logger)
         return logger
 
     def dump_config(self) -> None:
@@ -225,7 +255,7 @@ class ContrastRunner(Runner):
         if self._resuming:
             check_optimizers(self, checkpoint, filename)
         self._has_loaded = True
-        self.logger.info(f'Load checkpoint from {filename}')
+        self.logger.info(f'Load checkpoint from {filename}', extra=ABOUT)
         trained = (checkpoint.get('meta') or {}).get('class_folders')
         if trained and isinstance(self._test_loop, BaseLoop):
             class_names.renumber(
@@ -402,7 +432,7 @@ class ContrastRunner(Runner):
                 f'--auto-scale-lr would scale it by {effective / base:g}'
             )
         self._configured = settings_of(groups)
-        self.logger.info(f'{text}.')
+        self.logger.info(f'{text}.', extra=ABOUT)
 
     def _maybe_compile(self, target: str) -> None:
         """Compile the networks of our models, not their whole step.
@@ -424,5 +454,6 @@ class ContrastRunner(Runner):
                 names.append(name)
         self.logger.info(
             f'torch.compile for {", ".join(names)}: the first iterations, '
-            'and the first evaluation, take minutes.'
+            'and the first evaluation, take minutes.',
+            extra=ABOUT,
         )

@@ -21,6 +21,8 @@ from mmmoco.private_names import begin_steps, steps_of
 from mmmoco.registry import PARAM_SCHEDULERS as OURS
 from mmmoco.registry import bare_type
 
+from .screen import ABOUT
+
 #: mmengine's end of a schedule that has none.
 _WITHOUT_END = 10**9
 #: Kinds that leave the rate where it is when they end.
@@ -327,7 +329,8 @@ class Schedule:
         rates = f'{first:.4g} first, {highest:.4g} at most, {last:.4g} last'
         runner.logger.info(
             f'Learning rate over {self.length.said(self.length.iterations)}'
-            f': {rates}' + (' (fitted).' if self.way == 'fit' else '.')
+            f': {rates}' + (' (fitted).' if self.way == 'fit' else '.'),
+            extra=ABOUT,
         )
         if self.wrong is None:
             return

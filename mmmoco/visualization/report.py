@@ -78,7 +78,7 @@ class Chart:
 
 
 CURVES = (
-    Chart('Training loss', 'loss', {'loss': 'loss'}),
+    Chart('Training loss', 'loss', {'loss': 'loss', 'chance': 'chance'}),
     Chart(
         'k-NN accuracy on held-out images',
         'accuracy (%)',

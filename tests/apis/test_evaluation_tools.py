@@ -14,11 +14,7 @@ from mmmoco.apis.data.jobs import label_subset
 from mmmoco.apis.data.label_subset import split_by_class
 from mmmoco.apis.probing import checkpoints
 from mmmoco.apis.probing.jobs import (
-    evaluate_checkpoints,
     evaluate_knn,
-    evaluate_svm,
-    extract_features,
-    linear_probe,
 )
 from mmmoco.apis.training import runner
 from mmmoco.datasets import ImageFolderDataset
@@ -50,7 +46,7 @@ def weights(tmp_path, model):
 
 def test_knn_with_several_k(tmp_path, weights):
     argv = ['demo/mocov2_digits', weights, '--k', 10, 20, '--temperature', 0.1]
-    assert call(evaluate_knn, *argv, *TINY) == 0
+    assert call('knn.py', *argv, *TINY) == 0
     lines = results(tmp_path)
     assert [line['protocol']['k'] for line in lines] == [10, 20]
     assert {line['protocol']['temperature'] for line in lines} == {0.1}
@@ -65,7 +61,7 @@ def test_memory_mapped_bank_and_faiss_give_the_same_figures(tmp_path, weights):
         ['knn.backend=faiss'],
     ):
         argv = ['demo/mocov2_digits', weights, *TINY, *options]
-        assert call(evaluate_knn, *argv) == 0
+        assert call('knn.py', *argv) == 0
     plain, mapped, faiss = (line['metrics'] for line in results(tmp_path))
     assert plain == mapped == faiss
     assert folder.is_dir() and not list(folder.iterdir())
@@ -74,15 +70,15 @@ def test_memory_mapped_bank_and_faiss_give_the_same_figures(tmp_path, weights):
 def test_linear_probe(tmp_path, weights, capsys):
     argv = ['demo/mocov2_digits', weights, '--lrs', 0.1, 0.3]
     argv += ['--weight-decays', 0, '--epochs', 4]
-    assert call(linear_probe, *argv, *TINY) == 0
+    assert call('linear_probe.py', *argv, *TINY) == 0
     (line,) = results(tmp_path)
     assert line['task'] == 'linear'
     assert line['protocol']['lrs'] == [0.1, 0.3]
     assert line['protocol']['lr'] in (0.1, 0.3)
     assert 0 < line['metrics']['top1'] <= line['metrics']['top5'] <= 100
-    assert call(linear_probe, *argv, '--held-out', 2, *TINY) == 2
+    assert call('linear_probe.py', *argv, '--held-out', 2, *TINY) == 2
     assert 'held_out=2' in capsys.readouterr().err
-    assert call(linear_probe, 'demo/mocov2_digits', 'no.pth') == 2
+    assert call('linear_probe.py', 'demo/mocov2_digits', 'no.pth') == 2
     assert 'no.pth' in capsys.readouterr().err
 
 
@@ -107,9 +103,9 @@ def series(tmp_path, model):
 def test_checkpoints_are_evaluated_once(series, protocol, monkeypatch):
     argv = ['demo/mocov2_digits', '--checkpoint-dir', series]
     argv += ['--protocol', protocol, '--k', 5, '--probe-epochs', 2, *TINY]
-    assert (
-        call(evaluate_checkpoints, *argv[:3], '--epochs', 1, 2, *argv[3:]) == 0
-    )
+    argv[3:3] = ['--epochs', 1, 2]
+    assert call('evaluate_checkpoints.py', *argv) == 0
+    del argv[3:6]
     assert len(results(series)) == 1
     loaded = []
     original = checkpoints.measure
@@ -120,7 +116,7 @@ def test_checkpoints_are_evaluated_once(series, protocol, monkeypatch):
             loaded.append(path) or original(cfg, path, *rest)
         ),
     )
-    assert call(evaluate_checkpoints, *argv) == 0
+    assert call('evaluate_checkpoints.py', *argv) == 0
     # The damaged one is tried again, the first is not.
     assert [p.rsplit('/')[-1] for p in loaded] == [
         'epoch_2.pth',
@@ -143,20 +139,20 @@ def test_checkpoints_are_evaluated_once(series, protocol, monkeypatch):
 
 def test_another_protocol_or_file_is_evaluated_anew(series, model):
     argv = ['demo/mocov2_digits', '--checkpoint-dir', series, '--epochs', 1]
-    assert call(evaluate_checkpoints, *argv, '--k', 5, *TINY) == 0
-    assert call(evaluate_checkpoints, *argv, '--k', 7, *TINY) == 0
+    assert call('evaluate_checkpoints.py', *argv, '--k', 5, *TINY) == 0
+    assert call('evaluate_checkpoints.py', *argv, '--k', 7, *TINY) == 0
     assert len(results(series)) == 2
     torch.save({'state_dict': model.state_dict()}, series / 'epoch_1.pth')
-    assert call(evaluate_checkpoints, *argv, '--k', 7, *TINY) == 0
+    assert call('evaluate_checkpoints.py', *argv, '--k', 7, *TINY) == 0
     assert len(results(series)) == 3
 
 
 def test_missing_or_unusable_checkpoints(series, capsys):
     argv = ['demo/mocov2_digits', '--checkpoint-dir', series]
-    code = call(evaluate_checkpoints, *argv, '--epochs', 3, *TINY)
+    code = call('evaluate_checkpoints.py', *argv, '--epochs', 3, *TINY)
     assert code == 2
     assert 'it has 1, 2, 10' in capsys.readouterr().err
-    code = call(evaluate_checkpoints, *argv, '--epochs', 2, *TINY)
+    code = call('evaluate_checkpoints.py', *argv, '--epochs', 2, *TINY)
     assert code == 2
     assert 'None of the 1 checkpoints' in capsys.readouterr().err
 
@@ -167,7 +163,7 @@ def test_missing_or_unusable_checkpoints(series, capsys):
 def test_features_to_npz(tmp_path, weights, model):
     out = tmp_path / 'f.npz'
     argv = ['demo/mocov2_digits', weights, '--out', out]
-    assert call(extract_features, *argv, *TINY) == 0
+    assert call('extract_features.py', *argv, *TINY) == 0
     with np.load(out, allow_pickle=False) as file:
         assert file['features'].shape == (30, 8)
         assert file['labels'].shape == (30,)
@@ -186,7 +182,7 @@ def test_features_to_npz(tmp_path, weights, model):
         batch = model.data_preprocessor(next(iter(loader)), False)
         expected = model.backbone(batch['inputs']['image'])[-1].mean((2, 3))
     np.testing.assert_allclose(ours, expected.numpy(), atol=1e-5)
-    code = call(extract_features, *argv, '--stage', 'neck', *TINY)
+    code = call('extract_features.py', *argv, '--stage', 'neck', *TINY)
     assert code == 0
     with np.load(out) as file:
         assert file['features'].shape == (30, 64)
@@ -209,10 +205,10 @@ def test_an_unreadable_image_has_no_row(tmp_path, weights, capsys, suffix):
     cfg = load_config('demo/mocov2_digits', colour_options(options))
     state = {'state_dict': mmmoco.get_model(cfg).state_dict()}
     torch.save(state, weights)
-    assert call(extract_features, *argv, '--out', whole, *options) == 0
+    assert call('extract_features.py', *argv, '--out', whole, *options) == 0
     for name in ('0.png', '4.png', '8.png'):
         (tmp_path / 'images' / name).write_bytes(b'no image')
-    assert call(extract_features, *argv, '--out', out, *options) == 0
+    assert call('extract_features.py', *argv, '--out', out, *options) == 0
     told = capsys.readouterr().out
     assert '3 of 9 images could not be read' in told and '4.png' in told
     found, expected = map(read_features, (out, whole))
@@ -287,7 +283,7 @@ def test_tokens_of_a_foreign_backbone_to_safetensors(tmp_path, capsys):
         out = tmp_path / f'{stage}.safetensors'
         argv = [config, path, '--out', out, '--stage', stage]
         argv += ['--images', tmp_path / 'images', '--size', 32]
-        assert call(extract_features, *argv) == 0
+        assert call('extract_features.py', *argv) == 0
         with optional('safetensors').safe_open(out, 'np') as file:
             found = file.get_tensor('features')
             paths = json.loads(file.metadata()['paths'])
@@ -301,13 +297,13 @@ def test_tokens_of_a_foreign_backbone_to_safetensors(tmp_path, capsys):
 
 def test_bad_stage_ending_and_weights(tmp_path, weights, capsys):
     argv = ['demo/mocov2_digits', weights, '--out']
-    assert call(extract_features, *argv, 'a.csv', *TINY) == 2
+    assert call('extract_features.py', *argv, 'a.csv', *TINY) == 2
     assert '.npz or .safetensors' in capsys.readouterr().err
     out = tmp_path / 'f.npz'
-    code = call(extract_features, *argv, out, '--stage', 'cls', *TINY)
+    code = call('extract_features.py', *argv, out, '--stage', 'cls', *TINY)
     assert code == 2
     assert 'no class and patch tokens' in capsys.readouterr().err
-    assert call(extract_features, *argv, out) == 2  # another backbone
+    assert call('extract_features.py', *argv, out) == 2  # another backbone
     assert 'does not fit' in capsys.readouterr().err
     assert not out.exists()
 
@@ -373,9 +369,9 @@ def test_eurosat_layout(tmp_path):
     config = 'benchmarks/classification/eurosat/features_mocov2_r50'
     options = small_options(root)
     path = random_weights(config, options, tmp_path / 'w.pth')
-    assert call(evaluate_knn, config, path, *options) == 0
+    assert call('knn.py', config, path, *options) == 0
     argv = [config, path, '--epochs', 3, '--lrs', 0.1]
-    assert call(linear_probe, *argv, *options) == 0
+    assert call('linear_probe.py', *argv, *options) == 0
     first, second = results(tmp_path)
     assert (first['protocol']['bank'], first['protocol']['queries']) == (24, 6)
     assert second['task'] == 'linear'
@@ -400,11 +396,11 @@ def test_multi_label_layouts(tmp_path):
         (root / f'{split}.json').write_text(text)
     options = small_options(root)
     path = random_weights(config, options, tmp_path / 'w.pth')
-    assert call(evaluate_knn, config, path, *options) == 0
+    assert call('knn.py', config, path, *options) == 0
     argv = [config, path, '--epochs', 3, '--lrs', 0.1, 0.2]
-    assert call(linear_probe, *argv, *options) == 0
+    assert call('linear_probe.py', *argv, *options) == 0
     argv = [config, path, '--shots', 2, '--draws', 1]
-    assert call(evaluate_svm, *argv, *options) == 0
+    assert call('svm.py', *argv, *options) == 0
     lines = results(tmp_path)
     assert [line['task'] for line in lines] == ['knn', 'linear', 'svm']
     for line in lines[:2]:
@@ -516,7 +512,7 @@ def test_a_link_to_nowhere_is_skipped(series):
     (series / 'epoch_3.pth').symlink_to('nowhere')
     (series / 'epoch_4.pth').mkdir()
     argv = ['demo/mocov2_digits', '--checkpoint-dir', series]
-    assert call(evaluate_checkpoints, *argv, *TINY) == 0
+    assert call('evaluate_checkpoints.py', *argv, *TINY) == 0
     rows = json.loads((series / 'checkpoints_knn.json').read_text())
     assert [bool(row['error']) for row in rows] == [False, True, True]
 
@@ -524,7 +520,7 @@ def test_a_link_to_nowhere_is_skipped(series):
 @pytest.mark.parametrize('option', ['--lrs', '--weight-decays'])
 def test_rates_that_are_no_numbers(weights, option, capsys):
     argv = ['demo/mocov2_digits', weights, option, 'nan']
-    assert call(linear_probe, *argv, *TINY) == 2
+    assert call('linear_probe.py', *argv, *TINY) == 2
     assert 'nan' in capsys.readouterr().err
 
 
@@ -536,5 +532,5 @@ def test_one_number_of_neighbours_is_enough(monkeypatch):
         checkpoints, 'evaluate', lambda *args: chosen.append(args[2]) or []
     )
     for k in (20, [20]):
-        evaluate_knn('config', 'a.pth', k=k)
+        evaluate_knn('a.pth', config='config', k=k)
     assert chosen[0] == chosen[1] and chosen[0]['k'] == [20]

@@ -55,10 +55,8 @@ def test_each_evaluation_in_a_run_in_a_series_and_of_one_file(
     cfg.train_cfg.max_epochs = 2
     runner_of(cfg).train()
     folder = tmp_path / 'run'
-    mmmoco.evaluate_checkpoints(
-        cfg, checkpoint_dir=str(folder), protocol='mine'
-    )
-    mmmoco.test(cfg, str(folder / 'epoch_2.pth'))
+    mmmoco.evaluate_checkpoints(str(folder), config=cfg, protocol='mine')
+    mmmoco.test(str(folder / 'epoch_2.pth'), config=cfg)
     lines = [x for x in results(folder) if x['task'] == kind]
     live = [x for x in lines if x['checkpoint'] is None]
     watched = live[:: len(live) // 2]
@@ -77,9 +75,7 @@ def test_each_evaluation_in_a_run_in_a_series_and_of_one_file(
     assert ' after 2 epochs: ' in log and '20 queries)' in log
     # Again: nothing is evaluated twice.
     count = len(results(folder))
-    mmmoco.evaluate_checkpoints(
-        cfg, checkpoint_dir=str(folder), protocol='mine'
-    )
+    mmmoco.evaluate_checkpoints(str(folder), config=cfg, protocol='mine')
     assert len(results(folder)) == count
 
 
@@ -93,7 +89,7 @@ def test_a_series_by_svm_on_the_command_line(small_config, tmp_path):
     argv = [_file(cfg, tmp_path), '--checkpoint-dir', tmp_path]
     for shots in ([1], [1], [], [2]):
         more = ['--protocol', 'svm', '--draws', 1, '--shots', *shots]
-        assert call(mmmoco.evaluate_checkpoints, *argv, *more) == 0
+        assert call('evaluate_checkpoints.py', *argv, *more) == 0
     found = [line['metrics'] for line in results(tmp_path)]
     assert [set(x) - {'mAP'} for x in found] == [
         {'mAP_1_shot', 'mAP_1_shot_std'},
@@ -109,7 +105,7 @@ def test_an_unknown_protocol_is_named_with_those_that_exist(
     cfg = small_config(evaluations={'mine': dict(type='Agreement')})
     (tmp_path / 'epoch_3.pth').touch()
     argv = [_file(cfg, tmp_path), '--checkpoint-dir', tmp_path]
-    assert call(mmmoco.evaluate_checkpoints, *argv, '--protocol', 'x') == 2
+    assert call('evaluate_checkpoints.py', *argv, '--protocol', 'x') == 2
     assert 'knn, linear, svm, mine' in capsys.readouterr().err
 
 

@@ -16,8 +16,6 @@ from PIL import Image
 import mmmoco
 from mmmoco.apis import cli, load_config
 from mmmoco.apis.config.adapt import fit_workers, use_precision
-from mmmoco.apis.probing.jobs import evaluate_knn
-from mmmoco.apis.probing.jobs import test as run_test
 from mmmoco.apis.training.jobs import train
 from mmmoco.apis.training.train import prepare
 from mmmoco.engine import checkpoint_io
@@ -107,9 +105,9 @@ def test_train_resume_knn_and_test(tmp_path, capsys):
     assert [s['step'] for s in losses] == [1, 2, 3, 4, 5]
     assert losses[-1]['lr'] < losses[0]['lr']  # compressed to five
 
-    for job in (evaluate_knn, run_test):
+    for tool in ('knn.py', 'test.py'):
         argv = ['demo/mocov2_digits', checkpoint, *options]
-        assert call(job, *argv) == 0
+        assert call(tool, *argv) == 0
     lines = (work / 'results.jsonl').read_text().splitlines()
     results = [json.loads(line) for line in lines]
     during, after, tested = (
@@ -138,7 +136,7 @@ def test_knn_with_the_defaults_of_the_protocol(tmp_path):
         'bank = dict(**_base_.knn.bank)\n'
         'knn = dict(_delete_=True, bank=bank, query=_base_.knn.query)\n'
     )
-    assert call(evaluate_knn, config, path) == 0
+    assert call('knn.py', config, path) == 0
     result = json.loads((tmp_path / 'results.jsonl').read_text())
     assert result['protocol'] == {
         'k': 20,
@@ -250,7 +248,7 @@ def test_a_hostile_checkpoint_runs_nothing(tmp_path, capsys):
         assert call(train, *argv) == 2
         assert 'bad.pth' in one_line(capsys)
         assert not marker.exists()
-    assert call(evaluate_knn, 'demo/mocov2_digits', bad, *options) == 2
+    assert call('knn.py', 'demo/mocov2_digits', bad, *options) == 2
     assert 'bad.pth' in one_line(capsys)
     assert not marker.exists()
     # The bomb is real: plain pickle would have run it.

@@ -24,6 +24,7 @@ from mmmoco.engine.evaluation.preprocessing import (
     Preprocessing,
     preprocessing_of,
     preprocessing_of_checkpoint,
+    preprocessing_of_training,
 )
 from mmmoco.messages import few, shortened
 from mmmoco.registry import bare_type, dicts_in
@@ -139,6 +140,24 @@ def config_of(checkpoint: str) -> Config:
     cfg = Config(found)
     cfg.model.data_preprocessor = preprocessor
     return cfg
+
+
+def usual_steps(cfg: Config, size: int | None = None) -> list[dict[str, Any]]:
+    """Return transforms by which the model of a config sees an image file.
+
+    Args:
+        cfg: Config of a training.
+        size: Side of what it sees; default: as in its evaluation, or as
+            large as in its training.
+
+    Raises:
+        ValueError: If size and channels in it do not fit each other.
+    """
+    told, seen = cfg.to_dict(), preprocessing_of_training(cfg)
+    if size is not None:
+        told.pop('knn', None)
+        seen = seen._replace(crop=(size,), resize=None)
+    return _pipeline({}, told, seen, cfg.model.backbone)
 
 
 def plain_backbone(node: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -315,7 +334,7 @@ def _pipeline(
     """Return transforms of ours; only their numbers are the file's."""
     channels: int = backbone.get('in_channels', 3)
     means = len(seen.mean or ())
-    if means not in (1, channels):
+    if means and means not in (1, channels):
         raise ValueError(
             f'its backbone takes {channels} channels, and its mean has '
             f'{means}.'

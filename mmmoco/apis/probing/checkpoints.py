@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import fit_workers
 from mmmoco.apis.config.files import load_config
+from mmmoco.apis.config.from_checkpoint import config_of
 from mmmoco.apis.config.image_range import settle_from
 from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
@@ -36,19 +37,29 @@ from mmmoco.evaluation.classification import main_metric
 from mmmoco.messages import log_info, log_warning
 from mmmoco.visualization.checkpoints import plot_checkpoints
 
+from .folders import Folder
+
 Row = dict[str, Any]
 NAME = re.compile(r'(epoch|iter)_(\d+)\.(pth|safetensors)')
 
 
 def read_config(
-    config: str | Config, checkpoint: str, options: cli.Settings | None
+    config: str | Config | None, checkpoint: str, options: cli.Settings | None
 ) -> Config:
     """Read a config for the evaluation of a checkpoint.
+
+    Args:
+        config: A config; None: what the checkpoint tells about itself.
+        checkpoint: File.
+        options: Settings to replace.
 
     Raises:
         FileNotFoundError: If one of them does not exist.
     """
-    cfg = load_config(config, dict(options or {}))
+    cfg = load_config(
+        config_of(checkpoint) if config is None else config,
+        dict(options or {}),
+    )
     cli.require_file(checkpoint)
     settle_from(cfg, checkpoint)
     return cfg
@@ -75,28 +86,36 @@ def open_evaluation(
     cfg: Config,
     evaluation: str | Mapping[str, Any],
     features: str | None = None,
+    folder: Folder | None = None,
 ) -> tuple[Evaluation, Splits]:
     """Build an evaluation, and the loaders of ``knn = dict(bank=…, …)``.
 
     Args:
-        cfg: Config with ``knn``.
+        cfg: Config with ``knn``, unless there is a folder.
         evaluation: Its type, or a dict with the type and arguments.
         features: ``'backbone'`` or ``'neck'``; default: the config's.
+        folder: Of images to take instead.
 
     Raises:
         FileNotFoundError: If data is not there.
         KeyError: If the config has no ``knn``.
         ValueError: If the settings are incomplete or do not fit.
     """
+    if folder is not None:
+        cfg = folder.applied_to(cfg)
     if 'knn' not in cfg:
         raise KeyError(
-            'The config has no knn=dict(bank=…, query=…): see '
-            'configs/_base_/datasets/image_folder.py.'
+            'The config has no knn=dict(bank=…, query=…): name class folders '
+            'with --data, or see configs/_base_/datasets/image_folder.py.'
         )
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
     fit_workers(cfg)
-    chosen = {} if features is None else {'features': features}
-    return build_evaluation(evaluation, {**cfg.knn, **chosen}, seed=0)
+    settings = dict(cfg.knn)
+    if features is not None:
+        settings['features'] = features
+    if folder is None:
+        return build_evaluation(evaluation, settings, seed=0)
+    return folder.build(evaluation, settings)
 
 
 def measure(
@@ -115,25 +134,27 @@ def evaluate(
     features: str | None = None,
     work_dir: str | None = None,
     seed: int | None = None,
+    folder: Folder | None = None,
 ) -> list[Measurement]:
     """Evaluate, print the figures, and append them to ``results.jsonl``.
 
     Args:
-        cfg: Config with ``knn = dict(bank=…, query=…, …)``.
+        cfg: Config; with ``knn = dict(bank=…, query=…, …)``, unless there is
+            a folder.
         checkpoint: File to evaluate.
         evaluation: Its type, or a dict with the type and arguments.
         features: ``'backbone'`` or ``'neck'``; default: the config's.
         work_dir: Where ``results.jsonl`` is; default: beside the checkpoint.
         seed: Of the evaluation, if it has one.
+        folder: Of images to take instead of the config's.
     """
-    judge, data = open_evaluation(cfg, evaluation, features)
+    judge, data = open_evaluation(cfg, evaluation, features, folder)
     results = measure(cfg, checkpoint, judge, data)
+    place = work_dir or str(Path(checkpoint).parent)
     for found in results:
-        log(found.title or judge.title, found.metrics)
-        folder = work_dir or str(Path(checkpoint).parent)
-        judge.record(
-            found, data, folder, cfg, checkpoint=checkpoint, seed=seed
-        )
+        title = found.title or judge.title
+        log(f'{data.folder}: {title}' if data.folder else title, found.metrics)
+        judge.record(found, data, place, cfg, checkpoint=checkpoint, seed=seed)
     return results
 
 
@@ -192,6 +213,7 @@ def evaluate_series(
     evaluation: str | Mapping[str, Any],
     features: str | None = None,
     name: str = 'knn',
+    data_folder: Folder | None = None,
 ) -> list[Row]:
     """Evaluate what is not yet in ``folder/results.jsonl``; write a table.
 
@@ -202,6 +224,7 @@ def evaluate_series(
         evaluation: Its type, or a dict with the type and arguments.
         features: ``'backbone'`` or ``'neck'``; default: the config's.
         name: Of the table.
+        data_folder: Of images to take instead of the config's.
 
     Returns:
         A row for each: ``number``, ``checkpoint``, ``error`` and the
@@ -210,7 +233,7 @@ def evaluate_series(
     Raises:
         ValueError: If not one of them could be evaluated.
     """
-    judge, data = open_evaluation(cfg, evaluation, features)
+    judge, data = open_evaluation(cfg, evaluation, features, data_folder)
     # Another image in the place of one is another evaluation.
     setting = {'data': data.identity.data_hash()}
     described = json.loads(json.dumps({**judge.describe(data), **setting}))

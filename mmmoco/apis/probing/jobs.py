@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from mmmoco.apis import cli
 from mmmoco.apis.process import tidy
@@ -13,38 +13,49 @@ if TYPE_CHECKING:
 
     from mmmoco.engine.evaluation import Measurement
 
+    from .folders import Folder
+
 Stage = Literal['backbone', 'neck']
+#: One folder or several.
+Data = Sequence[str] | str
+Found = TypeVar('Found')
 
 
 @tidy
 def evaluate_knn(
-    config: str | Config,
     checkpoint: str,
     *,
+    config: str | Config | None = None,
+    data: Data = (),
     features: Stage | None = None,
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
     k: Sequence[int] | int = (),
     temperature: float | None = None,
     leave_one_out: bool = False,
+    seed: int = 0,
     launcher: cli.Launcher = 'none',
-) -> dict[int, dict[str, float]]:
+) -> dict[int, dict[str, float]] | dict[str, dict[int, dict[str, float]]]:
     """Weighted k-NN accuracy of a checkpoint.
 
     Args:
-        config: Path, name, or package::path.
         checkpoint: File of a pre-training run.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
+        data: Folders of class folders, with train and val or without,
+            instead of the config's images.
         features: Pooled, or projected; default: the config's.
         work_dir: Where results.jsonl is (the checkpoint's folder).
         cfg_options: Settings of the config to replace.
         k: Numbers of neighbours; default: the config's.
         temperature: Of the votes; default: the config's.
         leave_one_out: A query that stands in the bank is no neighbour of its
-            own.
+            own; with data, every image is a query among all others.
+        seed: Of the split of folders without train and val.
         launcher: How the processes were started.
 
     Returns:
-        Figures in percent by k.
+        Figures in percent by k; of a list of folders, by folder.
 
     Raises:
         CheckpointError: If the checkpoint does not fit the config.
@@ -53,10 +64,8 @@ def evaluate_knn(
         ValueError: If settings do not fit the data.
 
     Example:
-        python tools/knn.py configs/mocov2_r50_8xb32.py
-        work_dirs/mocov2_r50_8xb32/epoch_200.pth --k 20 200 --cfg-options
-        knn.bank.dataset.data_root=/data/imagenet
-        knn.query.dataset.data_root=/data/imagenet
+        mmmoco knn work_dirs/mocov2_r50_8xb32/epoch_200.pth --data
+        /data/imagenet /data/flowers --k 20 200
     """
     from mmmoco.apis.training.runner import init_processes
 
@@ -70,15 +79,30 @@ def evaluate_knn(
         temperature=temperature,
         leave_one_out=leave_one_out or None,
     )
-    found = evaluate(cfg, checkpoint, chosen, features, work_dir)
-    return {part.setting['k']: part.metrics for part in found}
+    found = {
+        folder: {
+            part.setting['k']: part.metrics
+            for part in evaluate(
+                cfg,
+                checkpoint,
+                chosen,
+                features,
+                work_dir,
+                seed if folder else None,
+                folder,
+            )
+        }
+        for folder in _folders(data, leave_one_out, seed)
+    }
+    return _by_folder(data, found)
 
 
 @tidy
 def linear_probe(
-    config: str | Config,
     checkpoint: str,
     *,
+    config: str | Config | None = None,
+    data: Data = (),
     features: Stage | None = None,
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
@@ -90,7 +114,7 @@ def linear_probe(
     raw: bool = False,
     held_out: float | None = None,
     seed: int = 0,
-) -> Measurement:
+) -> Measurement | dict[str, Measurement]:
     """Linear classification of frozen features.
 
     They are extracted once, then many learning rates and weight decays are
@@ -98,8 +122,11 @@ def linear_probe(
     validation split its knn.query; a part of the former chooses.
 
     Args:
-        config: Path, name, or package::path.
         checkpoint: File of a pre-training run.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
+        data: Folders of class folders, with train and val or without,
+            instead of the config's images.
         features: Pooled, or projected; default: the config's.
         work_dir: Where results.jsonl is (the checkpoint's folder).
         cfg_options: Settings of the config to replace.
@@ -111,10 +138,12 @@ def linear_probe(
         raw: Do not standardise the features (with --lrs 30 --weight-decays 0
             --schedule step --epochs 100: the protocol of MoCo v1 and v2).
         held_out: Part of the training split that chooses.
-        seed: Of weights, order and held-out part.
+        seed: Of weights, order and held-out part, and of the split of
+            folders without train and val.
 
     Returns:
-        Figures in percent, and the setting that was chosen.
+        Figures in percent, and the setting that was chosen; of a list of
+        folders, by folder.
 
     Raises:
         CheckpointError: If the checkpoint does not fit the config.
@@ -123,9 +152,8 @@ def linear_probe(
         ValueError: If settings are no settings of a linear probe.
 
     Example:
-        python tools/linear_probe.py configs/mocov2_r50_8xb32.py epoch_200.pth
-        --cfg-options knn.bank.dataset.data_root=/data/imagenet
-        knn.query.dataset.data_root=/data/imagenet
+        mmmoco probe work_dirs/mocov2_r50_8xb32/epoch_200.pth --data
+        /data/imagenet
     """
     from .checkpoints import evaluate, read_config
 
@@ -141,38 +169,49 @@ def linear_probe(
         held_out=held_out,
         seed=seed,
     )
-    return evaluate(cfg, checkpoint, chosen, features, work_dir, seed)[0]
+    found = {
+        folder: evaluate(
+            cfg, checkpoint, chosen, features, work_dir, seed, folder
+        )[0]
+        for folder in _folders(data, seed=seed)
+    }
+    return _by_folder(data, found)
 
 
 @tidy
 def evaluate_svm(
-    config: str | Config,
     checkpoint: str,
     *,
+    config: str | Config | None = None,
+    data: Data = (),
     features: Stage | None = None,
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
     shots: Annotated[Sequence[int] | None, dict(nargs='*')] = None,
     draws: int = 5,
     seed: int = 0,
-) -> Measurement:
+) -> Measurement | dict[str, Measurement]:
     """Linear SVM a class on frozen features.
 
     With the whole training split (knn.bank) and with a few images a class;
     mAP on knn.query.
 
     Args:
-        config: Path, name, or package::path.
         checkpoint: File of a pre-training run.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
+        data: Folders of class folders, with train and val or without,
+            instead of the config's images.
         features: Pooled, or projected; default: the config's.
         work_dir: Where results.jsonl is (the checkpoint's folder).
         cfg_options: Settings of the config to replace.
         shots: Images a class.
         draws: Draws of each number.
-        seed: Of draws, folds and solver.
+        seed: Of draws, folds and solver, and of the split of folders without
+            train and val.
 
     Returns:
-        Figures in percent.
+        Figures in percent; of a list of folders, by folder.
 
     Raises:
         CheckpointError: If the checkpoint does not fit the config.
@@ -181,22 +220,28 @@ def evaluate_svm(
         ValueError: If no class can be evaluated.
 
     Example:
-        python tools/svm.py
-        configs/benchmarks/classification/voc07/features_mocov2_r50.py
-        epoch_200.pth
+        mmmoco svm epoch_200.pth --config
+        benchmarks/classification/voc07/features_mocov2_r50
     """
     from .checkpoints import evaluate, read_config
 
     cfg = read_config(config, checkpoint, cfg_options)
     chosen = _given(type='SVM', shots=shots, draws=draws, seed=seed)
-    return evaluate(cfg, checkpoint, chosen, features, work_dir, seed)[0]
+    found = {
+        folder: evaluate(
+            cfg, checkpoint, chosen, features, work_dir, seed, folder
+        )[0]
+        for folder in _folders(data, seed=seed)
+    }
+    return _by_folder(data, found)
 
 
 @tidy
 def evaluate_checkpoints(
-    config: str | Config,
-    *,
     checkpoint_dir: Annotated[str, dict(metavar='DIR')],
+    *,
+    config: str | Config | None = None,
+    data: str | None = None,
     features: Stage | None = None,
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
@@ -221,8 +266,11 @@ def evaluate_checkpoints(
     file, data and protocol is not evaluated again.
 
     Args:
-        config: Path, name, or package::path.
         checkpoint_dir: Where they lie.
+        config: Path, name, or package::path; default: what the first of them
+            tells about itself.
+        data: Folder of class folders, with train and val or without, instead
+            of the config's images.
         features: Pooled, or projected; default: the config's.
         work_dir: Where results.jsonl is (the checkpoints' folder).
         cfg_options: Settings of the config to replace.
@@ -239,7 +287,8 @@ def evaluate_checkpoints(
         held_out: Of the linear probe.
         shots: Of the SVM.
         draws: Of the SVM.
-        seed: Of the linear probe or the SVM.
+        seed: Of the linear probe or the SVM, and of the split of a folder
+            without train and val.
 
     Returns:
         A row for each: number, checkpoint, error, figures in percent.
@@ -251,22 +300,19 @@ def evaluate_checkpoints(
         ValueError: If not one of them could be evaluated.
 
     Example:
-        python tools/evaluate_checkpoints.py demo/mocov2_digits
-        --checkpoint-dir work_dirs/mocov2_digits --epochs 10 50 100
-        --protocol knn
+        mmmoco evaluate work_dirs/mocov2_digits --config demo/mocov2_digits
+        --epochs 10 50 100 --protocol knn
     """
-    from mmmoco.apis.config.files import load_config
-    from mmmoco.apis.config.image_range import settle_from
-
     from .checkpoints import (
         evaluate_series,
         evaluations_of,
         find_checkpoints,
+        read_config,
     )
 
-    cfg = load_config(config, dict(cfg_options or {}))
     found = find_checkpoints(checkpoint_dir, epochs)
-    settle_from(cfg, str(next(iter(found.values()))))
+    first = str(next(iter(found.values())))
+    cfg = read_config(config, first, cfg_options)
     given = {
         'knn': _given(type='KNN', k=k, temperature=temperature),
         'linear': _given(
@@ -287,35 +333,48 @@ def evaluate_checkpoints(
         raise cli.UsageError(
             f'--protocol {protocol}: use one of {", ".join(own)}.'
         )
-    folder = work_dir or checkpoint_dir
+    (folder,) = _folders(data or (), seed=seed or 0)
+    place = work_dir or checkpoint_dir
     return evaluate_series(
-        cfg, found, folder, own[protocol], features, protocol
+        cfg, found, place, own[protocol], features, protocol, folder
     )
 
 
 @tidy
 def extract_features(
-    config: str | Config,
     checkpoint: str,
     *,
+    config: str | Config | None = None,
     out: Annotated[str, dict(metavar='FILE')],
+    data: Annotated[str | None, dict(metavar='DIR')] = None,
     stage: Literal['gap', 'cls', 'mean_patch', 'neck'] = 'gap',
+    tokens: Literal['patch', 'cls', 'all'] | None = None,
+    layer: int | None = None,
     split: Literal['bank', 'query'] = 'query',
     images: Annotated[str | None, dict(metavar='DIR')] = None,
-    size: int = 224,
+    size: int | None = None,
     cfg_options: cli.Settings | None = None,
 ) -> dict[str, Any]:
     """Write the features of images, with labels and paths, to a file.
 
     Args:
-        config: Path, name, or package::path.
         checkpoint: File with the weights of backbone.*.
-        out: .npz or .safetensors.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
+        out: .npz, .safetensors or .parquet.
+        data: Folder with images at any depth; default: the config's.
         stage: Average over the pixels of the last map; class token; mean of
             the patch tokens; projection of a pre-training model.
-        split: Which images, the config's knn.bank or knn.query.
-        images: Images below this folder instead.
-        size: With --images.
+        tokens: Not one vector an image, but its patch tokens (of a
+            convolutional network the pixels of its map), the class token, or
+            all, the class token first.
+        layer: Block of a transformer or stage of a network whose output is
+            taken, from 0; -1 is the last, which alone is normalised.
+        split: Without data, which images of the config: its knn.bank or
+            knn.query.
+        images: An older name of data.
+        size: Side of what the network sees of data; default: as in the
+            evaluation or the training of the config.
         cfg_options: Settings of the config to replace.
 
     Returns:
@@ -324,26 +383,32 @@ def extract_features(
     Raises:
         CheckpointError: If the checkpoint does not fit the config.
         FileNotFoundError: If config, checkpoint or images do not exist.
-        ValueError: If the ending or, in this model, the stage is unknown.
+        UsageError: If options do not go together.
+        ValueError: If the ending or, in this model, stage, tokens or layer
+            are unknown.
 
     Example:
-        python tools/extract_features.py configs/mocov2_r50_8xb32.py
-        epoch_200.pth --out features.npz --images /my/images
+        mmmoco features work_dirs/mocov2_r50_8xb32/epoch_200.pth --data
+        /my/images --out features.npz
     """
     from .checkpoints import read_config
-    from .extract_features import check_ending, extract, loader_settings
+    from .extract_features import Part, check_ending, extract, loader_settings
 
     check_ending(out)
+    if data and images:
+        raise cli.UsageError('--data and --images mean the same: give one.')
+    part = Part.of(stage, tokens, layer)
     cfg = read_config(config, checkpoint, cfg_options)
-    settings = loader_settings(cfg, split, images, size)
-    return extract(cfg, checkpoint, settings, stage, out)
+    settings = loader_settings(cfg, split, data or images, size)
+    return extract(cfg, checkpoint, settings, part, out)
 
 
 @tidy
 def test(
-    config: str | Config,
     checkpoint: str,
     *,
+    config: str | Config | None = None,
+    data: str | None = None,
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
     launcher: cli.Launcher = 'none',
@@ -354,8 +419,11 @@ def test(
     test loop of the config for mmpretrain, mmdet and mmseg.
 
     Args:
-        config: Path, name, or package::path.
         checkpoint: File to test.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
+        data: Folder of class folders for the evaluations, instead of the
+            config's images.
         work_dir: For logs and results.
         cfg_options: Settings of the config to replace.
         launcher: How the processes were started.
@@ -364,21 +432,22 @@ def test(
         FileNotFoundError: If config or checkpoint do not exist.
         ValueError: If the config has neither a test loop nor ``knn``.
     """
-    from mmmoco.apis.config.files import usual_work_dir
+    from mmmoco.apis.config.files import name_of, usual_work_dir
     from mmmoco.apis.training.runner import build_runner, init_processes
 
     from .checkpoints import evaluate, evaluations_of, read_config
 
     cfg = read_config(config, checkpoint, cfg_options)
     if cfg.get('test_dataloader') is None:
-        if 'knn' not in cfg:
+        if 'knn' not in cfg and data is None:
             raise ValueError(
-                f'{cfg.filename!r} has neither test_dataloader nor knn: '
-                'there is nothing to test.'
+                f'{name_of(cfg)} has neither test_dataloader nor knn: there '
+                'is nothing to test. Name class folders with --data.'
             )
         init_processes(cfg, launcher, with_runner=False)
+        (folder,) = _folders(data or ())
         for chosen in ('KNN', *evaluations_of(cfg).values()):
-            evaluate(cfg, checkpoint, chosen, work_dir=work_dir)
+            evaluate(cfg, checkpoint, chosen, work_dir=work_dir, folder=folder)
         return
     cfg.work_dir = work_dir or cfg.get('work_dir') or usual_work_dir(cfg)
     cfg.load_from = checkpoint
@@ -389,3 +458,23 @@ def test(
 def _given(**options: Any) -> dict[str, Any]:
     """Return the options that were given."""
     return {k: v for k, v in options.items() if v is not None}
+
+
+def _folders(
+    data: Data, leave_one_out: bool = False, seed: int = 0
+) -> list[Folder | None]:
+    """Return the folders to evaluate on; None: what the config says."""
+    from .folders import Folder
+
+    paths = [data] if isinstance(data, str) else data
+    return [Folder(path, leave_one_out, seed) for path in paths] or [None]
+
+
+def _by_folder(
+    data: Data, found: dict[Folder | None, Found]
+) -> Found | dict[str, Found]:
+    """Return what was found, by folder if a list of them was given."""
+    if isinstance(data, str) or not data:
+        (one,) = found.values()
+        return one
+    return {folder.path: one for folder, one in found.items() if folder}

@@ -23,12 +23,19 @@ class Training:
         checkpoint: The newest one; None if none was saved.
         iterations: How many the run has in all.
         metrics: The figures that were logged last, by name.
+        next_step: A command that one may want to give next, '' for none.
     """
 
     work_dir: str
     checkpoint: str | None
     iterations: int
     metrics: dict[str, float]
+    next_step: str = ''
+
+    def __str__(self) -> str:
+        made = self.checkpoint or f'no checkpoint in {self.work_dir}'
+        text = f'Trained for {self.iterations:,} iterations: {made}'
+        return f'{text}\nNext: {self.next_step}' if self.next_step else text
 
 
 @tidy

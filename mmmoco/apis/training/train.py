@@ -21,8 +21,10 @@ from mmmoco.apis.config.image_range import settle_for_training
 from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.bare_model import two_phase_model
 from mmmoco.engine.preemption import why_started_again
-from mmmoco.messages import log_info, log_warning
+from mmmoco.engine.screen import ABOUT, early_notes, hand_on
+from mmmoco.messages import log_warning
 
 
 def prepare(
@@ -141,23 +143,26 @@ def _choose_checkpoint(
 
 def build(cfg: Config) -> Runner:
     """Build the runner of a config of :func:`prepare`."""
-    init_processes(cfg, cfg.launcher)
-    settle_for_training(cfg)
-    runner = build_runner(cfg)
+    with early_notes() as said:
+        init_processes(cfg, cfg.launcher)
+        settle_for_training(cfg)
+        runner = build_runner(cfg)
+    hand_on(said)
     if cfg.get('initialization'):
-        log_info(f'Initialised: {cfg.initialization}.')
+        runner.logger.info(f'Initialised: {cfg.initialization}.', extra=ABOUT)
     return runner
 
 
 def left_by(runner: Runner) -> dict[str, Any]:
     """Return what a run left behind, as :class:`mmmoco.Training` has it."""
     logged: dict[str, Any] = runner.message_hub.log_scalars
+    ours = two_phase_model(runner) is not None
+    newest = checkpoint_io.find_latest(runner.work_dir, out_dir_of(runner.cfg))
     return dict(
         work_dir=runner.work_dir,
-        checkpoint=checkpoint_io.find_latest(
-            runner.work_dir, out_dir_of(runner.cfg)
-        ),
+        checkpoint=newest,
         iterations=runner.iter,
+        next_step=f'mmmoco knn {newest} --data DIR' if ours and newest else '',
         metrics={
             name.removeprefix('train/'): float(values.current())
             for name, values in logged.items()

@@ -11,6 +11,8 @@ from mmmoco.engine.disk import survive, warn
 from mmmoco.engine.endings import save_at_end
 from mmmoco.engine.environment import write_environment
 from mmmoco.engine.key_probe import KeyProbe, time_in_queue
+from mmmoco.engine.queue_rise import QueueRise
+from mmmoco.engine.run_lines import chance_of
 from mmmoco.functional import effective_rank, feature_spread
 from mmmoco.private_names import accumulation_of
 from mmmoco.registry import HOOKS
@@ -36,6 +38,9 @@ class MonitorHook(Hook):
     ``queue_age``, ``old_key_sim``
         Optimizer steps since the oldest keys were made, and their similarity
         to what the key encoder gives for the same images now.
+    ``chance``
+        The loss of a model that tells nothing, log(K + 1) for K negatives,
+        where the method has such a figure.
     ``alarms``
         Checks so far that found a collapse or a value that is not finite.
 
@@ -79,6 +84,8 @@ class MonitorHook(Hook):
         self._steps = self._skipped = 0
         self._due = False
         self._probe: KeyProbe | None = None
+        self._rise: QueueRise | None = None
+        self._chance: float | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Write down the environment; see what there is to watch."""
@@ -89,6 +96,12 @@ class MonitorHook(Hook):
             self._probe = KeyProbe(model, self.probe_images)
         wrapper = runner.optim_wrapper
         self._steps = runner.iter // accumulation_of(wrapper)
+        self._chance = chance_of(runner)
+        batch = runner.train_dataloader.batch_size
+        if self._probe is not None and batch and self._chance:
+            images = batch * runner.world_size * accumulation_of(wrapper)
+            full = time_in_queue(self._probe.model, images)
+            self._rise = QueueRise(full * accumulation_of(wrapper))
         self._skipped = getattr(wrapper, 'skipped', 0)
         # A resumed run goes on counting.
         alarms = runner.message_hub.log_scalars.get('train/alarms')
@@ -101,6 +114,12 @@ class MonitorHook(Hook):
         wrapper = runner.optim_wrapper
         self._steps += bool(getattr(wrapper, 'stepped', True))
         self._log_speed(runner, data_batch)
+        if self._chance is not None:
+            runner.message_hub.update_scalar('train/chance', self._chance)
+        if self._rise is not None and 'loss' in (outputs or {}):
+            note = self._rise.see(runner.iter + 1, outputs['loss'].detach())
+            if note:
+                runner.logger.info(f'{note} Chance is {self._chance:.2f}.')
         norm = getattr(wrapper, 'grad_norm', None)
         if norm is not None and wrapper.should_update():
             runner.message_hub.update_scalar('train/grad_norm', norm)

@@ -44,6 +44,7 @@ class MoCo(MomentumContrast):
     ) -> None:
         super().__init__(loss=loss, dictionary=dictionary, **kwargs)
         self.symmetric = symmetric
+        self.look_ups = 2 if symmetric else 1
         if symmetric:
             self.keys_per_image = 2
         if self.needs_keys and not symmetric:

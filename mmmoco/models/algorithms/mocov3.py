@@ -36,6 +36,8 @@ class MoCoV3(MomentumContrast):
 
     dictionary: Dictionary
 
+    look_ups = 2
+
     def __init__(
         self,
         *,

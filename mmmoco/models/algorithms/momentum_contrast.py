@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, cast
@@ -214,6 +215,17 @@ class MomentumContrast(TwoPhaseModel):
         }
 
     # -------------------------------------------------------------- loss
+
+    #: Look-ups that a loss adds up; 0: it is not made of them alone.
+    look_ups: int = 0
+
+    def chance(self, images: int) -> float | None:
+        """log(K + 1) for K negatives, times what the loss is scaled by."""
+        among = self.dictionary and self.dictionary.candidates(images)
+        if not among or not self.look_ups:
+            return None
+        scale = float(getattr(self.contrast, 'scale', 1.0))
+        return self.look_ups * scale * math.log(among)
 
     def look_up(
         self, pairs: Iterable[tuple[Tensor, Tensor]], ids: Tensor

@@ -33,6 +33,10 @@ class InBatch(Dictionary):
         own = torch.arange(len(k), device=k.device) + get_rank() * len(k)
         return Candidates(keys=keys.T, positive_index=own)
 
+    def candidates(self, images: int) -> int:
+        """The keys of all images, the query's own among them."""
+        return images
+
     def stage(self, k: Tensor, ids: Tensor, slot: int, view: int = 0) -> None:
         """Nothing is kept."""
 

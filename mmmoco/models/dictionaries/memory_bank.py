@@ -72,6 +72,10 @@ class MemoryBank(Dictionary):
             mask=ids[:, None] == drawn[None],
         )
 
+    def candidates(self, images: int) -> int:
+        """The drawn entries, and the query's own."""
+        return self.num_negatives + 1
+
     def write(self, k: Tensor, ids: Tensor) -> None:
         """Move the entries towards the queries, back onto the sphere.
 

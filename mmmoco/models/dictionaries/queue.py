@@ -82,6 +82,10 @@ class Queue(Dictionary):
             mask = (ids[:, None] == self.ids[None]) & (ids[:, None] >= 0)
         return Candidates(keys=self.keys, positives=k, mask=mask)
 
+    def candidates(self, images: int) -> int:
+        """All stored keys, and the query's own."""
+        return self.size + 1
+
     def write(self, k: Tensor, ids: Tensor) -> None:
         """Overwrite the oldest keys, wrapping around at the end."""
         if len(k) > self.size:

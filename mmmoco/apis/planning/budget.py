@@ -1,0 +1,166 @@
+"""How long to train, and how many images to evaluate, in the time there is."""
+
+import csv
+import io
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmmoco.engine import checkpoint_io
+
+from .choices import Choices, set_length
+
+#: Hours on a CPU, and epochs on a GPU, where nobody says how long.
+_HOURS, _EPOCHS = 1.0, 200
+#: Longer than any published run of MoCo is of no use; with few images, less.
+_MOST_EPOCHS, _MOST_OF_FEW = 800, 200
+_FEW = 1000
+#: Part of the time that all evaluations may take.
+_EVALUATION = 0.15
+#: An image in an evaluation, as a part of its time in a training step.
+_EVALUATED = 0.5
+#: Seconds to start, to save and to export.
+_AROUND = 15.0
+_LEAST_ITERATIONS = 10
+_LEAST_EVALUATED = 300
+
+
+def spend(chosen: Choices, seconds: float, spent: float) -> None:
+    """Set the length of the training, and the size of its evaluations.
+
+    Args:
+        chosen: The other choices.
+        seconds: Of an iteration.
+        spent: Seconds that planning took: part of the hours.
+
+    Raises:
+        ValueError: If the hours are too few for anything.
+    """
+    wishes, per_epoch = chosen.wishes, chosen.per_epoch
+    epochs = wishes.epochs
+    hours = wishes.hours
+    if epochs is None and hours is None:
+        epochs = None if chosen.machine.on_cpu else _EPOCHS
+        hours = _HOURS if chosen.machine.on_cpu else None
+    if epochs is not None:
+        _evaluate(chosen, seconds, epochs * per_epoch * seconds)
+        reason = 'as asked' if wishes.epochs else "as in MoCo's papers"
+        _set(chosen, epochs * per_epoch, reason)
+        return
+    assert hours is not None
+    whole = hours * 3600
+    _evaluate(chosen, seconds, whole)
+    left = whole - spent - _AROUND - evaluation_seconds(chosen, seconds)
+    fit = int(left / seconds)
+    if fit < _LEAST_ITERATIONS:
+        least = whole - left + _LEAST_ITERATIONS * seconds
+        raise ValueError(
+            f'--hours {hours:g} are {whole:.0f} s, too few: planning, '
+            f'starting and evaluating take {whole - left:.0f} s, and '
+            f'{_LEAST_ITERATIONS} iterations {_LEAST_ITERATIONS * seconds:.0f}'
+            f' s: give at least --hours {_up(least / 3600)}, a smaller '
+            '--image-size, --backbone or --batch-size.'
+        )
+    few = len(chosen.images.paths) < _FEW
+    most = (_MOST_OF_FEW if few else _MOST_EPOCHS) * per_epoch
+    reason = f'what {hours:g} h have room for, at {seconds:.3g} s each'
+    if not wishes.hours:
+        reason += ' (--hours, --epochs)'
+    if fit > most:
+        fit = most
+        reason = (
+            f'{most // per_epoch} epochs at most, though {hours:g} h have '
+            'room for more: '
+            + ('the images are few' if few else 'no published run is longer')
+        )
+    _set(chosen, fit, reason)
+
+
+def _set(chosen: Choices, iterations: int, reason: str) -> None:
+    """Count in epochs where they are many enough, and long enough."""
+    per_epoch = chosen.per_epoch
+    if per_epoch >= 20 and iterations >= 2 * per_epoch:
+        set_length(chosen, iterations // per_epoch, True, reason)
+    else:
+        set_length(chosen, iterations, False, reason)
+
+
+def _evaluate(chosen: Choices, seconds: float, whole: float) -> None:
+    """Choose how many labelled images an evaluation takes, and how often."""
+    labelled = chosen.images.labelled
+    if labelled is None:
+        return
+    bank, query = len(labelled.bank), len(labelled.query or labelled.bank)
+    chosen.evaluations = 11 if whole > 3600 else 2
+    each = seconds / chosen.micro_batch * _EVALUATED
+    most = _EVALUATION * whole / chosen.evaluations / each
+    most = max(_LEAST_EVALUATED, int(most))
+    if bank + query > most:
+        if labelled.query is None:  # Each image is read for both.
+            bank = query = most // 2
+        else:
+            query = min(query, most // 3)
+            bank = min(bank, most - query)
+    chosen.evaluated = bank, query
+
+
+def evaluation_seconds(chosen: Choices, seconds: float) -> float:
+    """Return what all evaluations take."""
+    if chosen.images.labelled is None:
+        return 0.0
+    each = seconds / chosen.micro_batch * _EVALUATED
+    return chosen.evaluations * sum(chosen.evaluated) * each
+
+
+def _up(value: float) -> str:
+    """Return a number with two digits, not below."""
+    return f'{value * 1.05:.2g}'
+
+
+def write_lists(chosen: Choices, folder: Path) -> list[str]:
+    """Write which images k-NN takes, where it does not take all.
+
+    Returns:
+        The files, of the bank and, if it has images of its own, the queries.
+    """
+    labelled = chosen.images.labelled
+    if labelled is None:
+        return []
+    whole = len(labelled.bank), len(labelled.query or labelled.bank)
+    if chosen.evaluated == whole:
+        return []
+    seed = chosen.wishes.seed
+    parts = {'bank': some(labelled.bank, chosen.evaluated[0], seed)}
+    if labelled.query is not None:
+        parts['query'] = some(labelled.query, chosen.evaluated[1], seed)
+    files = []
+    for name, images in parts.items():
+        file = folder.resolve() / f'knn_{name}.csv'
+        checkpoint_io.write_text(str(file), _csv(images))
+        files.append(str(file))
+    return files
+
+
+def some(
+    images: Sequence[tuple[str, str]], count: int, seed: int
+) -> list[tuple[str, str]]:
+    """Return images of all classes in their shares, drawn by a seed."""
+    by_class: dict[str, list[tuple[str, str]]] = {}
+    for image in images:
+        by_class.setdefault(image[1], []).append(image)
+    draw = random.Random(seed)
+    # Each image gets its place within its class: a cut takes equal parts.
+    placed = [
+        ((place + draw.random()) / len(members), image)
+        for members in by_class.values()
+        for place, image in enumerate(draw.sample(members, len(members)))
+    ]
+    placed.sort()
+    return sorted(image for _, image in placed[:count])
+
+
+def _csv(images: Sequence[tuple[str, str]]) -> str:
+    text = io.StringIO(newline='')
+    rows = csv.writer(text)
+    rows.writerows([('path', 'label'), *images])
+    return text.getvalue()

@@ -1,0 +1,406 @@
+"""Every choice of a pre-training, with its reason.
+
+Grounded in the published recipes: the figures in the reasons are theirs.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .backbones import Backbone, find_backbone
+from .images import Images
+from .machine import Machine
+
+Method = Literal['mocov1', 'mocov2', 'mocov3']
+
+#: Images → largest queue: up to a third of the data, so that an image rarely
+#: meets its own older keys (lightly-train's steps).
+_QUEUES = {
+    50: 16, 100: 32, 250: 64, 500: 128, 1_000: 256, 2_000: 512, 4_000: 1024,
+    10_000: 2048, 20_000: 4096, 40_000: 8192, 60_000: 16384, 200_000: 32768,
+}  # fmt: skip
+_LARGEST_QUEUE = 65536
+#: MoCo's own small-scale recipes end below, ImageNet's begins above.
+_MANY = 100_000
+#: Iterations from which keys may move as slowly as on ImageNet.
+_LONG = 50_000
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user has said; None: to be chosen."""
+
+    method: Method | None = None
+    backbone: str | None = None
+    image_size: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    m: float | None = None
+    queue: int | None = None
+    epochs: int | None = None
+    hours: float | None = None
+    seed: int = 0
+    gpus: int = 1
+
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        least = dict(
+            image_size=32, batch_size=2, queue=1, epochs=1, gpus=1, seed=0
+        )
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                flag = name.replace('_', '-')
+                raise ValueError(f'--{flag} {value}: must be at least {low}.')
+        for name in ('lr', 'hours'):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f'--{name} {value}: must be above 0.')
+        if self.m is not None and not 0.5 <= self.m < 1:
+            raise ValueError(
+                f'--m {self.m}: it is the weight of the old key parameters, '
+                'from 0.5 to below 1 (0.99, 0.999).'
+            )
+        if self.epochs is not None and self.hours is not None:
+            raise ValueError(
+                '--epochs and --hours both say how long: give one of them.'
+            )
+
+
+@dataclass
+class Choices:
+    """What the config will say.
+
+    Attributes:
+        images, machine, wishes: What it rests on.
+        method, backbone, image_size: The network and what it sees.
+        micro_batch: Images of one process in one forward.
+        accumulation: Forwards of one optimizer step.
+        splits: Parts of SplitBN; 0: none.
+        queue: Keys; 0: the negatives are those of the batch.
+        exclude_same_image: Whether keys of the query's image are left out.
+        optimizer: Config.
+        m, temperature, bfloat16: As in the config.
+        length, by_epoch: Of the training.
+        warmup: In the same unit.
+        evaluated: Labelled images that k-NN takes, of bank and queries.
+        evaluations: How often.
+        why: Reasons by name.
+        remarks: Warnings.
+    """
+
+    images: Images
+    machine: Machine
+    wishes: Wishes
+    method: Method
+    backbone: Backbone
+    image_size: int
+    micro_batch: int
+    accumulation: int = 1
+    splits: int = 0
+    queue: int = 0
+    exclude_same_image: bool = False
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    m: float = 0.99
+    temperature: float = 0.2
+    bfloat16: bool = False
+    length: int = 1
+    by_epoch: bool = True
+    warmup: int = 0
+    evaluated: tuple[int, int] = (0, 0)
+    evaluations: int = 2
+    why: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def batch(self) -> int:
+        """Images of one optimizer step."""
+        return self.micro_batch * self.accumulation * self.wishes.gpus
+
+    @property
+    def per_epoch(self) -> int:
+        """Iterations (forwards of one process) of an epoch."""
+        each = self.micro_batch * self.wishes.gpus
+        return max(1, len(self.images.paths) // each)
+
+    @property
+    def iterations(self) -> int:
+        """Of the whole training."""
+        return self.length * (self.per_epoch if self.by_epoch else 1)
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the images."""
+        return self.iterations / self.per_epoch
+
+
+def choose(
+    images: Images,
+    machine: Machine,
+    wishes: Wishes,
+    most: int | None = None,
+) -> Choices:
+    """Choose all that needs no measurement.
+
+    Args:
+        images: What is there.
+        machine: What it is trained on.
+        wishes: What the user has said.
+        most: Images that the memory has room for, in one forward.
+
+    Raises:
+        ValueError: If wishes do not fit each other, or the images.
+    """
+    size, why_size = _image_size(images, machine, wishes)
+    name = wishes.backbone or ('resnet18' if machine.on_cpu else 'resnet50')
+    backbone = find_backbone(name, images.channels, size)
+    method, why_method = _method(backbone, wishes)
+    batch, why_batch = _batch(images, machine, wishes, method)
+    chosen = Choices(
+        images, machine, wishes, method, backbone, size, batch,
+        bfloat16=machine.bfloat16,
+        remarks=list(images.remarks),
+        why=dict(image_size=why_size, method=why_method, batch=why_batch),
+    )  # fmt: skip
+    if most:
+        _fit(chosen, most)
+    chosen.why['backbone'] = (
+        'as asked'
+        if wishes.backbone
+        else 'a small network for a CPU'
+        if machine.on_cpu
+        else 'the network of the papers'
+    )
+    _norm(chosen)
+    _queue(chosen)
+    _loss(chosen)
+    _optimizer(chosen)
+    count = len(images.paths)
+    if count < 1000:
+        chosen.remarks.append(
+            f'{count} images are few: what is learnt holds for them alone, '
+            'and more images help more than more iterations'
+        )
+    return chosen
+
+
+def _image_size(
+    images: Images, machine: Machine, wishes: Wishes
+) -> tuple[int, str]:
+    if wishes.image_size:
+        return wishes.image_size, 'as asked'
+    side = f'the images have {images.side} pixels at their shorter side'
+    if machine.on_cpu:
+        small = 96 if images.side < 256 else 128
+        return small, f'small, for a CPU; {side}'
+    for size in (224, 128):
+        if images.side >= 0.7 * size:
+            return size, side
+    return 96, side
+
+
+def _method(backbone: Backbone, wishes: Wishes) -> tuple[Method, str]:
+    if wishes.method:
+        if wishes.method == 'mocov1' and backbone.pooled:
+            raise ValueError(
+                f'--method mocov1 pools a map of pixels, and {backbone.name} '
+                'gives vectors: take mocov2 or mocov3.'
+            )
+        return wishes.method, 'as asked'
+    if backbone.is_vit:
+        return 'mocov3', 'made for vision transformers'
+    if backbone.batch_norm and not backbone.takes_norm:
+        return 'mocov3', (
+            "its BatchNorm cannot be split on one device; with this method's "
+            'negatives it need not be'
+        )
+    return 'mocov2', 'its queue gives many negatives at any batch'
+
+
+def _batch(
+    images: Images, machine: Machine, wishes: Wishes, method: Method
+) -> tuple[int, str]:
+    """Return the images of a step, of one process."""
+    count = len(images.paths)
+    if wishes.batch_size:
+        each, rest = divmod(wishes.batch_size, wishes.gpus)
+        if rest or each < 2:
+            raise ValueError(
+                f'--batch-size {wishes.batch_size} is that of all '
+                f'{wishes.gpus} GPUs together: take a multiple, at least 2 '
+                'images for each.'
+            )
+        if each > count:
+            raise ValueError(
+                f'--batch-size {wishes.batch_size}: there are {count} images '
+                'only; take at most as many.'
+            )
+        return each, 'as asked'
+    usual, why = 64, 'what two cores do in a second or two'
+    if not machine.on_cpu:
+        usual, why = 256, 'as published'
+        if method == 'mocov3':
+            usual, why = 1024, 'the negatives are those of the batch'
+        usual = max(32, usual // wishes.gpus)
+    # A power of two, which SplitBN's parts divide.
+    most = 1 << (count.bit_length() - 1)
+    # At least four steps an epoch, where there are few images.
+    few = max(4, most // 4)
+    if few < usual:
+        return few, f'small, for {count} images'
+    return usual, why
+
+
+def _fit(chosen: Choices, most: int) -> None:
+    """Take fewer images at once, where the memory has no room for more."""
+    if chosen.micro_batch <= most:
+        return
+    while chosen.micro_batch > most:
+        chosen.micro_batch //= 2
+        # The negatives of mocov3 are those of one forward: nothing to gather.
+        chosen.accumulation *= 1 if chosen.method == 'mocov3' else 2
+    chosen.why['batch'] += (
+        f'; {chosen.micro_batch} at once, as many as the memory has room for'
+    )
+
+
+def _norm(chosen: Choices) -> None:
+    """Keep BatchNorm from giving the positive away on one process."""
+    backbone, batch = chosen.backbone, chosen.micro_batch
+    if not backbone.batch_norm or chosen.method == 'mocov3':
+        return
+    if chosen.wishes.gpus > 1:
+        chosen.why['norm'] = 'several processes shuffle the keys (ShuffleBN)'
+        return
+    parts = [n for n in (8, 4, 2) if batch % n == 0 and batch // n >= 2]
+    large = [n for n in parts if batch // n >= 16]
+    if not parts or not backbone.takes_norm:
+        why = f'a batch of {batch} has no even parts'
+        if parts:
+            why = f'{backbone.name} takes no other BatchNorm'
+        chosen.remarks.append(
+            f'{why}: nothing keeps BatchNorm from giving the positive away '
+            'on one process; --method mocov3 has no such leak'
+        )
+        return
+    chosen.splits = large[0] if large else parts[-1]
+    chosen.why['norm'] = (
+        'on one process BatchNorm would give the positive away: parts of '
+        f'{batch // chosen.splits} images take the place of GPUs'
+    )
+
+
+def _queue(chosen: Choices) -> None:
+    wishes, count = chosen.wishes, len(chosen.images.paths)
+    if chosen.method == 'mocov3':
+        if wishes.queue:
+            raise ValueError(
+                f'--queue {wishes.queue}: mocov3 has none, its negatives are '
+                'those of the batch; take --method mocov2.'
+            )
+        return
+    usual = next(
+        (size for most, size in _QUEUES.items() if count < most),
+        _LARGEST_QUEUE,
+    )
+    chosen.queue = wishes.queue or max(usual, chosen.batch)
+    if wishes.queue and wishes.queue < chosen.batch:
+        raise ValueError(
+            f'--queue {wishes.queue}: one step of {chosen.batch} images '
+            'brings more keys; take at least as many.'
+        )
+    chosen.why['queue'] = f'for {count:,} images; ImageNet has 65,536'
+    if wishes.queue:
+        chosen.why['queue'] = 'as asked'
+
+
+def _shorten_queue(chosen: Choices, steps: int) -> None:
+    """Let the queue be full after a tenth of the steps; look at the data."""
+    if not chosen.queue:
+        return
+    room = max(4 * chosen.batch, steps * chosen.batch // 10)
+    if not chosen.wishes.queue and chosen.queue > room:
+        chosen.queue = 1 << (room.bit_length() - 1)
+        chosen.why['queue'] = 'full soon, since the training is short'
+    chosen.exclude_same_image = 2 * chosen.queue > len(chosen.images.paths)
+    if chosen.exclude_same_image:
+        chosen.why['queue'] += (
+            "; keys of the query's own image are no negatives"
+        )
+
+
+def _loss(chosen: Choices) -> None:
+    many = len(chosen.images.paths) >= _MANY
+    if chosen.method == 'mocov1':
+        chosen.temperature = 0.07
+        chosen.why['temperature'] = 'as published, for a linear head'
+    elif chosen.method == 'mocov3':
+        chosen.temperature = 0.2
+        chosen.why['temperature'] = (
+            'as published for a ViT, and for small batches'
+        )
+    else:
+        chosen.temperature = 0.2 if many else 0.1
+        chosen.why['temperature'] = (
+            'as published' if many else "as MoCo's authors take on CIFAR-10"
+        )
+
+
+def _optimizer(chosen: Choices) -> None:
+    """Choose optimizer and rate, scaled linearly to the batch."""
+    backbone, batch = chosen.backbone, chosen.batch
+    many = len(chosen.images.paths) >= _MANY
+    # Who normalises over the batch is trained by SGD or LARS in all papers.
+    if not backbone.batch_norm:
+        v3 = chosen.method == 'mocov3'
+        base = 1.5e-4 if v3 and many else 5e-4
+        decay = 0.1 if v3 and many else 0.05
+        kind = dict(type='AdamW', lr=base, weight_decay=decay)
+        why = 'as MoCo v3 has it' if v3 and many else 'of small-scale recipes'
+    elif chosen.method == 'mocov3':
+        base = 0.3
+        kind = dict(type='LARS', lr=base, momentum=0.9, weight_decay=1e-6)
+        why = 'as MoCo v3 has it for a ResNet'
+    else:
+        base = 0.03 if many else 0.12
+        kind = dict(
+            type='SGD',
+            lr=base,
+            momentum=0.9,
+            weight_decay=1e-4 if many else 5e-4,
+        )
+        why = 'as published' if many else 'of small-scale recipes (CIFAR-10)'
+    kind['lr'] = chosen.wishes.lr or float(f'{base * batch / 256:.3g}')
+    chosen.optimizer = kind
+    chosen.why['lr'] = (
+        'as asked'
+        if chosen.wishes.lr
+        else f'{base:g} × batch {batch} / 256, {why}'
+    )
+
+
+def set_length(
+    chosen: Choices, length: int, by_epoch: bool, reason: str
+) -> None:
+    """Set the length of the training, and what depends on it."""
+    chosen.length, chosen.by_epoch = length, by_epoch
+    chosen.why['length'] = reason
+    steps = max(1, chosen.iterations // chosen.accumulation)
+    _shorten_queue(chosen, steps)
+    m, why = 0.99, 'the keys of a short training must keep up'
+    if chosen.method == 'mocov3':
+        why = 'rises to 1, as published'
+    elif steps >= _LONG:
+        m, why = 0.999, 'as published, for a long training'
+    chosen.m = chosen.wishes.m or m
+    chosen.why['m'] = 'as asked' if chosen.wishes.m else why
+    if chosen.backbone.batch_norm and chosen.method != 'mocov3':
+        chosen.warmup = 0
+        chosen.why['warmup'] = 'no warm-up, as published; cosine to 0'
+        return
+    chosen.warmup = min(length // 10, 40 if by_epoch else 5000)
+    chosen.why['warmup'] = 'a tenth is warm-up, then cosine to 0'

@@ -1,0 +1,169 @@
+"""Plan, train, judge and export, one after the other."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from mmmoco.apis.exchange.jobs import export_backbone
+from mmmoco.apis.training.jobs import train
+from mmmoco.engine.endings import ExpectedEnd
+from mmmoco.engine.results import read_results
+from mmmoco.messages import log_info
+
+from .choices import Wishes
+from .plan import Plan, duration, make_plan
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A backbone that was made from a folder of images.
+
+    Attributes:
+        plan: What was trained.
+        checkpoint: The newest one.
+        export: The folder with the backbone for other libraries.
+        seconds: That all of it took.
+        knn: Top-1 of k-NN in percent after the training; None without
+            classes.
+        untrained: The same before it.
+        queries: Images that were classified for it.
+        lines: What to know, in five lines.
+    """
+
+    plan: Plan
+    checkpoint: str
+    export: str
+    seconds: float
+    knn: float | None
+    untrained: float | None
+    queries: int
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return '\n'.join(self.lines)
+
+
+def make_backbone(
+    data: str, wishes: Wishes, work_dir: str | None
+) -> Pretrained:
+    """Make a backbone; the arguments are those of :func:`make_plan`.
+
+    Raises:
+        FileNotFoundError: If there are no images.
+        OSError: If they cannot be read.
+        ValueError: If something does not fit, or the time is too short.
+    """
+    start = time.monotonic()
+    plan = make_plan(data, wishes, work_dir)
+    log_info(f'The plan:\n{plan}')
+    known = len(read_results(plan.work_dir))
+    done = train(plan.config, work_dir=plan.work_dir)
+    if done.checkpoint is None:
+        raise ExpectedEnd(f'No checkpoint was saved in {plan.work_dir}.')
+    figures = [
+        result
+        for result in read_results(plan.work_dir)[known:]
+        if result['task'] == 'knn'
+    ]
+    export = f'{plan.work_dir}/export'
+    loading = _export(done.checkpoint, export, plan.config)
+    before, after = (
+        (figures[i]['metrics']['top1'] if figures else None) for i in (0, -1)
+    )
+    queries = figures[-1]['protocol']['queries'] if figures else 0
+    seconds = time.monotonic() - start
+    rows = {name: text.partition(':')[0] for name, text in plan.rows}
+    longer = _next(plan, wishes, before, after, queries, done.checkpoint)
+    return Pretrained(
+        plan=plan,
+        checkpoint=done.checkpoint,
+        export=export,
+        seconds=seconds,
+        knn=after,
+        untrained=before,
+        queries=queries,
+        lines=(
+            f'Made: {rows["backbone"]} by {rows["method"]}, '
+            f'{plan.iterations:,} iterations on {plan.images:,} images, in '
+            f'{duration(seconds)}.',
+            f'Where: {export} (backbone), {done.checkpoint} (training), '
+            f'{plan.config} (config).',
+            f'How good: {judged(before, after, queries)}',
+            f'Use it: {loading}',
+            f'Next: {longer}',
+        ),
+    )
+
+
+def judged(before: float | None, after: float | None, queries: int) -> str:
+    """Say how good the network is, honestly.
+
+    Args:
+        before: Top-1 in percent of the untrained network; None: no labels.
+        after: Of the trained one.
+        queries: Images that were classified.
+    """
+    if before is None or after is None:
+        return (
+            'unknown: there are no class folders to judge by. The untrained '
+            'network may be as good for your task: compare.'
+        )
+    said = f'k-NN top-1 {after:.1f} % of {queries:,} images'
+    if after <= before:
+        return (
+            f"{said}, no better than the untrained network's {before:.1f} %: "
+            'this backbone has learnt nothing that k-NN sees.'
+        )
+    if not is_better(before, after, queries):
+        return (
+            f"{said}, within chance of the untrained network's "
+            f'{before:.1f} %: so few images cannot tell them apart.'
+        )
+    return f'{said}; the untrained network has {before:.1f} %.'
+
+
+def is_better(before: float, after: float, queries: int) -> bool:
+    """Whether a gain is larger than two standard errors of it."""
+    shares = before / 100, after / 100
+    variance = sum(p * (1 - p) for p in shares) / max(1, queries)
+    return after - before > 200 * math.sqrt(variance)
+
+
+def _next(
+    plan: Plan,
+    wishes: Wishes,
+    before: float | None,
+    after: float | None,
+    queries: int,
+    checkpoint: str,
+) -> str:
+    """Return what to try next."""
+    longer = '--hours 8'
+    if wishes.epochs:
+        longer = f'--epochs {4 * wishes.epochs}'
+    elif wishes.hours:
+        longer = f'--hours {4 * wishes.hours:g}'
+    if before is None or after is None:
+        return (
+            f'mmmoco report {plan.work_dir} draws the curves; {longer} with '
+            'another --work-dir trains longer.'
+        )
+    if is_better(before, after, queries):
+        return f'mmmoco probe {checkpoint} (linear probe), or {longer}.'
+    return (
+        f'{longer} with another --work-dir; more images help most, then a '
+        'longer training.'
+    )
+
+
+def _export(checkpoint: str, folder: str, config: str) -> str:
+    """Write the backbone for other libraries; return how it is loaded."""
+    try:
+        written = export_backbone(
+            checkpoint, f'{folder}/', to='timm', config=config
+        )
+    except ValueError:  # A network that timm has not.
+        written = export_backbone(
+            checkpoint, f'{folder}/', to='safetensors', config=config
+        )
+    return written.loading

@@ -1,0 +1,129 @@
+"""What of a run's log is shown: few lines before it trains, all warnings."""
+
+import inspect
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mmengine.logging import MMLogger
+
+#: Marks a record that belongs among the lines about a run:
+#: ``logger.info(text, extra=ABOUT)``.
+ABOUT = {'about_the_run': True}
+
+#: What they say about their own old names is nobody's else to mend.
+_LIBRARIES = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg')
+
+
+class Screen(logging.Filter):
+    """Decides what of a log is shown; the file has all.
+
+    Before a run starts: warnings and errors. Then the lines about the run,
+    and from there on everything, the name of the experiment aside.
+
+    Attributes:
+        spoken: When something was last shown.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = False
+        self.spoken = time.monotonic()
+        self._about: list[logging.LogRecord] = []
+
+    @classmethod
+    def of(cls, logger: logging.Logger) -> 'Screen':
+        """Return what filters a logger's screen; with DEBUG it shows all."""
+        screen = cls()
+        for handler in _screens(logger):
+            if handler.level > logging.DEBUG:
+                handler.addFilter(screen)
+        return screen
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown."""
+        if record.levelno >= logging.WARNING:
+            shown = not _is_noise(record)
+        elif not self.started:
+            if getattr(record, 'about_the_run', False):
+                self._about.append(record)
+            shown = False
+        else:
+            shown = not str(record.msg).startswith('Exp name: ')
+        if shown:
+            self.spoken = time.monotonic()
+        return shown
+
+    def start(
+        self,
+        logger: logging.Logger,
+        first: Sequence[str] = (),
+        last: Sequence[str] = (),
+    ) -> None:
+        """Show the lines about the run, and from now on everything.
+
+        Args:
+            logger: Of the run.
+            first: Lines before those that the run logged about itself.
+            last: Lines after them.
+        """
+        if self.started:
+            return
+        self.started = True
+        for line in first:
+            logger.info(line)
+        for record in self._about:
+            for handler in _screens(logger):
+                handler.handle(record)
+        self._about.clear()
+        for line in last:
+            logger.info(line)
+
+
+@contextmanager
+def early_notes() -> Iterator[list[logging.LogRecord]]:
+    """Keep from the screen what is said before a run has a log of its own.
+
+    Warnings are shown. All of it is given, for the file: see :func:`hand_on`.
+    """
+    held: list[logging.LogRecord] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        held.append(record)
+        return record.levelno >= logging.WARNING and not _is_noise(record)
+
+    logger = MMLogger.get_current_instance()
+    for handler in _screens(logger):
+        handler.addFilter(keep)
+    try:
+        yield held
+    finally:
+        for handler in _screens(logger):
+            handler.removeFilter(keep)
+
+
+def hand_on(records: Sequence[logging.LogRecord]) -> None:
+    """Write what was said before into the file of the run's log."""
+    for handler in MMLogger.get_current_instance().handlers:
+        if isinstance(handler, logging.FileHandler):
+            for record in records:
+                handler.handle(record)
+
+
+def _screens(logger: logging.Logger) -> list[logging.Handler]:
+    return [h for h in logger.handlers if type(h) is logging.StreamHandler]
+
+
+def _is_noise(record: logging.LogRecord) -> bool:
+    """Whether a library only says that it calls something by an old name."""
+    if 'deprecat' not in str(record.msg).lower():
+        return False
+    frame = inspect.currentframe()
+    silent = ('logging', 'mmengine.logging', __name__)
+    while frame is not None:
+        name = frame.f_globals.get('__name__', '')
+        if not name.startswith(silent):
+            return name.partition('.')[0] in _LIBRARIES
+        frame = frame.f_back
+    return False

@@ -1,0 +1,450 @@
+"""From a folder to a config: what is seen, chosen, measured and written."""
+
+import csv
+import dataclasses
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmmoco.apis import load_config
+from mmmoco.apis.config.adapt import fit_workers
+from mmmoco.apis.planning import backbones, budget, measure, plan
+from mmmoco.apis.planning.backbones import Backbone, find_backbone
+from mmmoco.apis.planning.choices import Wishes, choose, set_length
+from mmmoco.apis.planning.config_text import config_text, written
+from mmmoco.apis.planning.images import Images, Labelled, look
+from mmmoco.apis.planning.jobs import plan as plan_job
+from mmmoco.apis.planning.jobs import pretrain
+from mmmoco.apis.planning.machine import Machine
+from mmmoco.apis.planning.pretrain import judged
+from mmmoco.apis.preflight import sample_batch
+from mmmoco.engine.evaluation import build_evaluation
+from mmmoco.registry import DATASETS, MODELS, in_scope_of
+from tests.conftest import call, one_line, optional
+
+CPU = Machine('cpu', 'CPU', 0, 2**34, 2, False)
+GPU = Machine('cuda', 'H100', 8, 80 * 2**30, 16, True)
+
+
+def noise(shape, dtype, low, high, seed):
+    draws = np.random.default_rng(seed)
+    return draws.uniform(low, high, shape).astype(dtype)
+
+
+def save(path, array):
+    if path.suffix == '.npy':
+        np.save(path, array)
+    elif path.suffix == '.tif':
+        channels_last = array.ndim == 3 and array.shape[0] == array.shape[1]
+        optional('tifffile').imwrite(
+            path,
+            array,
+            photometric='minisblack',
+            planarconfig='contig' if channels_last else None,
+        )
+    elif array.dtype == np.uint16 and array.ndim == 3:
+        import cv2
+
+        assert cv2.imwrite(str(path), array)
+    else:
+        Image.fromarray(array).save(path)
+
+
+#: Kind of images → ending, shape, type, values; what is to be seen.
+KINDS = {
+    'photographs': ('.jpg', (40, 50, 3), 'uint8', (0, 255), ('colours', 3)),
+    'grey': ('.png', (40, 40), 'uint8', (0, 255), ('colours', 3)),
+    'transparent': ('.png', (40, 40, 4), 'uint8', (0, 255), ('colours', 3)),
+    'X-rays': ('.png', (40, 40), 'uint16', (100, 4000), ('deep', 3)),
+    'deep colours': ('.png', (40, 40, 3), 'uint16', (9, 60000), ('deep', 3)),
+    'heights': ('.tif', (40, 40), 'float32', (-20, 900), ('deep', 3)),
+    'infrared': ('.tif', (40, 40, 4), 'uint8', (0, 255), ('bands', 4)),
+    'Sentinel-2': ('.tif', (40, 40, 13), 'uint16', (50, 3000), ('bands', 13)),
+    'pages': ('.tif', (13, 40, 40), 'uint16', (50, 3000), ('bands', 13)),
+    'arrays': ('.npy', (40, 40, 5), 'float32', (0, 1), ('bands', 5)),
+}
+
+
+def folder_of(path, kind, classes=('a', 'b'), count=8):
+    """Write images of a kind, in class folders unless there are none."""
+    ending, shape, dtype, (low, high), _ = KINDS[kind]
+    for name in classes or ('',):
+        (path / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            save(
+                path / name / f'{i}{ending}',
+                noise(shape, dtype, low, high, i),
+            )
+    return path
+
+
+def written_config(chosen, tmp_path):
+    """Return the config that is written for choices."""
+    set_length(chosen, 4, False, 'for the test')
+    if chosen.images.labelled:
+        chosen.evaluated = 16, 16
+    path = tmp_path / 'config.py'
+    path.write_text(config_text(chosen, str(tmp_path / 'run'), []))
+    return load_config(str(path))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_kind_of_image_gets_a_config_that_reads_it(kind, tmp_path):
+    *_, (_, high), seen = KINDS[kind]
+    images = look(str(folder_of(tmp_path / 'data', kind)))
+    assert (images.kind, images.channels) == seen
+    assert len(images.paths) == 16
+    assert images.labelled.classes == ('a', 'b')
+    chosen = choose(images, CPU, Wishes(image_size=32, batch_size=4))
+    cfg = written_config(chosen, tmp_path)
+    views = sample_batch.draw(cfg)['inputs']
+    for view in views.values():
+        assert view.shape == (1, seen[1], 32, 32) and view.dtype == torch.uint8
+        # The range of the file has become that of bytes.
+        assert view.float().std() > 5
+    fit_workers(cfg)
+    with in_scope_of(cfg):
+        _, data = build_evaluation('KNN', cfg.knn, seed=0)
+        image = data.bank.dataset[0]['inputs']['image']
+        model = MODELS.build(cfg.model)
+    assert image.shape == (seen[1], 32, 32)
+    inputs = model.data_preprocessor(dict(inputs=dict(image=image[None])))
+    x = inputs['inputs']['image']
+    assert x.abs().mean() < 3  # Normalised by what the images are.
+    model.eval()
+    assert model.encoders()['backbone'](x).shape == (1, 512)
+
+
+LOOKS = {
+    'flat': ('photographs', (), None),
+    'in classes': ('grey', ('x', 'y', 'z'), 3),
+}
+
+
+@pytest.mark.parametrize('case', LOOKS)
+def test_classes_are_folders(case, tmp_path):
+    kind, classes, expected = LOOKS[case]
+    images = look(str(folder_of(tmp_path, kind, classes)))
+    found = images.labelled and len(images.labelled.classes)
+    assert found == expected
+
+
+def test_a_split_in_folders_is_used(tmp_path):
+    folder_of(tmp_path / 'train', 'grey')
+    folder_of(tmp_path / 'val', 'grey', count=2)
+    images = look(str(tmp_path))
+    assert (images.prefix, len(images.paths)) == ('train', 16)
+    found = images.labelled
+    assert (found.train, found.val, len(found.query)) == ('train', 'val', 4)
+
+
+def test_labels_of_other_tasks_are_told_apart(tmp_path):
+    for name in ('img_dir', 'ann_dir'):
+        folder_of(tmp_path / name, 'grey', ())
+    images = look(str(tmp_path))
+    assert images.labelled is None
+    assert (
+        'ann_dir' in images.remarks[0] and '8 of the 16' in images.remarks[0]
+    )
+
+
+def broken(path):
+    for i in range(6):
+        (path / f'{i}.jpg').write_bytes(b'no image')
+
+
+def of_two_kinds(path):
+    save(path / '0.npy', noise((9, 9, 5), 'uint16', 0, 9, 0))
+    for i in range(6):
+        save(path / f'{i}.png', noise((9, 9, 3), 'uint8', 0, 255, i))
+
+
+def too_few(path):
+    save(path / '0.png', noise((9, 9, 3), 'uint8', 0, 255, 0))
+
+
+MISTAKES = {
+    'nothing there': (lambda path: path.rmdir(), {}, 'does not exist'),
+    'no images': (lambda path: None, {}, 'No image in'),
+    'unreadable': (broken, {}, 'None of 6 images looked at can be read'),
+    'two kinds': (of_two_kinds, {}, 'do not fit one network'),
+    'too few': (too_few, {}, 'holds 1 image'),
+    'batch': (8, {'batch_size': 64}, '--batch-size 64: there are 8 images'),
+    'backbone': (8, {'backbone': 'resnt50'}, 'Did you mean resnet50'),
+    'tokens': (8, {'backbone': 'mixer_b16_224'}, 'These can: resnet18'),
+    'size': (8, {'backbone': 'vit_tiny', 'image_size': 50}, 'take 48'),
+    'both': (8, {'epochs': 1, 'hours': 1.0}, 'give one of them'),
+    'm': (8, {'m': 0.001}, 'weight of the old key parameters'),
+    'lr': (8, {'lr': -1.0}, '--lr -1.0: must be above 0'),
+    'hours': (8, {'hours': float('nan')}, '--hours nan'),
+    'queue': (8, {'method': 'mocov3', 'queue': 8}, '--queue 8: mocov3 has'),
+    'few': (8, {'queue': 1, 'batch_size': 4}, 'take at least as many'),
+    'gpus': (8, {'gpus': 3, 'batch_size': 8}, 'all 3 GPUs together'),
+}
+
+
+@pytest.mark.parametrize('case', MISTAKES)
+def test_a_mistake_is_one_line(case, tmp_path, capsys):
+    make, options, text = MISTAKES[case]
+    data = tmp_path / 'data'
+    data.mkdir()
+    if make == 8:
+        folder_of(data, 'grey', ())
+    else:
+        make(data)
+    argv = [data]
+    for name, value in options.items():
+        argv += [f'--{name.replace("_", "-")}', value]
+    assert call(plan_job, *argv, '--work-dir', tmp_path / 'run') == 2
+    assert text in one_line(capsys)
+    assert not (tmp_path / 'run').exists()
+
+
+def images_like(count, side=300, labelled=None):
+    paths = [f'/data/{i}.jpg' for i in range(count)]
+    return Images(
+        '/data', '', paths, 'colours', 3, 'RGB', side, labelled=labelled
+    )
+
+
+@pytest.fixture
+def known_backbone(monkeypatch):
+    """Choose without building a network."""
+    config = dict(type='mmpretrain.ResNet', depth=18)
+    found = Backbone('resnet18', config, 512, False, True, False)
+    monkeypatch.setattr(
+        'mmmoco.apis.planning.choices.find_backbone', lambda *_: found
+    )
+
+
+@pytest.mark.parametrize('machine', [CPU, GPU], ids=lambda m: m.device)
+def test_choices_fit_each_other(machine, known_backbone):
+    counts = 4, 5, 31, 128, 999, 50_000, 1_300_000
+    methods = 'mocov1', 'mocov2', 'mocov3'
+    for count, method, gpus in itertools.product(counts, methods, (1, 8)):
+        if machine is CPU and gpus > 1:
+            continue
+        wishes = Wishes(method=method, gpus=gpus, epochs=10)
+        chosen = choose(images_like(count), machine, wishes)
+        budget.spend(chosen, 0.5, 10)
+        assert 2 <= chosen.micro_batch <= max(32, count)
+        assert chosen.iterations == 10 * chosen.per_epoch
+        if method == 'mocov3':
+            assert not chosen.queue and not chosen.splits
+            continue
+        assert chosen.queue >= chosen.batch
+        # An image may meet its own keys only where they are left out.
+        assert chosen.exclude_same_image or 2 * chosen.queue <= count
+        if gpus == 1:
+            assert chosen.splits > 1
+            assert chosen.micro_batch % chosen.splits == 0
+        else:
+            assert not chosen.splits
+
+
+def test_the_recipes_are_met_where_they_hold(known_backbone):
+    """ImageNet on eight GPUs: MoCo v2 as published."""
+    wishes = Wishes(gpus=8, epochs=200)
+    chosen = choose(images_like(1_281_167), GPU, wishes)
+    budget.spend(chosen, 0.5, 10)
+    optimizer = chosen.optimizer
+    assert (chosen.batch, chosen.micro_batch) == (256, 32)
+    assert (chosen.queue, chosen.temperature, chosen.m) == (65536, 0.2, 0.999)
+    assert (optimizer['lr'], optimizer['weight_decay']) == (0.03, 1e-4)
+    assert (chosen.image_size, chosen.length, chosen.warmup) == (224, 200, 0)
+
+
+def test_what_was_asked_for_counts(known_backbone):
+    wishes = Wishes(
+        method='mocov2', image_size=64, batch_size=32, lr=0.5, m=0.9,
+        queue=128, epochs=3,
+    )  # fmt: skip
+    chosen = choose(images_like(1000), CPU, wishes)
+    budget.spend(chosen, 0.5, 10)
+    assert (chosen.image_size, chosen.batch, chosen.queue) == (64, 32, 128)
+    assert (chosen.optimizer['lr'], chosen.m) == (0.5, 0.9)
+    assert chosen.iterations == 3 * (1000 // 32)
+
+
+def test_less_memory_is_accumulated_or_a_smaller_batch(known_backbone):
+    images = images_like(100_000)
+    queue = choose(images, GPU, Wishes(), most=100)
+    assert (queue.micro_batch, queue.accumulation) == (64, 4)
+    assert (
+        queue.optimizer['lr'] == 0.03 and queue.micro_batch % queue.splits == 0
+    )
+    batch = choose(images, GPU, Wishes(method='mocov3'), most=100)
+    assert (batch.micro_batch, batch.accumulation) == (64, 1)
+    assert batch.optimizer['lr'] == pytest.approx(0.3 * 64 / 256)
+
+
+def test_hours_are_kept(known_backbone):
+    for count, hours in ((500, 0.05), (50_000, 0.1), (50_000, 24.0)):
+        bank = [(f'/data/{i}.jpg', f'{i % 10}') for i in range(count)]
+        labelled = Labelled(bank, None, '', '', tuple('0123456789'))
+        images = images_like(count, labelled=labelled)
+        chosen = choose(images, CPU, Wishes(hours=hours))
+        budget.spend(chosen, 0.8, spent=60)
+        evaluation = budget.evaluation_seconds(chosen, 0.8)
+        training = chosen.iterations * 0.8
+        assert 60 + training + evaluation <= 3600 * hours
+        most = (200 if count < 1000 else 800) * chosen.per_epoch
+        assert chosen.iterations <= most
+        used = (60 + training + evaluation + 20) / 3600
+        assert used > 0.9 * hours or chosen.iterations >= 0.99 * most
+
+
+def test_too_few_hours_are_told_with_enough(known_backbone):
+    images = images_like(500)
+    chosen = choose(images, CPU, Wishes(hours=0.01))
+    with pytest.raises(ValueError, match='at least --hours') as error:
+        budget.spend(chosen, 5.0, 60)
+    enough = float(str(error.value).split('--hours ')[2].split(',')[0])
+    chosen = choose(images, CPU, Wishes(hours=enough))
+    budget.spend(chosen, 5.0, 60)
+    assert chosen.iterations >= 10
+
+
+def test_a_part_of_the_classes_keeps_their_shares(tmp_path):
+    images = [
+        (f'{name}/{i}, "x".jpg', name) for name in 'ab' for i in range(90)
+    ]
+    images += [(f'c/{i}.jpg', 'c') for i in range(20)]
+    drawn = budget.some(images, 20, seed=0)
+    assert Counter(name for _, name in drawn) == {'a': 9, 'b': 9, 'c': 2}
+    assert drawn == budget.some(images, 20, seed=0)
+    assert drawn != budget.some(images, 20, seed=1)
+    labelled = Labelled(images, None, '', '', ('a', 'b', 'c'))
+    chosen = dataclasses.replace(
+        choose(images_like(200, labelled=labelled), CPU, Wishes()),
+        evaluated=(20, 20),
+    )
+    (file,) = budget.write_lists(chosen, tmp_path)
+    with open(file, newline='') as lines:
+        assert [tuple(row) for row in csv.reader(lines)][1:] == drawn
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind', 'width'),
+    [
+        ('resnet18', 'mmpretrain.ResNet', 512),
+        ('resnet50_8xb32_in1k', 'mmpretrain.ResNet', 2048),
+        ('resnext50_32x4d', 'mmpretrain.ResNeXt', 2048),
+        ('vit_small_patch16_224.augreg_in21k', 'MoCoV3ViT', 384),
+        ('vit-base-p32', 'MoCoV3ViT', 768),
+        ('convnext_tiny', 'mmpretrain.ConvNeXt', 768),
+        ('efficientnet_b0', 'mmpretrain.TIMMBackbone', 1280),
+        ('regnety_004', 'mmpretrain.TIMMBackbone', 440),
+    ],
+)
+def test_names_of_timm_and_mmpretrain_train(name, kind, width, tmp_path):
+    if 'TIMM' in kind:
+        optional('timm')
+    found = find_backbone(name, 4, 64)
+    assert (found.config['type'], found.width) == (kind, width)
+    images = dataclasses.replace(images_like(64), channels=4)
+    wishes = Wishes(backbone=name, image_size=64, batch_size=4)
+    chosen = choose(images, CPU, wishes)
+    cfg = written_config(chosen, tmp_path)
+    cfg.model.data_preprocessor.update(mean=[0.0] * 4, std=[1.0] * 4)
+    with in_scope_of(cfg):
+        model = MODELS.build(cfg.model)
+    x = torch.randn(4, 4, 64, 64)
+    assert model.encoders()['neck'](x).shape[0] == 4
+
+
+def test_every_backbone_error_names_some_that_can():
+    for name in ('mixer_b16_224', 'nothing-like-it'):
+        with pytest.raises(ValueError, match='resnet18') as error:
+            find_backbone(name, 3, 64)
+        assert name.partition('_')[0] in str(error.value)
+    assert backbones.EXAMPLES.count(',') == 3
+
+
+@pytest.mark.parametrize(('each', 'whole'), [(0.01, True), (0.5, False)])
+def test_ten_steps_or_a_smaller_batch(each, whole, small_config, monkeypatch):
+    """A slow machine is one whose clock runs fast."""
+    clock = itertools.count()
+    now = [0.0]
+    seen = []
+
+    def timed(step, batches):
+        size = len(next(batches)['ids'])
+        seen.append(size)
+        now[0] += each * size
+        next(clock)
+        return each * size
+
+    monkeypatch.setattr(measure, '_timed', timed)
+    monkeypatch.setattr(measure.time, 'perf_counter', lambda: now[0])
+    speed = measure.measure_speed(small_config())
+    assert speed.seconds == pytest.approx(16 * each)
+    assert speed.steps <= 10 and now[0] <= 45
+    assert (speed.batch == 16) == whole
+    assert ('scaled' in str(speed)) != whole
+
+
+VERDICTS = [
+    (None, None, 0, 'unknown'),
+    (30.0, 29.0, 1000, 'no better'),
+    (30.0, 30.0, 1000, 'no better'),
+    (30.0, 31.0, 1000, 'within chance'),
+    (30.0, 38.0, 1000, 'the untrained network has 30.0 %'),
+    (30.0, 38.0, 50, 'within chance'),
+]
+
+
+@pytest.mark.parametrize(('before', 'after', 'queries', 'said'), VERDICTS)
+def test_the_verdict_is_honest(before, after, queries, said):
+    assert said in judged(before, after, queries)
+
+
+def test_what_is_written_is_python():
+    value = dict(a=[1.5] * 40, b=dict(c='x' * 90, d=(1,)), e=[dict(f=None)])
+    text = written(value)
+    assert eval(text) == value
+    assert max(map(len, text.replace('x' * 90, '').splitlines())) < 80
+
+
+@pytest.mark.slow
+def test_pretrain_plans_trains_judges_and_exports(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(measure, 'STEPS', 1)
+    data = folder_of(tmp_path / 'photos', 'photographs', count=10)
+    run = tmp_path / 'run'
+    options = '--epochs', 2, '--image-size', 32, '--batch-size', 8
+    assert call(pretrain, data, *options, '--work-dir', run) == 0
+    lines = capsys.readouterr().out.splitlines()[-5:]
+    names = [line.partition(':')[0] for line in lines]
+    assert names == ['Made', 'Where', 'How good', 'Use it', 'Next']
+    assert 'resnet18 by mocov2, 4 iterations on 20 images' in lines[0]
+    assert 'k-NN top-1' in lines[2] and list((run / 'export').iterdir())
+    config = run / 'plan' / 'run.py'
+    assert load_config(str(config)).train_cfg.max_iters == 4
+    assert '# ' in config.read_text()
+    # Not a second time over the first.
+    assert call(pretrain, data, *options, '--work-dir', run) == 2
+    assert f'mmmoco train {config} --resume' in one_line(capsys)
+
+
+def test_a_plan_says_what_it_chose(tmp_path, monkeypatch, known_backbone):
+    data = folder_of(tmp_path / 'tiles', 'grey', ())
+    speed = measure.Speed(0.5, 10, 4, 4)
+    monkeypatch.setattr(plan, 'measure_speed', lambda cfg: speed)
+    monkeypatch.chdir(tmp_path)
+    found = plan_job(data, hours=0.1)
+    text = str(found)
+    assert found.config == 'work_dirs/tiles/plan/tiles.py'
+    assert f'mmmoco train {found.config}' in text
+    assert 'warning' in text and 'few' in text
+    assert max(map(len, text.splitlines())) < 100
+    cfg = load_config(found.config)
+    assert cfg.work_dir == 'work_dirs/tiles'
+    assert cfg.train_cfg.max_iters == found.iterations
+    with in_scope_of(cfg):
+        assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 8
