@@ -68,7 +68,7 @@ MEANINGS = [
     Meaning('--moco-m --momentum-teacher --ema', '--m', 'model.m'),
     Meaning('--moco-m-cos', '', 'model.m_schedule=cosine'),
     Meaning(
-        '--moco-k --queue-size --memory-bank-size',
+        '--moco-k --queue-size --queue-len --queue --memory-bank-size',
         '--queue',
         'model.dictionary.size',
     ),
@@ -108,7 +108,12 @@ MEANINGS = [
     ),
     Meaning('--start-epoch --resume-interrupted', '--resume'),
     Meaning('--precision --use-fp16 --fp16 --half', '--amp'),
-    Meaning('--img-size --image-size --input-size --size', '--image-size'),
+    Meaning(
+        '--img-size --image-size --input-size --size --resolution '
+        '--crop --crop-size --global-crop --local-crop',
+        '--image-size',
+        'view_size',
+    ),
     Meaning('--num-neighbors --nb-knn -k', '--k'),
     Meaning(
         '--world-size --rank --dist-url --dist-backend --gpu --gpus --ngpus '
@@ -125,6 +130,11 @@ MEANINGS = [
     ),
 ]
 BY_FLAG = {flag: each for each in MEANINGS for flag in each.theirs.split()}
+
+
+def meaning_of(name: str) -> Meaning | None:
+    """Return what a name, such as ``'batch_size'``, is called here."""
+    return BY_FLAG.get(f'--{name.lower().replace("_", "-")}')
 
 
 def translated(

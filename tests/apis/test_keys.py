@@ -105,9 +105,9 @@ PLACES = {
     'data': 'Is train_dataloader.dataset.data_root meant',
     'device': 'CUDA_VISIBLE_DEVICES',
     'gpus': 'dist_train.sh',
-    'image_size': 'view_size=N',
+    'image_size': 'Is view_size meant',
     # Names that were used already, with where.
-    'crop.size': r'views.view_q.0.size, .*view_k.0.size .*view_size=N',
+    'crop.size': r'views.view_q.0.size, .*view_k.0.size .*, or view_size',
     'view_q.0.prob': r'views.view_q.1.prob',
     'images.data_root': r'Give train_dataloader.dataset.data_root, knn.bank',
     'eval_pipeline.3.size': r'Give knn.bank.dataset.pipeline.3.size, ',

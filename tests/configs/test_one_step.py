@@ -22,8 +22,8 @@ CUTS = {
         stem_channels=8, base_channels=8, groups=4, width_per_group=2
     ),
     'PlainConvNet': {},
-    'MoCoV3ViT': dict(arch=TINY_VIT, img_size=32),
-    'VisionTransformer': dict(arch=TINY_VIT, img_size=28),
+    'MoCoV3ViT': dict(arch=TINY_VIT),
+    'VisionTransformer': dict(arch=TINY_VIT),
 }
 WIDTHS = {'ResNeXt': 256, 'PlainConvNet': 128, 'MoCoV3ViT': 48}
 DICTIONARIES = {
@@ -36,7 +36,7 @@ SENTINEL_2 = [f'B{i}' for i in range(1, 13)] + ['B8A']
 
 
 def cut(cfg, folder):
-    """Apply the table above, 32-pixel images of a folder, 16 a batch."""
+    """Apply the table above, images of a folder, 16 a batch."""
     model = cfg.model
     for part in ('backbone', 'teacher'):
         if part not in model:
@@ -45,6 +45,8 @@ def cut(cfg, folder):
         was = model[part].get('arch', '')
         model[part].update(CUTS[kind])
         model[part].pop('init_cfg', None)
+        if part == 'teacher':  # Of weights for 518 pixels.
+            model[part].img_size = 28
         if 'conv' in str(was):
             model[part].arch = {**TINY_VIT, 'conv_stem': True}
     for name, head in model.get('heads', {}).items():
@@ -71,12 +73,8 @@ def cut(cfg, folder):
     if dataset.type == 'ImageFolderDataset':
         dataset.data_root = str(folder)
         dataset.data_prefix = ''
-        for name, view in dataset.pipeline[1].views.items():
-            view[0].size = 16 if name.startswith('local') else 32
     elif dataset.type == 'SeasonalPlaces':
         dataset.data_root, dataset.data_prefix = str(folder / 'places'), ''
-        for view in dataset.pipeline[0].views.values():
-            view[0].size = 32
     else:
         dataset.num_scenes = SMALL_BATCH
 
@@ -110,7 +108,7 @@ def test_config_trains_cut_down(name, images):
     from mmmoco.apis.config.adapt import use_precision
     from mmmoco.registry import DATASETS, MODELS
 
-    cfg = load_config(name)
+    cfg = load_config(name, {'view_size': 32})
     cut(cfg, images)
     use_precision(cfg, amp=False, fast=False)  # float16 only on a GPU
     init_default_scope('mmmoco')
@@ -150,7 +148,7 @@ def test_sync_bn_turns_into_layers_that_take_what_they_get(name, images):
     from mmmoco.apis.config.adapt import replace_sync_bn
     from mmmoco.registry import MODELS
 
-    cfg = load_config(name)
+    cfg = load_config(name, {'view_size': 32})
     cut(cfg, images)
     assert replace_sync_bn(cfg._cfg_dict) == ('_1xb' not in name)
     init_default_scope('mmmoco')

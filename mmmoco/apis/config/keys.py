@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from mmmoco.apis.foreign_flags import meaning_of
 from mmmoco.apis.lookup import PACKAGES
 from mmmoco.engine.changes import READ
 from mmmoco.engine.evaluation import Splits
@@ -31,7 +32,7 @@ from mmmoco.engine.signatures import (
 )
 from mmmoco.messages import few, log_info, log_warning, shortened
 
-from .option_values import ELSEWHERE, places
+from .option_values import places
 
 #: Libraries that may be imported to look a type up.
 _LIBRARIES = tuple(PACKAGES)
@@ -210,9 +211,9 @@ class Taker:
                 for place, _ in places(dict(self.node))
                 if place.endswith(f'.{name}')
             ]
-        elsewhere = ELSEWHERE.get(name.lower(), '')
-        if not meant and elsewhere.startswith(f'{self.place}.'):
-            meant = [elsewhere]
+        meaning = meaning_of(name)
+        if not meant and meaning and meaning.setting:
+            meant = [meaning.setting.partition('=')[0]]
         hint = f'did you mean {" or ".join(meant[:3])}? ' if meant else ''
         what = self.kind or self.place
         shown = few([n for n in known if n not in _ALWAYS | _GIVEN], 24)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from mmmoco.apis.foreign_flags import meaning_of
 from mmmoco.engine.changes import READ
 from mmmoco.engine.signatures import meant_by
 from mmmoco.messages import few, shortened
@@ -116,46 +117,6 @@ RANGES: dict[str, Rule] = {
     'knn.k': _each(_whole(1)),
     'knn.temperature': _each(_number(0, above=True)),
 }
-#: What users of other tools give, and where it is here.
-ELSEWHERE = {
-    'device': 'A GPU is used where there is one; the environment variable '
-    "CUDA_VISIBLE_DEVICES says which ('' for none).",
-    **dict.fromkeys(
-        ('gpus', 'num_gpus', 'gpu_ids', 'nproc_per_node'),
-        'A process for each GPU: tools/dist_train.sh CONFIG N starts N.',
-    ),
-    **dict.fromkeys(('epochs', 'num_epochs'), 'train_cfg.max_epochs'),
-    **dict.fromkeys(
-        ('data', 'data_dir', 'data_path', 'root', 'dataset'),
-        'train_dataloader.dataset.data_root',
-    ),
-    **dict.fromkeys(
-        ('workers', 'num_worker', 'nworkers'), 'train_dataloader.num_workers'
-    ),
-    **dict.fromkeys(
-        ('learning_rate', 'base_lr'), 'optim_wrapper.optimizer.lr'
-    ),
-    **dict.fromkeys(('wd', 'decay'), 'optim_wrapper.optimizer.weight_decay'),
-    **dict.fromkeys(
-        ('queue', 'queue_len', 'queue_size', 'moco_k'), 'model.dictionary.size'
-    ),
-    **dict.fromkeys(('moco_t', 'tau'), 'model.loss.temperature'),
-    **dict.fromkeys(('moco_m', 'momentum'), 'model.m'),
-    **dict.fromkeys(
-        ('accumulation', 'accumulate', 'accum_iter'),
-        'optim_wrapper.accumulative_counts',
-    ),
-    'optimizer': 'optim_wrapper.optimizer.type',
-    'amp': 'It is an option of its own, --amp.',
-}
-#: Names of the size of images, and what changes it.
-SIZES = frozenset(
-    (
-        *('crop', 'crop_size', 'global_crop', 'local_crop', 'size'),
-        *('image_size', 'img_size', 'input_size', 'resolution'),
-    )
-)
-VIEW_SIZE = 'view_size=N makes crops, network and k-NN fit N pixels. '
 #: What may be None where it stands: the default, or a drawn one.
 _OPTIONAL = (
     '*_dataloader',
@@ -289,8 +250,10 @@ def _check_place(node: dict[str, Any], key: str) -> None:
     end = f'.{below}' if below else ''
     there = few([f'{place}{end}' for place in used], 4)
     where = f'Give {there} instead' if used else 'Give what was made of it'
-    if SIZES & set(key.split('.')):
-        where = f'{where}. {VIEW_SIZE.strip()}'
+    sizes = [m for m in map(meaning_of, key.split('.')) if m is not None]
+    for meaning in sizes:
+        if meaning.setting in READ:
+            where = f'{where}, or {meaning.setting}'
     raise KeyError(
         f'--cfg-options {key}: {first!r} is a name that the config was '
         'written with, and has been used already: to change it here changes '
@@ -309,28 +272,26 @@ def _made_of(named: Any, value: Any) -> bool:
 
 
 def _mend(node: dict[str, Any], key: str) -> str:
-    """Return what an option of an unknown place may mean, as a question."""
+    """Return what an option of an unknown place may mean."""
     first, _, below = key.partition('.')
-    if not below and first.lower() in SIZES:
-        return VIEW_SIZE
-    said = ELSEWHERE.get(first.lower().replace('-', '_')) if not below else ''
-    if said and said[0].isupper():
-        return f'{said} '
-    wanted = said or key
+    meaning = None if below else meaning_of(first)
+    if meaning and meaning.setting in READ:
+        return f'Is {meaning.setting} meant?'
+    wanted = meaning.setting.partition('=')[0] if meaning else ''
     meant = [
         place
         for place, _ in places(node)
-        if place == wanted or place.endswith(f'.{wanted}')
         if place.split('.')[0] in READ
+        and (place in (wanted, key) or place.endswith(f'.{key}'))
     ]
-    if not meant:
-        ends = f'.{below}' if below else ''
-        meant = [f'{name}{ends}' for name in meant_by(first, READ)]
-    # Mostly the training is meant.
-    meant.sort(
-        key=lambda place: (not place.startswith('train_'), place.count('.'))
-    )
-    return f'Is {" or ".join(meant[:3])} meant? ' if meant else ''
+    if meant:
+        # The nearest first: mostly the training is meant.
+        meant.sort(key=lambda place: (place != wanted, place.count('.')))
+        return f'Is {" or ".join(meant[:3])} meant?'
+    if meaning:
+        return f'{meaning.remark or f"Is {meaning.flag} meant?"}.'
+    near = [f'{name}.{below}'.rstrip('.') for name in meant_by(first, READ)]
+    return f'Is {" or ".join(near)} meant?' if near else ''
 
 
 def _other_kind(old: Any, new: Any) -> str | None:

@@ -100,7 +100,7 @@ def _sized(
 
 def _pair(size: Any) -> Size | None:
     """Return height and width, None if it is no size."""
-    both = (size, size) if isinstance(size, int) else size
+    both = [size, size] if isinstance(size, int) else size
     if isinstance(both, Mapping) or not isinstance(both, list | tuple):
         return None
     whole = all(type(side) is int and side > 0 for side in both)
