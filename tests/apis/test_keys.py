@@ -171,6 +171,26 @@ def test_what_is_new_and_right_passes(options):
         assert node == value
 
 
+def test_a_class_that_is_registered_again():
+    """As a notebook does: the newest counts."""
+    from mmmoco.registry import HOOKS
+
+    def options(**given):
+        return {'default_hooks.own': dict(type='OwnHook', **given)}
+
+    load_config('mocov2_r50_8xb32', options(wide=1))  # Not known yet.
+    try:
+        for name in ('wide', 'long'):
+            source = f'class OwnHook:\n def __init__(self, {name}): ...'
+            exec(source, space := {})
+            HOOKS.register_module(module=space['OwnHook'], force=True)
+            load_config('mocov2_r50_8xb32', options(**{name: 1}))
+        with pytest.raises(KeyError, match='OwnHook takes long'):
+            load_config('mocov2_r50_8xb32', options(wide=1))
+    finally:
+        del HOOKS.module_dict['OwnHook']
+
+
 FILE = """
 _base_ = 'mmmoco::mocov2_r50_8xb32.py'
 batch_size = 4

@@ -393,7 +393,6 @@ def _taker(
     return Taker(place, node, room, name, takes, scopes, ours)
 
 
-@cache
 def _classes(
     name: str, registries: tuple[str, ...], scopes: tuple[str, ...]
 ) -> tuple[Any, ...]:
