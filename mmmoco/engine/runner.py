@@ -405,7 +405,9 @@ class ContrastRunner(Runner):
         Raises:
             ValueError: If it is enabled without ``base_batch_size``.
         """
-        batch = self.train_dataloader.batch_size
+        loader = self.train_dataloader
+        # A batch sampler, as mmdet has it, forms the batches itself.
+        batch = loader.batch_size or loader.batch_sampler.batch_size
         accumulation = accumulation_of(optim_wrapper)
         effective = batch * self.world_size * accumulation
         base = (auto_scale_lr or {}).get('base_batch_size')

@@ -117,6 +117,6 @@ def test_train_validate_save_and_test(text, scenes, tmp_path, monkeypatch):
     assert checkpoint.is_file()
     logs = list((tmp_path / 'run').glob('*/*.log'))
     assert '(val)' in ''.join(log.read_text() for log in logs)
-    run_test(str(config), str(checkpoint), work_dir=work)
+    run_test(str(checkpoint), config=str(config), work_dir=work)
     logs = list((tmp_path / 'run').glob('*/*.log'))
     assert '(test)' in ''.join(log.read_text() for log in logs)

@@ -49,7 +49,7 @@ def load_config(
         ValueError: If it, or a file that it builds on, is no valid Python,
             or a value makes no sense.
     """
-    cfg = _read(config) if isinstance(config, str) else deepcopy(config)
+    cfg = read_config(config) if isinstance(config, str) else deepcopy(config)
     options = dict(options or {})
     size = options.pop(KEY, cfg.pop(KEY, None))
     if size is not None:
@@ -87,7 +87,16 @@ def usual_work_dir(cfg: Config) -> str:
     return f'work_dirs/{Path(cfg.filename).stem}'
 
 
-def _read(name: str) -> Config:
+def read_config(name: str) -> Config:
+    """Read a config as it stands; what is wrong with it is not told.
+
+    Args:
+        name: As for :func:`mmmoco.apis.lookup.resolve_config`.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        ValueError: If it, or a file that it builds on, is no valid Python.
+    """
     path = resolve_config(name)
     if path.suffix not in KINDS:
         raise ValueError(

@@ -373,7 +373,7 @@ def _taker(
         if scope in _LIBRARIES:
             # Its parts are mostly named as in its own configs.
             scopes = (*scopes, scope)
-    hints: dict[str, Any] = dict.fromkeys(room.also)
+    hints: dict[str, Any] = {}
     complete = bool(found)
     for cls in found:
         takes = arguments_of(cls)
@@ -384,7 +384,7 @@ def _taker(
             complete = True
     if room is _TOP['optim_wrapper'] and node.get('constructor'):
         complete = complete and 'type' in node
-    takes = Arguments(hints, complete)
+    takes = Arguments(hints | dict.fromkeys(room.also), complete)
     ours = any(
         c.__module__.startswith('mmmoco')
         for c in found

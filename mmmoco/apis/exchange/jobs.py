@@ -182,8 +182,8 @@ def convert_config(config: str, out: str) -> Converted:
     """
     if Path(out).suffix != '.py':
         raise UsageError(f'{out}: give a name that ends in .py.')
-    from mmmoco.apis.config.files import load_config
+    from mmmoco.apis.config.files import read_config
 
     from .convert_config import convert, write
 
-    return write(convert(load_config(config)), config, out)
+    return write(convert(read_config(config)), config, out)
