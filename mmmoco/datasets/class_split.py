@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from mmmoco.functional import generator
+from mmmoco.messages import few, log_warning
 from mmmoco.registry import DATASETS
 
 from .image_folder import ImageFolderDataset
@@ -46,6 +47,16 @@ class ClassFolderSplit(ImageFolderDataset):
             raise ValueError(
                 f'Every class of {str(kwargs.get("data_root"))!r} has one '
                 'image: none is left to compare it with.'
+            )
+        single = [
+            name
+            for number, name in enumerate(self.classes)
+            if (labels == number).sum() == 1
+        ]
+        if single and part == 'query':
+            log_warning(
+                f'{len(single)} of {len(self.classes)} classes have one image '
+                f'({few(single, 3)}): it stays in the bank.'
             )
         chosen = queries if part == 'query' else ~queries
         kept = chosen.nonzero()[:, 0].tolist()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import mmmoco
+from mmmoco import progress
 from mmmoco.apis.config.from_checkpoint import config_of
 from mmmoco.apis.probing.folders import Folder
 from mmmoco.datasets import ClassFolderSplit
@@ -106,6 +107,20 @@ def test_the_images_of_the_bank_find_themselves(checkpoint, tmp_path):
     data = str(tmp_path / 'cls')
     found = mmmoco.evaluate_knn(checkpoint(), data=data, k=1)
     assert found[1]['top1'] == 100.0
+
+
+def test_what_takes_long_says_how_far_it_is(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    data = draw(tmp_path / 'images', {'dark': 40, 'light': 60, 'one': 1})
+    path = checkpoint()
+    mmmoco.evaluate_knn(path, data=data)
+    said = capsys.readouterr()
+    assert 'Features of images' not in said.out + said.err
+    assert '1 of 3 classes have one image (one)' in said.out + said.err
+    monkeypatch.setattr(progress, 'PATIENCE', 0)
+    mmmoco.evaluate_knn(path, data=data)
+    assert 'Features of images: 64 of 81 (79 %)' in capsys.readouterr().err
 
 
 def test_leave_one_out_takes_every_image(checkpoint, tmp_path):

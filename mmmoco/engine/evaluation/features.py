@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmmoco.functional import gather
 from mmmoco.messages import few, log_warning
+from mmmoco.progress import Progress
 
 from .leaks import path_of
 
@@ -133,24 +134,30 @@ def _run(
     labels, ids, good = [], [], []
     values: Tensor | None = None
     done = 0
+    rows = len(loader.sampler)
     try:
-        for raw in loader:
-            batch = model.data_preprocessor(raw, False)
-            if labelled and 'labels' not in batch:
-                raise ValueError(
-                    'k-NN needs labels, but the data set gives none: use '
-                    'class folders with with_labels=True, or a list of '
-                    '"path label" lines.'
-                )
-            part = model.extract_feat(batch['inputs']['image'], stage).float()
-            ids.append(batch['ids'])
-            labels.append(batch.get('labels', ids[-1].new_empty(len(part), 0)))
-            bad = torch.as_tensor(batch.get('bad', 0), device=ids[-1].device)
-            good.append((bad == 0).to(torch.uint8).expand(len(part)))
-            if values is None:
-                values = _empty(len(loader.sampler), part, folder, spread)
-            values[done : done + len(part)] = part
-            done += len(part)
+        with Progress('Features of images', rows) as progress:
+            for raw in loader:
+                batch = model.data_preprocessor(raw, False)
+                if labelled and 'labels' not in batch:
+                    raise ValueError(
+                        'k-NN needs labels, but the data set gives none: use '
+                        'class folders with with_labels=True, or a list of '
+                        '"path label" lines.'
+                    )
+                images = batch['inputs']['image']
+                part = model.extract_feat(images, stage).float()
+                ids.append(batch['ids'])
+                none = ids[-1].new_empty(len(part), 0)
+                labels.append(batch.get('labels', none))
+                bad = batch.get('bad', 0)
+                bad = torch.as_tensor(bad, device=ids[-1].device)
+                good.append((bad == 0).to(torch.uint8).expand(len(part)))
+                if values is None:
+                    values = _empty(rows, part, folder, spread)
+                values[done : done + len(part)] = part
+                done += len(part)
+                progress.advance(len(part))
     finally:
         model.train(training)
     if values is None:
