@@ -216,6 +216,7 @@ def _build_loader(
         text = str(error).replace('train_dataloader.dataset', place)
         raise FileNotFoundError(
             f'{text} The evaluation reads knn.bank.dataset.data_root and '
-            'knn.query.dataset.data_root, not train_dataloader.'
+            'knn.query.dataset.data_root, not train_dataloader; --data takes '
+            'class folders instead.'
         ) from None
     return loader
