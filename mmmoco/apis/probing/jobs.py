@@ -303,6 +303,8 @@ def evaluate_checkpoints(
         mmmoco evaluate work_dirs/mocov2_digits --config demo/mocov2_digits
         --epochs 10 50 100 --protocol knn
     """
+    from mmmoco.apis.config.files import load_config
+
     from .checkpoints import (
         evaluate_series,
         evaluations_of,
@@ -310,9 +312,11 @@ def evaluate_checkpoints(
         read_config,
     )
 
+    if config is not None:  # What is wrong in it is said first.
+        config = load_config(config, cfg_options)
     found = find_checkpoints(checkpoint_dir, epochs)
     first = str(next(iter(found.values())))
-    cfg = read_config(config, first, cfg_options)
+    cfg = read_config(config, first, None if config else cfg_options)
     given = {
         'knn': _given(type='KNN', k=k, temperature=temperature),
         'linear': _given(
