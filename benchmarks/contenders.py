@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmmoco.engine.hooks import KernelSettingsHook
 from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.engine.train_step import TrainStep
+from mmmoco.private_names import cpu_has_bfloat16
 from mmmoco.registry import MODELS
 
 TEMPERATURE, MOMENTUM = 0.2, 0.999
@@ -111,7 +112,7 @@ Device = Literal['cpu', 'cuda'] | None
 
 def fast(setting: Setting) -> Setting:
     """Return the setting with what ``--fast`` chooses on this machine."""
-    bf16 = setting.device == 'cuda' or torch.cpu._is_avx512_bf16_supported()
+    bf16 = setting.device == 'cuda' or cpu_has_bfloat16()
     return replace(
         setting, channels_last=True, dtype=torch.bfloat16 if bf16 else None
     )

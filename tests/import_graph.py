@@ -28,6 +28,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
             'plain_pickle',
             'messages',
             'json_lines',
+            'older_versions',
             'private_names',
             'progress',
         ],

@@ -14,6 +14,7 @@ from mmengine.dist import master_only
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.disk import survive
 from mmmoco.json_lines import read_json_lines
+from mmmoco.older_versions import sha256_of
 
 
 @master_only
@@ -94,7 +95,7 @@ def figures_text(metrics: Mapping[str, float]) -> str:
 def file_hash(path: str) -> str:
     """Return a short hash of a file's content."""
     with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+        return sha256_of(file)[:16]
 
 
 def config_hash(cfg: Config) -> str:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmmoco.older_versions import autocasts_to
+
 from .info_nce import Candidates, Stats
 
 # Similarities of so many pairs are held at a time. On a CPU they stay in the
@@ -53,10 +55,7 @@ def info_nce(
             'the output width of the neck.'
         )
     device = q.device.type
-    in_bfloat16 = (
-        torch.is_autocast_enabled(device)
-        and torch.get_autocast_dtype(device) == torch.bfloat16
-    )
+    in_bfloat16 = autocasts_to(torch.bfloat16, device)
     with torch.autocast(device, enabled=False):
         loss, *stats = LookUp.apply(
             q.float(),

@@ -15,6 +15,7 @@ from PIL import Image
 
 import mmmoco
 from mmmoco.apis import cli, load_config
+from mmmoco.apis.config import adapt
 from mmmoco.apis.config.adapt import fit_workers, use_precision
 from mmmoco.apis.training.jobs import train
 from mmmoco.apis.training.train import prepare
@@ -150,9 +151,7 @@ def test_knn_with_the_defaults_of_the_protocol(tmp_path):
 @pytest.mark.parametrize('has_units', [True, False])
 def test_fast_turns_the_speed_settings_on(monkeypatch, has_units):
     """And mixed precision only where the hardware is made for it."""
-    monkeypatch.setattr(
-        torch.cpu, '_is_avx512_bf16_supported', lambda: has_units
-    )
+    monkeypatch.setattr(adapt, 'cpu_has_bfloat16', lambda: has_units)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     cfg = prepare('mocov2_r50_8xb32', fast=True, max_iters=10)
     dtype = 'bfloat16' if has_units else 'float32'

@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 
 from mmmoco.engine.schedule import end_of
 from mmmoco.messages import log_info, log_warning
+from mmmoco.older_versions import gpu_has_bfloat16
 from mmmoco.private_names import cpu_has_bfloat16
 from mmmoco.registry import DATASETS, MODELS, bare_type, dicts_in
 from mmmoco.two_phase import TwoPhaseModel
@@ -89,7 +90,7 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
 def has_bfloat16_units() -> bool:
     """Whether the hardware computes in bfloat16, and does not emulate it."""
     if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return gpu_has_bfloat16()
     return cpu_has_bfloat16()
 
 

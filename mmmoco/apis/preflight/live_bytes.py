@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_flatten
 
 
 class LiveBytes(TorchDispatchMode):
@@ -52,7 +52,8 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         """Run an operation and count what it returns."""
         result = func(*args, **(kwargs or {}))
-        self.count(x for x in tree_iter(result) if isinstance(x, Tensor))
+        leaves, _ = tree_flatten(result)
+        self.count(x for x in leaves if isinstance(x, Tensor))
         return result
 
     def _add(self, tensor: Tensor) -> None:

@@ -112,7 +112,7 @@ def estimate_memory(
             model.data_preprocessor.to(device)
             result = _count(model, batch_size, *settings)
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
         reason = f'{type(error).__name__}: {error}'.splitlines()[0][:120]
         small = smallest_batch(_real_model(cfg))

@@ -37,6 +37,13 @@ from .writing import remove_leftovers, write, write_text
 _save_elsewhere = theirs.save_checkpoint
 
 
+class _TorchThatReads:
+    """``torch`` for one module, but that it reads by this package."""
+
+    def __getattr__(self, name: str) -> Any:
+        return load_from_local if name == 'load' else getattr(torch, name)
+
+
 @contextmanager
 def _guard() -> Iterator[None]:
     """Replace what the docstring of the package lists.
@@ -52,7 +59,7 @@ def _guard() -> Iterator[None]:
     with ExitStack() as stack:
         try:
             for owner, name, value in (
-                (theirs, '_safe_torch_load', load_from_local),
+                (theirs, 'torch', _TorchThatReads()),
                 (theirs, 'load_url', _load_url),
                 (theirs, '_load_checkpoint_with_prefix', _load_below),
                 (CheckpointLoader, '_schemes', schemes),
@@ -127,7 +134,7 @@ def read_weights(
 def load_from_local(
     file: PathLike | IO[bytes],
     map_location: MapLocation = None,
-    weights_only: bool | None = None,
+    **_: Any,
 ) -> Any:
     """Load a file for mmengine, which logs the last part of this name."""
     return read_any(file, map_location)

@@ -329,5 +329,9 @@ KNOWN: dict[str, Any] = {
         f'{module}.UntypedStorage': _StorageType('UntypedStorage', None)
         for module in ('torch', 'torch.storage')
     },
-    **{f'torch.{name}': getattr(torch, name) for name in _DTYPES},
+    **{
+        f'torch.{name}': getattr(torch, name)
+        for name in _DTYPES
+        if hasattr(torch, name)  # The newest of them came with torch 2.3.
+    },
 }

@@ -7,10 +7,10 @@ import torch.distributed as torch_dist
 from mmengine.dist import get_world_size
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 
 from mmmoco.engine.norm_statistics import statistics_of
 from mmmoco.messages import log_warning
+from mmmoco.older_versions import GradScaler, get_total_norm
 from mmmoco.registry import OPTIM_WRAPPERS
 
 DTYPES = {
@@ -136,7 +136,7 @@ class ContrastOptimWrapper(OptimWrapper):
             return
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        self._norm = torch.nn.utils.get_total_norm(
+        self._norm = get_total_norm(
             [cast(Tensor, p.grad) for p in self._learnt()]
         )
         finite = finite & torch.isfinite(self._norm)

@@ -1,0 +1,77 @@
+"""What older versions of Python and torch lack.
+
+Each entry says with which version it can go: when setup.py no longer allows
+what is older.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    'GradScaler',
+    'autocasts_to',
+    'get_total_norm',
+    'gpu_has_bfloat16',
+    'sha256_of',
+]
+
+try:
+    from torch.amp.grad_scaler import GradScaler
+except ImportError:  # Until torch 2.3
+
+    class GradScaler(torch.cuda.amp.GradScaler):  # type: ignore[no-redef]
+        """The same; the device had a class of its own."""
+
+        def __init__(self, device: str, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+
+
+def autocasts_to(dtype: torch.dtype, device: str) -> bool:
+    """Whether autocast computes on a kind of device in a dtype."""
+    # Until torch 2.4 each kind of device had functions of its own.
+    if hasattr(torch, 'get_autocast_dtype'):
+        return (
+            torch.is_autocast_enabled(device)
+            and torch.get_autocast_dtype(device) == dtype
+        )
+    if device == 'cuda':
+        enabled = torch.is_autocast_enabled()
+        return enabled and torch.get_autocast_gpu_dtype() == dtype
+    if device == 'cpu':
+        enabled = torch.is_autocast_cpu_enabled()
+        return enabled and torch.get_autocast_cpu_dtype() == dtype
+    return False
+
+
+def gpu_has_bfloat16() -> bool:
+    """Whether the GPU computes in bfloat16, and does not emulate it."""
+    try:
+        found = torch.cuda.is_bf16_supported(including_emulation=False)
+    except TypeError:  # Until torch 2.4
+        return torch.cuda.get_device_capability() >= (8, 0)
+    return bool(found)
+
+
+def get_total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the 2-norm of all tensors taken as one vector."""
+    # Until torch 2.6 it stood inside clip_grad_norm_.
+    if hasattr(torch.nn.utils, 'get_total_norm'):
+        return torch.nn.utils.get_total_norm(tensors)
+    if not tensors:
+        return torch.tensor(0.0)
+    device = tensors[0].device
+    norms = [torch.linalg.vector_norm(t).to(device) for t in tensors]
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def sha256_of(file: IO[bytes]) -> str:
+    """Return the digest of a file's content, in hexadecimal."""
+    # Until Python 3.11 there was no hashlib.file_digest.
+    digest = hashlib.sha256()
+    while block := file.read(1 << 18):
+        digest.update(block)
+    return digest.hexdigest()
