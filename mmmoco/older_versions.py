@@ -5,15 +5,17 @@ what is older.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 __all__ = [
     'GradScaler',
     'autocasts_to',
+    'before_loading',
     'get_total_norm',
     'gpu_has_bfloat16',
     'sha256_of',
@@ -45,6 +47,18 @@ def autocasts_to(dtype: torch.dtype, device: str) -> bool:
         enabled = torch.is_autocast_cpu_enabled()
         return enabled and torch.get_autocast_cpu_dtype() == dtype
     return False
+
+
+def before_loading(
+    module: nn.Module, hook: Callable[..., None]
+) -> RemovableHandle:
+    """Call a hook before a module, or a part of it, loads its state."""
+    # Until torch 2.5 the method was private.
+    if hasattr(module, 'register_load_state_dict_pre_hook'):
+        return module.register_load_state_dict_pre_hook(hook)
+    register = module._register_load_state_dict_pre_hook
+    handle: RemovableHandle = register(hook, with_module=True)
+    return handle
 
 
 def gpu_has_bfloat16() -> bool:

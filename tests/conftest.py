@@ -13,6 +13,7 @@ import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
+from packaging.version import Version
 
 from mmmoco.apis import cli
 
@@ -95,6 +96,14 @@ def optional(name):
     if os.environ.get('MMMOCO_FULL') == '1':
         return importlib.import_module(name)
     return pytest.importorskip(name)
+
+
+def since_torch(version):
+    """Skip a test of what older ones do not have."""
+    found = Version(torch.__version__)
+    return pytest.mark.skipif(
+        found < Version(version), reason=f'torch {version} brought it'
+    )
 
 
 def pytest_addoption(parser):

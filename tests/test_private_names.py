@@ -23,7 +23,11 @@ from tests.import_graph import ROOT, sources
 
 PACKAGE = ROOT / 'mmmoco'
 #: Where they may be used.
-PLACES = {'private_names.py', 'engine/checkpoint_io/guard.py'}
+PLACES = {
+    'private_names.py',
+    'older_versions.py',
+    'engine/checkpoint_io/guard.py',
+}
 #: Python and torch document these, or a library exports them.
 PUBLIC = {'_asdict', '_fields', '_exit', '_ParamScheduler'}
 #: Our subclasses use or override these of their own class.

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from mmmoco.evaluation.knn import knn_accuracy, knn_metrics
 from mmmoco.functional import nearest, vote
+from mmmoco.older_versions import autocasts_to
 
 from ..comparison import Comparison, check
 from ..conftest import optional
@@ -249,7 +250,7 @@ def test_products_are_exact_whatever_was_chosen(monkeypatch):
             (
                 torch.get_float32_matmul_precision(),
                 torch.backends.cuda.matmul.allow_tf32,
-                torch.is_autocast_enabled('cpu'),
+                autocasts_to(torch.bfloat16, 'cpu'),
             )
         )
         return original(*args, **kwargs)

@@ -6,6 +6,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmmoco.functional import send, shuffle_plan
 
+from ..conftest import since_torch
+
 DTYPES = (torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64,
           torch.bfloat16)  # fmt: skip
 
@@ -59,6 +61,7 @@ def test_on_the_host_nothing_is_copied():
     assert send({'x': x}, 'cpu')['x'] is x
 
 
+@since_torch('2.4')
 def test_a_gpu_is_not_waited_for(monkeypatch):
     pinned = []
     monkeypatch.setattr(

@@ -7,16 +7,16 @@ import inspect
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import (
-    FakeTensorMode,
-    unset_fake_temporarily,
-)
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from mmmoco.apis import load_config
 from mmmoco.models.preprocessors import BatchView, ViewAugmentor
 from mmmoco.models.preprocessors import batch_photometric as photometric
 from mmmoco.registry import BATCH_AUGMENTS, MODELS
+
+from ..conftest import since_torch
 
 CROP = dict(type='BatchRandomResizedCrop', size=16)
 ARGUMENTS = {'BatchRandomResizedCrop': dict(size=12)}
@@ -134,6 +134,7 @@ def cuda_autocast():
     torch.set_autocast_enabled('cuda', False)
 
 
+@since_torch('2.4')
 @pytest.mark.parametrize(
     'name', ['mocov2_r50_8xb32', 'mocov3_vit-s_8xb128_300e']
 )
@@ -145,7 +146,7 @@ def test_tensors_of_a_gpu_meet_no_autocast(name, monkeypatch, cuda_autocast):
         plain = getattr(kind, method)
 
         def without_fake(*args, **kwargs):
-            with unset_fake_temporarily():
+            with fake_tensor.unset_fake_temporarily():
                 return plain(*args, **kwargs)
 
         monkeypatch.setattr(kind, method, without_fake)

@@ -30,11 +30,11 @@ TYPED = [
     *(torch.complex128, torch.complex64, torch.bool, torch.uint8),
     *(torch.int64, torch.int32, torch.int16, torch.int8),
 ]
-#: Those that torch saves as bytes, in archives only; older ones lack some.
+#: Those that torch saves as bytes, in archives only, from 2.3 on.
 UNTYPED = [
     getattr(torch, name)
     for name in ('float8_e4m3fn', 'float8_e5m2', 'uint64', 'uint32', 'uint16')
-    if hasattr(torch, name)
+    if hasattr(torch, 'uint64')
 ]
 
 

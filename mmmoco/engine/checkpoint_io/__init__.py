@@ -6,7 +6,7 @@ file; it saves over the old file. While :data:`guarded` is entered, these are
 replaced by the functions of this package, for every caller in mmengine,
 mmpretrain, mmdet and mmseg; afterwards they are as they were:
 
-- ``mmengine.runner.checkpoint._safe_torch_load``, the one place where all the
+- ``torch.load`` as ``mmengine.runner.checkpoint`` sees it, by which all the
   loaders of ``CheckpointLoader`` (local, http, s3, …) unpickle. Behind it lie
   resume, ``load_from``, ``init_cfg=dict(type='Pretrained')``, the publishing
   of checkpoints and the Python APIs of the other libraries.
@@ -22,8 +22,8 @@ mmpretrain, mmdet and mmseg; afterwards they are as they were:
   checkpoint if it is given no config.
 
 ``meta['config']``, which ``Runner.resume`` would execute, is renamed to
-``config_text`` while reading. ``torch.load`` itself stays as it is, and so do
-``FlexibleRunner``'s ways of saving. mmengine's ``CheckpointHook`` still
+``config_text`` while reading. ``torch.load`` itself stays as it is for all
+others, and so do ``FlexibleRunner``'s ways of saving. mmengine's ``CheckpointHook`` still
 deletes old checkpoints before it saves the new one; ours does not.
 """
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmmoco.convert.importing import recognise
 from mmmoco.messages import few
+from mmmoco.older_versions import before_loading
 
 from .reading import CheckpointError
 
@@ -230,7 +231,7 @@ def watch(module: nn.Module) -> Iterator[list[Fit]]:
             found.append(_seen(module, keys, *given.pop()))
 
     handles = [
-        module.register_load_state_dict_pre_hook(before),
+        before_loading(module, before),
         module.register_load_state_dict_post_hook(after),
     ]
     try:
