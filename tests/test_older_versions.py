@@ -14,7 +14,6 @@ from mmmoco import older_versions
 def age(request, monkeypatch):
     if request.param == 'older':
         for owner, name in (
-            (torch, 'get_autocast_dtype'),
             (torch.nn.utils, 'get_total_norm'),
             (nn.Module, 'register_load_state_dict_pre_hook'),
         ):
@@ -22,12 +21,18 @@ def age(request, monkeypatch):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast(age, dtype):
-    assert not older_versions.autocasts_to(torch.bfloat16, 'cpu')
+@pytest.mark.parametrize('older', [False, True])
+def test_autocast(monkeypatch, dtype, older):
+    def ask(device='cpu'):
+        with monkeypatch.context() as patch:
+            if older:
+                patch.delattr(torch, 'get_autocast_dtype', raising=False)
+            return older_versions.autocasts_to(dtype, device)
+
+    assert not ask()
     with torch.autocast('cpu', torch.bfloat16):
-        found = older_versions.autocasts_to(dtype, 'cpu')
-        assert found == (dtype == torch.bfloat16)
-        assert not older_versions.autocasts_to(dtype, 'cuda')
+        assert ask() == (dtype == torch.bfloat16)
+        assert not ask('cuda')
 
 
 def test_norm(age):

@@ -23,8 +23,9 @@ mmpretrain, mmdet and mmseg; afterwards they are as they were:
 
 ``meta['config']``, which ``Runner.resume`` would execute, is renamed to
 ``config_text`` while reading. ``torch.load`` itself stays as it is for all
-others, and so do ``FlexibleRunner``'s ways of saving. mmengine's ``CheckpointHook`` still
-deletes old checkpoints before it saves the new one; ours does not.
+others, and so do ``FlexibleRunner``'s ways of saving. mmengine's
+``CheckpointHook`` still deletes old checkpoints before it saves the new one;
+ours does not.
 """
 
 from .contents import config_in, read_meta, state_dict_of
