@@ -188,6 +188,31 @@ def test_what_timm_has_not_comes_without_a_false_config(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    'given',
+    [
+        dict(model_name='convnext_atto'),
+        dict(model_name='vit_tiny_patch16_224', img_size=32, in_channels=13),
+    ],
+)
+def test_networks_of_timm_go_back_to_timm(tmp_path, monkeypatch, given):
+    optional('timm')
+    config = dict(type='mmpretrain.TIMMBackbone', **given)
+    net, x = ours(config, 32)
+    out = exported(tmp_path, net, config)
+    monkeypatch.chdir(out.path)
+    timm_code, save_code, config_code = code_of(out.path)
+    spaces = [{}, {}, {}]
+    for code, space in zip((timm_code, save_code, config_code), spaces):
+        exec(code, space)
+    theirs = spaces[0]['net'].eval()(x)
+    agree(theirs, net(x)[-1])
+    settings = spaces[2]['backbone']
+    path = settings.pop('init_cfg')['checkpoint']
+    agree(built('mmpretrain', settings, path, '')(x)[-1], theirs)
+
+
+@torch.no_grad()
 def test_what_timm_makes_of_the_folder(tmp_path):
     timm = optional('timm')
     net, x = ours(*NETS['resnet18-13-bands'])

@@ -55,7 +55,12 @@ def images_of(source: Source, net: nn.Module) -> Images:
             'folder gives RGB: use --to mmpretrain.'
         )
     evaluated = preprocessing_of(None, _pipeline(source.cfg))
-    size: Any = getattr(net, 'img_size', None) or evaluated.crop or seen.crop
+    size: Any = (
+        getattr(net, 'img_size', None)
+        or source.config.get('img_size')
+        or evaluated.crop
+        or seen.crop
+    )
     size = to_2tuple(size or 224)
     crop = _CROP
     if source.cfg is not None and evaluated.value_range is not None:

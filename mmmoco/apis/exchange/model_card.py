@@ -20,7 +20,7 @@ from mmmoco.messages import clipped
 from .export_backbone import Source
 from .figures import Figure
 from .images import Images
-from .timm_model import TimmModel
+from .timm_model import WRAPPED, TimmModel
 
 PAPERS = {
     'MoCo': 'https://arxiv.org/abs/1911.05722',
@@ -31,6 +31,8 @@ PAPERS = {
 #: What a config of a backbone says about its training.
 _TRAINING = {
     'init_cfg',
+    'pretrained',
+    'checkpoint_path',
     'frozen_stages',
     'norm_eval',
     'with_cp',
@@ -208,6 +210,16 @@ def _loading(
     end = ['ONNX, any number of images:', _code(_onnx(images))] if onnx else []
     if model is None:
         return ['OpenMMLab:', *_openmmlab(ours, images, None), *end]
+    if model.wrapped:
+        rows = [('{p}', f'{WRAPPED}{{p}}')]
+        return [
+            'timm (features of all positions; for one vector give '
+            "`global_pool='avg'`, or `'token'`, if the network has one):",
+            _code(_timm(model, images)),
+            'mmpretrain, mmdet and mmseg, with timm:',
+            *_openmmlab(ours, images, rows),
+            *end,
+        ]
     is_vit = model.classifier == 'head'
     parts = ['timm:', _code(_timm(model, images))]
     in_torchvision = _torchvision(model, images)
@@ -353,8 +365,7 @@ def _ours(source: Source, model: TimmModel | None, images: Images) -> str:
     """Return the lines of a config that build the backbone."""
     channels = {} if images.channels == 3 else {'in_channels': images.channels}
     where, backbone = 'mmpretrain.models', dict[str, Any]()
-    if model is None:
-        where = 'mmmoco.models'
+    if model is None or model.wrapped:
         backbone = {
             name: value
             for name, value in source.config.items()
@@ -362,7 +373,8 @@ def _ours(source: Source, model: TimmModel | None, images: Images) -> str:
         }
         kind = backbone.get('type')
         if isinstance(kind, str) and '.' not in kind:
-            backbone['type'] = f'{source.scope}.{kind}'
+            kind = backbone['type'] = f'{source.scope}.{kind}'
+        where = f'{str(kind).partition(".")[0]}.models'
     elif model.classifier == 'head':
         given = model.arguments
         width = given['embed_dim']

@@ -19,6 +19,7 @@ from mmmoco.apis.config.without_memory import (
     build_without_memory,
     check_complete,
 )
+from mmmoco.convert.anatomy import below
 from mmmoco.convert.exporting import rename_backbone
 from mmmoco.engine import checkpoint_io
 from mmmoco.messages import few
@@ -28,6 +29,7 @@ from .export_backbone import Exported, Source
 from .figures import figures_of
 from .images import Images, images_of
 from .timm_model import (
+    WRAPPED,
     NoTimmModelError,
     TimmModel,
     timm_model,
@@ -118,8 +120,12 @@ def write(
     )
     notes = []
     try:
-        theirs: TimmModel | None = timm_model(net)
-        weights = rename_backbone(source.backbone, 'timm')
+        theirs: TimmModel | None = timm_model(net, model)
+        weights = (
+            below(source.backbone, WRAPPED)
+            if theirs is not None and theirs.wrapped
+            else rename_backbone(source.backbone, 'timm')
+        )
     except NoTimmModelError as error:
         theirs, weights = None, dict(source.backbone)
         notes.append(f'{error}: the card says how the weights are loaded')

@@ -1,8 +1,13 @@
 """What a backbone is called in timm, told by the built network."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mmpretrain.models.backbones import ResNet, VisionTransformer
+from mmpretrain.models.backbones import (
+    ResNet,
+    TIMMBackbone,
+    VisionTransformer,
+)
 from torch import nn
 
 from mmmoco.private_names import BatchNorm
@@ -16,6 +21,13 @@ _VITS = {
 }
 _RESNETS = 'ResNet', 'ResNeXt', 'MoCoV3ResNet'
 _SMALL_STEM = 'ResNet_CIFAR'
+#: Where mmpretrain's wrapper of timm keeps what it wraps.
+WRAPPED = 'timm_model.'
+#: Its own arguments, and where the first weights came from.
+_OF_WRAPPER = {
+    *('type', 'model_name', 'in_channels', 'features_only'),
+    *('init_cfg', 'pretrained', 'checkpoint_path'),
+}
 
 
 class NoTimmModelError(ValueError):
@@ -28,28 +40,31 @@ class TimmModel(NamedTuple):
     Attributes:
         architecture: Its name there.
         arguments: What it is built with beyond that.
-        first_conv: Name of the first convolution.
-        classifier: Name of the layer that ours lacks.
+        first_conv: Name of the first convolution, or several.
+        classifier: Name of the layer that ours lacks, or several.
         pool: How its features come about.
         fixed_size: Whether it is built for one size of images.
         small_stem: Whether its stem has to be replaced by hand by a 3×3
             convolution without pooling.
+        wrapped: Whether it is timm's own, in mmpretrain's wrapper.
     """
 
     architecture: str
     arguments: dict[str, Any]
-    first_conv: str
-    classifier: str
+    first_conv: Any
+    classifier: Any
     pool: str
     fixed_size: bool
     small_stem: bool = False
+    wrapped: bool = False
 
 
-def timm_model(net: nn.Module) -> TimmModel:
+def timm_model(net: nn.Module, config: Mapping[str, Any]) -> TimmModel:
     """Return what computes the same in timm.
 
     Args:
         net: A backbone; its weights are not looked at.
+        config: By which it was built.
 
     Raises:
         NoTimmModelError: If there is none, and why.
@@ -59,6 +74,8 @@ def timm_model(net: nn.Module) -> TimmModel:
         return _resnet(net, kind)
     if isinstance(net, VisionTransformer):
         return _vit(net)
+    if isinstance(net, TIMMBackbone):
+        return _wrapped(net, config)
     raise NoTimmModelError(f'timm is not known to have a {kind}')
 
 
@@ -72,7 +89,9 @@ def channels_of(net: nn.Module) -> int:
 
 def width_of(net: nn.Module) -> int | None:
     """Return how wide the features of a ResNet or a ViT are."""
+    inner = getattr(net, 'timm_model', None)
     width = getattr(net, 'embed_dims', getattr(net, 'feat_dim', None))
+    width = getattr(inner, 'num_features', width)
     return width if isinstance(width, int) else None
 
 
@@ -153,6 +172,27 @@ def _vit(net: Any) -> TimmModel:
         classifier='head',
         pool='token',
         fixed_size=True,
+    )
+
+
+def _wrapped(net: Any, config: Mapping[str, Any]) -> TimmModel:
+    told = getattr(net.timm_model, 'default_cfg', None) or {}
+    _need(('features_only', bool(config.get('features_only')), False))
+    arguments = {k: v for k, v in config.items() if k not in _OF_WRAPPER}
+    for name, value in arguments.items():
+        if name == 'norm_layer' or not isinstance(value, bool | int | float):
+            raise NoTimmModelError(
+                f'{name} = {value!r} may mean something else in timm'
+            )
+    arguments['global_pool'] = ''  # As the wrapper has it: all positions.
+    return TimmModel(
+        str(config['model_name']).partition('.')[0],
+        arguments,
+        first_conv=told.get('first_conv'),
+        classifier=told.get('classifier'),
+        pool='',
+        fixed_size=bool(told.get('fixed_input_size')),
+        wrapped=True,
     )
 
 
