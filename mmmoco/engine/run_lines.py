@@ -124,7 +124,9 @@ def _hardware(runner: Runner) -> str:
     if runner.world_size > 1:
         parts.append(f'{runner.world_size} processes')
     wrapper: Any = runner.optim_wrapper
-    precision = getattr(wrapper, 'cast_dtype', None)
+    # Ours calls it dtype, mmengine's for mixed precision cast_dtype.
+    precision = getattr(wrapper, 'dtype', None)
+    precision = precision or getattr(wrapper, 'cast_dtype', None)
     if precision is None and 'Amp' in type(wrapper).__name__:
         precision = torch.float16
     parts.append(str(precision or torch.float32).removeprefix('torch.'))

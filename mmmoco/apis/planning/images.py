@@ -1,5 +1,6 @@
 """What a folder of images holds: number, sizes, channels, depth, classes."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from mmmoco.datasets.transforms.loading import (
 from mmmoco.datasets.transforms.tiff import TIFF, check_directories
 from mmmoco.datasets.value_range import measure_range
 from mmmoco.messages import printable
+from mmmoco.private_names import replaced
 
 #: Plain arrays are bands too.
 ARRAYS = ('.npy',)
@@ -206,11 +208,14 @@ def _look_at(paths: Sequence[str]) -> tuple[dict[str, _Look], list[str]]:
     count = min(_LOOKED_AT, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]
     looks, bad = {}, []
-    for path in chosen:
-        try:
-            looks[path] = _read(path)
-        except OSError as error:
-            bad.append(f'{printable(path)!r} ({reason_of(error)})')
+    # PIL logs each TIFF of bands as an error.
+    log = logging.getLogger('PIL.TiffImagePlugin')
+    with replaced(log, 'disabled', True):
+        for path in chosen:
+            try:
+                looks[path] = _read(path)
+            except OSError as error:
+                bad.append(f'{printable(path)!r} ({reason_of(error)})')
     if not looks:
         raise OSError(
             f'None of {count} images looked at can be read; the first: '

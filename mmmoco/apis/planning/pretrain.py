@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from mmmoco.apis.exchange.jobs import export_backbone
+from mmmoco.apis.exchange.model_folder import check_place
 from mmmoco.apis.training.jobs import train
 from mmmoco.engine.endings import ExpectedEnd
 from mmmoco.engine.results import read_results
@@ -56,6 +57,8 @@ def make_backbone(
     start = time.monotonic()
     plan = make_plan(data, wishes, work_dir)
     log_info(f'The plan:\n{plan}')
+    export = f'{plan.work_dir}/export'
+    check_place(export, 'unknown', overwrite=True)  # Not hours later.
     known = len(read_results(plan.work_dir))
     done = train(plan.config, work_dir=plan.work_dir)
     if done.checkpoint is None:
@@ -65,8 +68,9 @@ def make_backbone(
         for result in read_results(plan.work_dir)[known:]
         if result['task'] == 'knn'
     ]
-    export = f'{plan.work_dir}/export'
-    loading = _export(done.checkpoint, export, plan.config)
+    written = export_backbone(
+        done.checkpoint, export, config=plan.config, overwrite=True
+    )
     before, after = (
         (figures[i]['metrics']['top1'] if figures else None) for i in (0, -1)
     )
@@ -89,7 +93,7 @@ def make_backbone(
             f'Where: {export} (backbone), {done.checkpoint} (training), '
             f'{plan.config} (config).',
             f'How good: {judged(before, after, queries)}',
-            f'Use it: {loading}',
+            f'Use it: {written.loading}',
             f'Next: {longer}',
         ),
     )
@@ -154,16 +158,3 @@ def _next(
         f'{longer} with another --work-dir; more images help most, then a '
         'longer training.'
     )
-
-
-def _export(checkpoint: str, folder: str, config: str) -> str:
-    """Write the backbone for other libraries; return how it is loaded."""
-    try:
-        written = export_backbone(
-            checkpoint, f'{folder}/', to='timm', config=config
-        )
-    except ValueError:  # A network that timm has not.
-        written = export_backbone(
-            checkpoint, f'{folder}/', to='safetensors', config=config
-        )
-    return written.loading
