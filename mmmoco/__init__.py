@@ -37,11 +37,14 @@ from .apis.probing.jobs import (
 from .apis.process import require_openmmlab
 from .apis.report.jobs import report
 from .apis.training.jobs import train, transfer
+from .openmmlab import require_one_line
 from .version import __version__
 
 if TYPE_CHECKING:
     from .apis import get_model, list_configs, load_config
     from .engine.train_step import TrainStep
+
+require_one_line()
 
 __all__ = [
     'TrainStep',

@@ -29,6 +29,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
             'messages',
             'json_lines',
             'older_versions',
+            'openmmlab',
             'private_names',
             'progress',
         ],

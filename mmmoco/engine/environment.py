@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from mmengine.dist import get_world_size, master_only
 
 import mmmoco
 from mmmoco.engine.checkpoint_io import write_text
+from mmmoco.openmmlab import owner_of
 from mmmoco.version import __version__
 
 PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'numpy')
@@ -29,6 +29,7 @@ def write_environment(folder: str) -> None:
 def describe_environment() -> dict[str, Any]:
     """Return versions, hardware and the revision of mmmoco's checkout."""
     gpu = torch.cuda.is_available()
+    owners = {name: owner_of(name) for name in PACKAGES}
     found: dict[str, Any] = {
         'mmmoco': __version__,
         'git revision': git_revision(Path(mmmoco.__file__).parent),
@@ -39,7 +40,7 @@ def describe_environment() -> dict[str, Any]:
         'processes': get_world_size(),
         'started': time.strftime('%Y-%m-%dT%H:%M:%S'),
         'GPU': torch.cuda.get_device_name() if gpu else None,
-        **{name: _version(name) for name in PACKAGES},
+        **{name: found.version for name, found in owners.items() if found},
     }
     return {name: value for name, value in found.items() if value}
 
@@ -71,12 +72,3 @@ def _output(command: list[str]) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _version(name: str) -> str | None:
-    for distribution in (f'onedl-{name}', name):
-        try:
-            return version(distribution)
-        except PackageNotFoundError:
-            continue
-    return None

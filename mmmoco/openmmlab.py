@@ -1,0 +1,80 @@
+"""The two lines of OpenMMLab's packages, which fill the same directories.
+
+The maintained line is installed as ``onedl-mmengine``, …, the original one as
+``mmengine``, …; what is imported has the same name in both.
+"""
+
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+
+#: What is imported, and the names under which it is installed.
+DISTRIBUTIONS = {
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+    'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
+}
+
+
+def require_one_line() -> None:
+    """Raise ImportError if two distributions own the files of a package.
+
+    One that lies in front of the other on the path is no conflict.
+    """
+    for package, names in DISTRIBUTIONS.items():
+        found = [name for name in names if _installed(name)]
+        if len(found) > 1 and len(owners := _owners(package, found)) > 1:
+            both = ' and '.join(owners)
+            mends = ' or '.join(
+                f'pip install --force-reinstall --no-deps {name}=='
+                f'{distribution(name).version}'
+                for name in owners
+            )
+            raise ImportError(
+                f'{both} are both installed and wrote over each other: each '
+                f'has files of {package} in {_place(package)}. Keep one: pip '
+                f'uninstall -y {" ".join(owners)}, then {mends}.'
+            )
+
+
+def owner_of(package: str) -> Distribution | None:
+    """Return the distribution whose files a package is imported from.
+
+    Args:
+        package: Any one, of OpenMMLab or not.
+    """
+    names = DISTRIBUTIONS.get(package, (package,))
+    found = [name for name in names if _installed(name)]
+    # What is linked to a checkout owns no files.
+    owners = _owners(package, found) if len(found) > 1 else found
+    return distribution(owners[0]) if owners else None
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _owners(package: str, names: list[str]) -> list[str]:
+    """Return those whose files lie where the package is imported from."""
+    place = _place(package)
+    init = f'{package}/__init__.py'
+    owners = []
+    for name in names:
+        found = distribution(name)
+        listed = any(str(path) == init for path in found.files or ())
+        here = Path(str(found.locate_file(init))).resolve()
+        if listed and place is not None and here == place:
+            owners.append(name)
+    return owners
+
+
+def _place(package: str) -> Path | None:
+    spec = find_spec(package)
+    origin = None if spec is None else spec.origin
+    return None if origin is None else Path(origin).resolve()

@@ -1,0 +1,81 @@
+"""Which line of OpenMMLab is installed, told from made-up installations."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmmoco.openmmlab import DISTRIBUTIONS, owner_of, require_one_line
+
+ROOT = Path(__file__).parents[1]
+
+
+def install(site, name, package, version, *, files=True):
+    """Write what pip leaves of a package."""
+    (site / package).mkdir(parents=True, exist_ok=True)
+    (site / package / '__init__.py').touch()
+    info = site / f'{name.replace("-", "_")}-{version}.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text(
+        f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n'
+    )
+    listed = f'{package}/__init__.py,,\n' if files else ''
+    (info / 'RECORD').write_text(listed)
+
+
+@pytest.fixture
+def first(tmp_path, monkeypatch):
+    """A folder in front of, and one behind it on, the path."""
+    places = tmp_path / 'first', tmp_path / 'second'
+    for place in reversed(places):
+        place.mkdir()
+        monkeypatch.syspath_prepend(str(place))
+    for package in DISTRIBUTIONS:  # find_spec asks what is imported first.
+        monkeypatch.delitem(sys.modules, package, raising=False)
+    return places
+
+
+@pytest.mark.parametrize('package', DISTRIBUTIONS)
+def test_two_owners_of_the_same_files_are_refused(first, package):
+    names = DISTRIBUTIONS[package]
+    install(first[0], names[0], package, '2.3')
+    install(first[0], names[1], package, '2.1')
+    with pytest.raises(ImportError, match='wrote over each other') as error:
+        require_one_line()
+    said = str(error.value)
+    assert f'uninstall -y {names[0]} {names[1]}' in said
+    assert f'{names[0]}==2.3 or ' in said and f'{names[1]}==2.1.' in said
+
+
+@pytest.mark.parametrize('package', DISTRIBUTIONS)
+@pytest.mark.parametrize('front', [0, 1])
+def test_an_overlay_owns_what_is_imported(first, package, front):
+    names = DISTRIBUTIONS[package]
+    install(first[0], names[front], package, '1.0')
+    install(first[1], names[1 - front], package, '2.0')
+    require_one_line()
+    assert owner_of(package).metadata['Name'] == names[front]
+    assert owner_of(package).version == '1.0'
+
+
+def test_what_is_installed_here_is_one_line():
+    require_one_line()
+    import mmengine
+
+    assert owner_of('mmengine').version == mmengine.__version__
+    assert owner_of('nothing_of_this_name') is None
+
+
+def test_the_package_says_so_where_it_is_imported(tmp_path):
+    for name in DISTRIBUTIONS['mmengine']:
+        install(tmp_path, name, 'mmengine', '1.0')
+    done = subprocess.run(
+        [sys.executable, '-c', 'import mmmoco'],
+        env={'PYTHONPATH': f'{tmp_path}:{ROOT}'},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('ImportError: onedl-mmengine and mmengine are both')
