@@ -105,7 +105,8 @@ PLACES = {
     'data': 'Is train_dataloader.dataset.data_root meant',
     'device': 'CUDA_VISIBLE_DEVICES',
     'gpus': 'dist_train.sh',
-    'image_size': 'Is view_size meant',
+    'image_size': 'Is view_size .* meant',
+    'pretrained': 'Is the option --load-from meant',
     # Names that were used already, with where.
     'crop.size': r'views.view_q.0.size, .*view_k.0.size .*, or view_size',
     'view_q.0.prob': r'views.view_q.1.prob',

@@ -117,6 +117,7 @@ RANGES: dict[str, Rule] = {
     'knn.k': _each(_whole(1)),
     'knn.temperature': _each(_number(0, above=True)),
 }
+_SIZE = 'view_size (crops, network and k-NN together)'
 #: What may be None where it stands: the default, or a drawn one.
 _OPTIONAL = (
     '*_dataloader',
@@ -231,9 +232,9 @@ def _check_place(node: dict[str, Any], key: str) -> None:
         return
     if first not in node:
         there = ', '.join(sorted(k for k in node if k in READ))
-        mend = _mend(node, key) or f'It has {there}.'
+        mend = _mend(node, key) or f'. It has {there}.'
         raise KeyError(
-            f'--cfg-options {key}: the config has no {first!r}. {mend.strip()}'
+            f'--cfg-options {key}: the config has no {first!r}{mend}'
         )
     named = node[first]
     while isinstance(named, list | tuple) and below:
@@ -250,10 +251,9 @@ def _check_place(node: dict[str, Any], key: str) -> None:
     end = f'.{below}' if below else ''
     there = few([f'{place}{end}' for place in used], 4)
     where = f'Give {there} instead' if used else 'Give what was made of it'
-    sizes = [m for m in map(meaning_of, key.split('.')) if m is not None]
-    for meaning in sizes:
-        if meaning.setting in READ:
-            where = f'{where}, or {meaning.setting}'
+    meanings = [m for m in map(meaning_of, key.split('.')) if m is not None]
+    if any(meaning.setting in READ for meaning in meanings):
+        where = f'{where}, or {_SIZE}'
     raise KeyError(
         f'--cfg-options {key}: {first!r} is a name that the config was '
         'written with, and has been used already: to change it here changes '
@@ -276,7 +276,7 @@ def _mend(node: dict[str, Any], key: str) -> str:
     first, _, below = key.partition('.')
     meaning = None if below else meaning_of(first)
     if meaning and meaning.setting in READ:
-        return f'Is {meaning.setting} meant?'
+        return f'. Is {_SIZE} meant?'
     wanted = meaning.setting.partition('=')[0] if meaning else ''
     meant = [
         place
@@ -287,11 +287,13 @@ def _mend(node: dict[str, Any], key: str) -> str:
     if meant:
         # The nearest first: mostly the training is meant.
         meant.sort(key=lambda place: (place != wanted, place.count('.')))
-        return f'Is {" or ".join(meant[:3])} meant?'
+        return f'. Is {" or ".join(meant[:3])} meant?'
     if meaning:
-        return f'{meaning.remark or f"Is {meaning.flag} meant?"}.'
+        if meaning.remark:
+            return f': {meaning.remark}.'
+        return f'. Is the option {meaning.flag} meant?'
     near = [f'{name}.{below}'.rstrip('.') for name in meant_by(first, READ)]
-    return f'Is {" or ".join(near)} meant?' if near else ''
+    return f'. Is {" or ".join(near)} meant?' if near else ''
 
 
 def _other_kind(old: Any, new: Any) -> str | None:
