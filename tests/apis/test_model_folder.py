@@ -67,6 +67,10 @@ OTHERS = {
 }
 
 
+#: In mmdet, which has ResNets and ResNeXts of its own.
+IN_MMDET = ['resnet18', 'resnext50']
+
+
 def ours(config, size):
     """One of our backbones with values of its own, and images for it."""
     with DefaultScope.overwrite_default_scope('mmmoco'):
@@ -168,6 +172,27 @@ def test_all_that_the_card_says_loads_the_same_network(
 
 
 @torch.no_grad()
+@pytest.mark.downstream
+@pytest.mark.parametrize('name', IN_MMDET)
+def test_the_card_fits_mmdets_own_class(tmp_path, monkeypatch, name):
+    config, size = NETS[name]
+    net, x = ours(config, size)
+    out = exported(tmp_path, net, config)
+    monkeypatch.chdir(out.path)
+    *_, save_code, config_code, _ = code_of(out.path)
+    exec(save_code, {})
+    space = {}
+    exec(config_code, space)
+    settings = space['backbone']
+    settings['type'] = settings['type'].removeprefix('mmpretrain.')
+    if name == 'resnext50':  # Its widths have another name there.
+        settings['base_width'] = settings.pop('width_per_group')
+    path = settings.pop('init_cfg')['checkpoint']
+    theirs = built('mmdet', settings, path, '')
+    agree(features(theirs, x), features(net, x))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize('name', OTHERS)
 def test_what_timm_has_not_comes_without_a_false_config(
     tmp_path, monkeypatch, name
@@ -252,10 +277,14 @@ def test_one_more_channel_or_size_is_adapted_by_timm(tmp_path):
 @pytest.mark.parametrize('name', ['resnet18-13-bands', 'vit-small'])
 def test_the_weights_come_back_bit_by_bit(tmp_path, name):
     net, _ = ours(*NETS[name])
-    out = exported(tmp_path, net)
+    out = exported(tmp_path, net, NETS[name][0])
     back = tmp_path / 'back.pth'
     import_checkpoint(str(out.path / 'model.safetensors'), str(back))
-    state = checkpoint_io.read(back)['state_dict']
+    content = checkpoint_io.read(back)
+    eyes = content['meta']['preprocessing']
+    assert eyes['mean'][:2] == pytest.approx([100, 101])
+    assert eyes['std'] == pytest.approx([51] * len(eyes['mean']))
+    state = content['state_dict']
     own = net.state_dict()
     assert state.keys() == {f'backbone.{key}' for key in own}
     for key, value in own.items():

@@ -232,6 +232,13 @@ def _loading(
             "For feature maps add `out_type='featmap'` to this backbone."
         )
     elif not model.small_stem and 'channels' not in model.arguments:
+        parts.append(
+            "mmdet's own class does too: `type='ResNeXt'`, with `base_width` "
+            'for `width_per_group`.'
+            if 'cardinality' in model.arguments
+            else "mmdet's and mmseg's own class does too: `type='ResNet'` (in "
+            'mmseg with `strides=(1, 2, 2, 2)`, `dilations=(1, 1, 1, 1)`).'
+        )
         parts += ['Detectron2:', *_detectron2(model, images)]
     return [*parts, *end]
 

@@ -144,6 +144,13 @@ def write(
         source, theirs, images, figures_of(source), license, onnx
     )
     meta = {**source.meta, 'target': 'folder'}
+    if images.mean is not None and images.std is not None:
+        meta['preprocessing'] = dict(
+            mean=[255 * value for value in images.mean],
+            std=[255 * value for value in images.std],
+            channel_order='rgb',
+            value_range=255,
+        )
     with _replaced(out) as folder:
         content = encode(weights, meta, '.safetensors')
         checkpoint_io.write_bytes(folder / WEIGHTS, content)
