@@ -1,5 +1,6 @@
 """A backbone as ONNX, held against the network that it was made of."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def write(source: Source, shape: tuple[int, int, int], path: Path) -> None:
     net = _Features(_built(source)).eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, *shape, generator=generator)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # The exporter calls a function that its own library gives up.
+        warnings.filterwarnings('ignore', '.*treespec', FutureWarning)
         expected = net(images)
         program: Any = torch.onnx.export(
             net,
