@@ -61,7 +61,7 @@ def load_config(
             check_option(cfg, key, value)
         before = deepcopy(cfg)
         cfg.merge_from_dict(options)
-        drop_leftovers(cfg, before, options)
+        drop_leftovers(cfg, options)
     check_values(cfg)
     check_option_keys(cfg, before, options)
     check_keys(cfg, options)

@@ -278,9 +278,7 @@ def check_option_keys(
                 taker.refuse(name, '--cfg-options ')
 
 
-def drop_leftovers(
-    cfg: Config, before: Config, options: Collection[str]
-) -> None:
+def drop_leftovers(cfg: Config, options: Collection[str]) -> None:
     """Drop what the config gave to a part whose type an option replaces.
 
     What the new one also takes stays, so that the type can be changed on the
