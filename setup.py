@@ -10,11 +10,10 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).resolve().parent
 
 # OpenMMLab's packages are needed by everything, but they stand in extras.
-# The maintained line is called onedl-mmengine, onedl-mmcv, ...; the older one
-# mmengine, mmcv, ...; both fill the same directories. A plain
-# `pip install mmmoco` must not write one line over the other, and pip would
-# do so without a word.
-OPENMMLAB = [
+# The maintained line is called onedl-mmengine, onedl-mmcv, ...; the original
+# one mmengine, mmcv, ...; both fill the same directories, and pip would write
+# one over the other without a word. So they come by the name of their line.
+ONEDL = [
     'onedl-mmengine>=0.10.12',
     'onedl-mmcv>=2.3.6',
     'onedl-mmpretrain>=1.3.6',
@@ -30,8 +29,7 @@ REQUIRES = [
     'torch>=2.6',
     'torchvision>=0.21',
 ]
-DET = [*OPENMMLAB, 'onedl-mmdetection>=3.5.1', 'pycocotools']
-SEG = [*OPENMMLAB, 'onedl-mmsegmentation>=1.4.2']
+DET = ['pycocotools']
 HF = ['datasets']
 # imagecodecs: most GeoTIFFs are compressed.
 SATELLITE = ['imagecodecs', 'tifffile']
@@ -61,9 +59,11 @@ TEST = [
     'tensorboard',
 ]
 EXTRAS = {
-    'mminstall': OPENMMLAB,
+    'onedl': ONEDL,
+    'onedl-det': [*ONEDL, 'onedl-mmdetection>=3.5.1', *DET],
+    'onedl-seg': [*ONEDL, 'onedl-mmsegmentation>=1.4.2'],
+    'openmmlab': ['mmengine>=0.10.3', 'mmcv>=2.1', 'mmpretrain>=1.2'],
     'det': DET,
-    'seg': SEG,
     'hf': HF,
     'onnx': ONNX,
     'satellite': SATELLITE,
@@ -73,7 +73,7 @@ EXTRAS = {
     'optional': OPTIONAL,
     'test': TEST,
     'browser': BROWSER,
-    'all': sorted({*DET, *SEG, *OPTIONAL, *TRACKING, *DEMO}),
+    'all': sorted({*DET, *OPTIONAL, *TRACKING, *DEMO}),
 }
 
 # Tools that make sense in a checkout only.

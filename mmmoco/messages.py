@@ -42,13 +42,12 @@ def few(names: Sequence[str], most: int = 5, separator: str = ', ') -> str:
     return f'{text} and {rest} more' if rest > 0 else text
 
 
-def library(name: str, user: str, extra: str) -> Any:
-    """Import an optional library, or say who needs it and where it is.
+def library(name: str, user: str) -> Any:
+    """Import an optional library, or say who needs it.
 
     Args:
-        name: Of the module.
+        name: Of the module; its package is called so too.
         user: What needs it, for the message.
-        extra: Of ours, with which it is installed.
 
     Raises:
         ImportError: If it is not installed.
@@ -57,6 +56,4 @@ def library(name: str, user: str, extra: str) -> Any:
         return import_module(name)
     except ImportError as error:
         top = name.partition('.')[0]
-        raise ImportError(
-            f'{user} needs {top}: pip install "mmmoco[{extra}]".'
-        ) from error
+        raise ImportError(f'{user} needs {top}: pip install {top}.') from error

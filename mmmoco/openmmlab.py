@@ -52,6 +52,26 @@ def owner_of(package: str) -> Distribution | None:
     return distribution(owners[0]) if owners else None
 
 
+def how_to_install(*packages: str) -> str:
+    """Return what to call for packages that are missing.
+
+    Of the line that the others are of; without any, of either.
+    """
+    lines = [
+        [DISTRIBUTIONS[package][line] for package in packages]
+        for line in (0, 1)
+    ]
+    others = [owner_of(other) for other in DISTRIBUTIONS if _place(other)]
+    names = [other.metadata['Name'] for other in others if other is not None]
+    if names:
+        original = not any(name.startswith('onedl-') for name in names)
+        return f'pip install {" ".join(lines[original])}'
+    return (
+        f'pip install {" ".join(lines[0])} for the maintained line of '
+        f'OpenMMLab, or pip install {" ".join(lines[1])} for the original one'
+    )
+
+
 def _installed(name: str) -> bool:
     try:
         distribution(name)

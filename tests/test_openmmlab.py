@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mmmoco.openmmlab import DISTRIBUTIONS, owner_of, require_one_line
+from mmmoco.openmmlab import (
+    DISTRIBUTIONS,
+    how_to_install,
+    owner_of,
+    require_one_line,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,6 +70,24 @@ def test_what_is_installed_here_is_one_line():
 
     assert owner_of('mmengine').version == mmengine.__version__
     assert owner_of('nothing_of_this_name') is None
+
+
+@pytest.mark.parametrize('line', [0, 1])
+def test_what_is_missing_is_named_of_the_line_that_is_there(
+    first, monkeypatch, line
+):
+    there = {'mmengine': first[0] / 'mmengine' / '__init__.py'}
+    monkeypatch.setattr('mmmoco.openmmlab._place', there.get)
+    install(first[0], DISTRIBUTIONS['mmengine'][line], 'mmengine', '1.0')
+    monkeypatch.setattr(
+        'mmmoco.openmmlab._installed',
+        lambda name: name == DISTRIBUTIONS['mmengine'][line],
+    )
+    named = [DISTRIBUTIONS[name][line] for name in ('mmdet', 'mmseg')]
+    assert how_to_install('mmdet', 'mmseg') == f'pip install {" ".join(named)}'
+    there.clear()
+    said = how_to_install('mmdet')
+    assert 'onedl-mmdetection' in said and 'install mmdet ' in said
 
 
 def test_the_package_says_so_where_it_is_imported(tmp_path):

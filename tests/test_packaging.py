@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mmmoco.openmmlab import DISTRIBUTIONS
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = [*sorted((ROOT / 'tools').glob('*.sh')), ROOT / '.ci' / 'run']
 CHECKOUT_ONLY = {'setup.sh', 'quickstart.sh', 'run_tests.sh'}
@@ -95,16 +97,39 @@ def pins():
     return found
 
 
+LINES = {'onedl', 'onedl-det', 'onedl-seg', 'openmmlab'}
+OPENMMLAB = {name for names in DISTRIBUTIONS.values() for name in names}
+
+
+def needs_by_extra(path):
+    """Read what a package needs; '': always."""
+    found, extra = {'': []}, ''
+    for line in path.read_text().splitlines():
+        if line.startswith('['):
+            extra = line.strip('[]')
+            found[extra] = []
+        elif line:
+            found[extra].append(Requirement(line))
+    return found
+
+
 def test_every_requirement_is_pinned_to_a_version_it_allows(pins, tmp_path):
     source = checkout_copy(tmp_path / 'source')
     done = run(sys.executable, 'setup.py', '-q', 'egg_info', cwd=source)
     assert done.returncode == 0, done.stderr
-    lines = (source / 'mmmoco.egg-info' / 'requires.txt').read_text()
-    needs = [
-        Requirement(line)
-        for line in lines.splitlines()
-        if line and not line.startswith('[')
-    ]
+    needed = needs_by_extra(source / 'mmmoco.egg-info' / 'requires.txt')
+    # Who pulls OpenMMLab names its line; `all` is no line.
+    for extra, needs in needed.items():
+        lines = {
+            'onedl' if need.name.startswith('onedl-') else 'openmmlab'
+            for need in needs
+            if need.name in OPENMMLAB
+        }
+        assert lines == (
+            {extra.partition('-')[0]} if extra in LINES else set()
+        )
+    del needed['openmmlab']  # Not what the set-up installs.
+    needs = sum(needed.values(), [])
     assert len(needs) > 10
     for need in needs:
         name = canonicalize_name(need.name)

@@ -26,6 +26,7 @@ cache="${MMMOCO_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/mmmoco}"
 cd "$root"
 use_active="${MMMOCO_USE_ACTIVE:-0}"
 browser=/usr/bin/chromium
+full_extras=onedl-det,onedl-seg,all,test,browser
 heartbeat=
 unset PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE=1 PIP_USER=0 PIP_NO_INPUT=1
@@ -253,7 +254,7 @@ ready() { # MODE EXTRAS
 
 # What full sets up is enough for core.
 complete() { # MODE EXTRAS
-  if ready "$@" || { [[ $1 == core ]] && ready full 'all,test,browser'; }; then
+  if ready "$@" || { [[ $1 == core ]] && ready full "$full_extras"; }; then
     say "setup: $1 is complete in $prefix"
   else
     return 1
@@ -567,8 +568,8 @@ main() {
     exit 2
   fi
   case $mode in
-    core) extras='mminstall,test' ;;
-    full) extras='all,test,browser' ;;
+    core) extras='onedl,test' ;;
+    full) extras="$full_extras" ;;
     python) locate_environment && say "$python" && return ;;
     -h | --help) usage && return ;;
     *)

@@ -13,14 +13,10 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
-#: Packages whose configs ``package::path`` names, and the extra that brings
-#: each.
-PACKAGES = {
-    'mmmoco': '',
-    'mmpretrain': 'mminstall',
-    'mmdet': 'det',
-    'mmseg': 'seg',
-}
+from mmmoco.openmmlab import how_to_install
+
+#: Packages whose configs ``package::path`` names.
+PACKAGES = ('mmmoco', 'mmpretrain', 'mmdet', 'mmseg')
 
 
 def config_root() -> Path:
@@ -111,9 +107,8 @@ def package_configs(package: str) -> Path:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(
-            f'{package} is not installed: pip install '
-            f'"mmmoco[{PACKAGES[package]}]", or bash tools/setup.sh full in a '
-            'checkout.'
+            f'{package} is not installed: {how_to_install(package)}, or bash '
+            'tools/setup.sh full in a checkout.'
         )
     return Path(spec.submodule_search_locations[0]) / '.mim' / 'configs'
 

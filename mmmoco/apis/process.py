@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, ParamSpec, TypeVar
 
+from mmmoco.openmmlab import how_to_install
+
 _P = ParamSpec('_P')
 _R = TypeVar('_R')
 
@@ -39,9 +41,8 @@ def require_openmmlab() -> None:
     if missing:
         verb = 'is' if len(missing) == 1 else 'are'
         raise ImportError(
-            f'{", ".join(missing)} {verb} not installed. They stand in an '
-            'extra: pip install "mmmoco[mminstall]", with det for mmdet and '
-            'seg for mmsegmentation.',
+            f'{", ".join(missing)} {verb} not installed: '
+            f'{how_to_install(*missing)}.',
             name=missing[0],
         )
 

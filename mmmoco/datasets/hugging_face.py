@@ -150,7 +150,7 @@ def _load(
         ImportError: If ``datasets`` is missing.
         ValueError: If there is no such split or column.
     """
-    datasets = library('datasets', 'This data set', 'hf')
+    datasets = library('datasets', 'This data set')
     folder = Path(data_root).expanduser()
     stored = ('dataset_info.json', 'dataset_dict.json')
     if any((folder / name).is_file() for name in stored):

@@ -288,7 +288,7 @@ def open_url(url: str) -> IO[bytes]:
 
 
 def _webdataset(place: str) -> Any:
-    return library('webdataset', repr(place), 'webdataset')
+    return library('webdataset', repr(place))
 
 
 def _find(place: str) -> tuple[list[str], list[int]]:

@@ -152,7 +152,7 @@ def _choose(backend: str, device: torch.device) -> str:
     found = find_spec('faiss') is not None
     if backend == 'faiss' and not found:
         raise ImportError(
-            "backend='faiss' needs FAISS: pip install 'mmmoco[optional]', or "
+            "backend='faiss' needs FAISS: pip install faiss-cpu, or "
             "use backend='torch'."
         )
     if backend == 'auto':

@@ -386,7 +386,7 @@ for argv in (['train', 'demo/mocov2_digits'], ['report', '.']):
 """
 
 
-def test_without_openmmlab_the_extra_is_named(tmp_path):
+def test_without_openmmlab_both_lines_are_named(tmp_path):
     done = subprocess.run(
         [sys.executable, '-c', BARE],
         capture_output=True,
@@ -397,5 +397,6 @@ def test_without_openmmlab_the_extra_is_named(tmp_path):
     assert len(lines) == 9, done.stderr
     for line in lines:
         assert 'mmengine, mmcv, mmpretrain are not installed' in line
-        assert 'pip install "mmmoco[mminstall]"' in line
+        assert 'pip install onedl-mmengine onedl-mmcv onedl-mm' in line
+        assert 'pip install mmengine mmcv mmpretrain' in line
     assert lines[-1].startswith('mmmoco report: error: ')

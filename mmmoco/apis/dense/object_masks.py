@@ -114,7 +114,7 @@ class CocoObjects(ObjectMasks):
 
     def __init__(self, annotations: str | Path, images: str | Path) -> None:
         path = _file(annotations)
-        coco = library('pycocotools.coco', str(path), 'det')
+        coco = library('pycocotools.coco', str(path))
         content = json.loads(path.read_text(encoding='utf-8'))
         if not {'images', 'annotations', 'categories'} <= content.keys():
             raise ValueError(f'{str(path)!r} is no COCO instance file.')

@@ -38,8 +38,8 @@ def require() -> Any:
         ImportError: If one of three libraries is not installed.
     """
     for name in ('onnx', 'onnxscript'):
-        library(name, '--onnx', 'onnx')
-    return library('onnxruntime', '--onnx', 'onnx')
+        library(name, '--onnx')
+    return library('onnxruntime', '--onnx')
 
 
 def write(source: Source, shape: tuple[int, int, int], path: Path) -> None:

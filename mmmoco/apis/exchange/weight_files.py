@@ -52,9 +52,7 @@ def encode(
 
 
 def _safetensors(weights: dict[str, Tensor], meta: Mapping[str, Any]) -> bytes:
-    safetensors = library(
-        'safetensors.torch', 'Writing .safetensors', 'optional'
-    )
+    safetensors = library('safetensors.torch', 'Writing .safetensors')
     # Its metadata are text only.
     text = {
         name: value if isinstance(value, str) else json.dumps(value)

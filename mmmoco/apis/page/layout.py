@@ -30,7 +30,7 @@ def import_gradio() -> Any:
         import gradio
     except ImportError as error:
         raise UsageError(
-            f"The page needs Gradio ({error}): pip install 'mmmoco[demo]'."
+            f'The page needs Gradio ({error}): pip install gradio.'
         ) from None
     return gradio
 

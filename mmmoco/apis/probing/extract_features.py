@@ -332,7 +332,7 @@ def write(out: Path, arrays: Arrays, paths: Sequence[str]) -> None:
         content = _parquet(arrays, paths, str(out))
         replace(out, lambda file: file.write(content))
         return
-    numpy = library('safetensors.numpy', str(out), 'optional')
+    numpy = library('safetensors.numpy', str(out))
     content = numpy.save(arrays, {'paths': json.dumps(list(paths))})
     replace(out, lambda file: file.write(content))
 
@@ -347,8 +347,8 @@ def _fill_npz(file: Any, arrays: Arrays) -> None:
 
 def _parquet(arrays: Arrays, paths: Sequence[str], out: str) -> Any:
     """Return the content of a table with a row for each image."""
-    arrow = library('pyarrow', out, 'optional')
-    parquet = library('pyarrow.parquet', out, 'optional')
+    arrow = library('pyarrow', out)
+    parquet = library('pyarrow.parquet', out)
     columns = {'path': arrow.array(paths)} if paths else {}
     for name, array in arrays.items():
         if name == 'grid':

@@ -54,7 +54,7 @@ def read_tiff(
         ImportError: If tifffile, or the codec of the file, is missing.
         OSError: If it is too large, or its directories lead nowhere.
     """
-    tifffile = library('tifffile', 'A TIFF of bands', 'satellite')
+    tifffile = library('tifffile', 'A TIFF of bands')
     check_directories(data)
     # Dialects of microscopes: some name other files, and all go on to parse.
     plain: Any = {f'is_{flag}': False for flag in tifffile.TIFF.FILE_FLAGS}
@@ -79,8 +79,7 @@ def read_tiff(
             if 'imagecodecs' not in str(error):
                 raise
             raise ImportError(
-                f'This TIFF is compressed ({error}): pip install '
-                '"mmmoco[satellite]".'
+                f'This TIFF is compressed ({error}): pip install imagecodecs.'
             ) from error
         axes = first.axes
         nothing = _number(first.tags.valueof(_WITHOUT_VALUE))

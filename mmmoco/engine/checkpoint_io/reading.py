@@ -163,7 +163,7 @@ def _disarm(loaded: Any, name: str) -> Any:
 def _read_safetensors(
     path: Path, map_location: MapLocation, only: str | None
 ) -> dict[str, Any]:
-    safetensors = library('safetensors', str(path), 'optional')
+    safetensors = library('safetensors', str(path))
     named = isinstance(map_location, str | torch.device)
     device = str(map_location) if named else 'cpu'
     try:

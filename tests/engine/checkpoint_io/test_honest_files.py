@@ -105,5 +105,5 @@ def test_safetensors(tmp_path):
 def test_safetensors_library_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'safetensors', None)
     (tmp_path / 'a.safetensors').write_bytes(b'x')
-    with pytest.raises(ImportError, match=r'pip install "mmmoco\[optional\]"'):
+    with pytest.raises(ImportError, match=r'pip install safetensors'):
         read(tmp_path / 'a.safetensors')
