@@ -87,11 +87,11 @@ def _set(chosen: Choices, iterations: int, reason: str) -> None:
 
 def _evaluate(chosen: Choices, seconds: float, whole: float) -> None:
     """Choose how many labelled images an evaluation takes, and how often."""
+    chosen.evaluations = 11 if whole > 1800 else 2
     labelled = chosen.images.labelled
     if labelled is None:
         return
     bank, query = len(labelled.bank), len(labelled.query or labelled.bank)
-    chosen.evaluations = 11 if whole > 3600 else 2
     each = seconds / chosen.micro_batch * _EVALUATED
     most = _EVALUATION * whole / chosen.evaluations / each
     most = max(_LEAST_EVALUATED, int(most))

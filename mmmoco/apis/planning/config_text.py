@@ -368,8 +368,8 @@ def _schedule(chosen: Choices) -> Iterator[str]:
 
 def _hooks(chosen: Choices) -> Iterator[str]:
     length = chosen.length
-    often = -(-length // (10 if chosen.evaluations > 2 else 4))
-    every = min(100, -(-chosen.iterations // 8))
+    often = -(-length // 10) if chosen.evaluations > 2 else length
+    every = min(100, -(-chosen.iterations // 4))
     hooks: dict[str, Any] = dict(
         logger=dict(interval=every), checkpoint=dict(interval=often)
     )

@@ -54,9 +54,16 @@ class Plan:
     memory: int
 
     def __str__(self) -> str:
+        return (
+            f'{self.table()}\nconfig      {self.config}\n'
+            f'train it    mmmoco train {self.config}'
+        )
+
+    def table(self) -> str:
+        """Return what was chosen and why, aligned."""
         rows = [*self.rows, *(('warning', text) for text in self.remarks)]
         lines = []
-        for name, text in [*rows, ('config', self.config)]:
+        for name, text in rows:
             lines += textwrap.wrap(
                 text,
                 width=99,
@@ -65,7 +72,7 @@ class Plan:
                 break_long_words=False,
                 break_on_hyphens=False,
             )
-        return '\n'.join([*lines, f'train it    mmmoco train {self.config}'])
+        return '\n'.join(lines)
 
 
 def make_plan(data: str, wishes: Wishes, work_dir: str | None) -> Plan:
@@ -206,9 +213,8 @@ def _rows(
     if not chosen.by_epoch:
         passes = f'{chosen.epochs:.3g} epochs'
     rows['length'] = f'{chosen.length:,} {unit} ({passes}): {why["length"]}'
-    rows['measured'] = str(speed)
-    total = _seconds(chosen, speed)
-    rows['time'] = f'about {duration(total)}'
+    total = duration(_seconds(chosen, speed))
+    rows['time'] = f'about {total}, measured by {speed}'
     rows['memory'] = (
         f'{memory / 2**30:.1f} of {chosen.machine.memory / 2**30:.0f} GiB, '
         'estimated'

@@ -56,7 +56,7 @@ def make_backbone(
     """
     start = time.monotonic()
     plan = make_plan(data, wishes, work_dir)
-    log_info(f'The plan:\n{plan}')
+    log_info(f'The plan:\n{plan.table()}')
     export = f'{plan.work_dir}/export'
     check_place(export, 'unknown', overwrite=True)  # Not hours later.
     known = len(read_results(plan.work_dir))
