@@ -87,6 +87,11 @@ assert torch.allclose(theirs, ours, atol=1e-5), (theirs - ours).abs().max()
 again = mmmoco.train(cfg, work_dir='run', max_iters=51, resume=True)
 assert again.iterations == 51
 """
+FILES = """
+from PIL import Image
+for name in ('a.jpg', 'b.png'):
+    Image.new('L', (16, 16), 99).save(name)
+"""
 
 
 @pytest.mark.slow
@@ -94,10 +99,15 @@ def test_a_session_of_python(tmp_path):
     """That of the page, in one process without a command line."""
     optional('timm')
     page = (ROOT / 'docs' / 'python.md').read_text()
-    (session,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    session, single = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     assert len([line for line in session.splitlines() if line]) <= 10
     done = subprocess.run(
-        [sys.executable, '-c', BEFORE + session + AFTER, str(tmp_path)],
+        [
+            sys.executable,
+            '-c',
+            BEFORE + session + AFTER + FILES + single,
+            str(tmp_path),
+        ],
         capture_output=True,
         text=True,
     )

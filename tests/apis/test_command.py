@@ -335,6 +335,15 @@ def test_every_job_is_a_command_and_every_tool_one_of_them():
         assert called in jobs, path.name
 
 
+def test_the_page_names_every_subcommand_and_what_it_shows():
+    """Its messages are those that are given."""
+    page = (ROOT / 'docs' / 'command.md').read_text()
+    assert not [name for name in COMMANDS if f'`{name}`' not in page]
+    for theirs, key in re.findall(r'\| `(-[-\w]+)`.*\| `([\w.=]+)`', page):
+        told = translated(theirs, None, [], True)
+        assert told and key.partition('=')[0] in told
+
+
 def test_a_subcommand_does_what_the_tool_does(capsys, tmp_path, monkeypatch):
     """Here of the shortest job, and as ``python -m mmmoco``."""
     monkeypatch.chdir(tmp_path)
