@@ -6,5 +6,4 @@ _base_ = 'mocov1_r50_8xb32.py'
 
 model = dict(
     backbone=dict(stem_channels=128, base_channels=128),
-    neck=dict(in_channels=4096),
 )

@@ -17,7 +17,6 @@ model = dict(
         depth=18,
         norm_cfg=dict(type='SplitBN', num_splits=8),
     ),
-    neck=dict(in_channels=512),
     dictionary=dict(size=4096),
     loss=dict(temperature=0.1),
     m=0.99,

@@ -4,8 +4,6 @@
 # Metric: 77.6 % linear top-1 (published by the authors).
 _base_ = 'mocov3_vit-b_64xb64_300e.py'
 
-model = dict(
-    backbone=dict(arch='large', with_cp=True), neck=dict(in_channels=1024)
-)
+model = dict(backbone=dict(arch='large', with_cp=True))
 # As in OpenMMLab's recipe; the authors released none for ViT-L.
 optim_wrapper = dict(clip_grad=dict(max_norm=5.0))

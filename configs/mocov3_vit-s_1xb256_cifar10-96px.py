@@ -12,7 +12,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(arch='small', img_size=96),
-    neck=dict(in_channels=384, norm_cfg=dict(type='BN1d')),
+    neck=dict(norm_cfg=dict(type='BN1d')),
     predictor=dict(norm_cfg=dict(type='BN1d')),
     # The queue is larger than the data set: an image's older keys must not
     # count as its negatives.

@@ -4,5 +4,5 @@
 # Metric: 73.2 % linear top-1 (published by the authors; 72.5 in the paper).
 _base_ = 'mocov3_vit-b_64xb64_300e.py'
 
-model = dict(backbone=dict(arch='small'), neck=dict(in_channels=384))
+model = dict(backbone=dict(arch='small'))
 train_dataloader = dict(batch_size=128)

@@ -12,7 +12,6 @@ _base_ = [
 
 model = dict(
     backbone=dict(arch='small', in_channels=len(_base_.bands)),
-    neck=dict(in_channels=384),
     data_preprocessor=dict(mean=_base_.byte_mean, std=_base_.byte_std),
 )
 crop = dict(type='FastRandomResizedCrop', size=224, scale=(0.08, 1.0))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmmoco.messages import log_info, log_warning
+from mmmoco.messages import log_info, log_warning, printable
 
 from .files import read_file
 from .transforms.loading import (
@@ -44,6 +44,8 @@ def check_ranges(dataset: Any) -> None:
         ValueError: If its images would become nearly black.
     """
     loads = list(_loads(dataset.pipeline))
+    if loads:
+        _note_dropped(dataset)
     for load in loads:
         if load.is_open:
             load.settle(measure_range(dataset))
@@ -62,6 +64,35 @@ def check_ranges(dataset: Any) -> None:
         )
     for load in undecided:
         load.allow_narrow = high > low
+
+
+def _note_dropped(dataset: Any) -> None:
+    """Warn of a fourth channel that LoadRGB leaves out, if it says something.
+
+    An alpha channel that is the same everywhere says nothing.
+    """
+    names = []
+    for sample in _some(dataset, _LOOKED_AT):
+        try:
+            found = sample()
+            if 'img' in found:
+                continue
+            path, data = str(found['img_path']), found.get('img_bytes')
+            with decoding(path):
+                image = identify(read_file(path) if data is None else data)
+                if image.mode != 'RGBA':
+                    continue
+                low, high = image.getextrema()[3]  # type: ignore[misc]
+        except OSError:
+            continue  # A bad file; it is noted when it is met in training.
+        if low != high:
+            names.append(path)
+    if names:
+        log_warning(
+            f'{len(names)} of the images looked at have a fourth channel '
+            f'(such as {printable(names[0])!r}), which LoadRGB leaves out. If '
+            'it is a band and no transparency, read them with LoadBands.'
+        )
 
 
 def measure_range(dataset: Any) -> tuple[float, float] | None:

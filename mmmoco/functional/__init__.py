@@ -15,5 +15,5 @@ from .randomness import (
     generator_on,
     seed_global_generators,
 )
-from .ranges import Range, check_range, check_within
+from .ranges import Range, check_range, check_size, check_within
 from .transfer import send

@@ -40,3 +40,22 @@ def check_range(
             f'{name}={tuple(bounds)} must be low to high, within '
             f'{"(" if positive else "["}0, {most:g}].'
         )
+
+
+def check_size(name: str, size: object) -> tuple[int, int]:
+    """Return height and width of a crop.
+
+    Args:
+        name: Of what is cut, for the message.
+        size: Side of a square, or height and width.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    sides = size if isinstance(size, list | tuple) else (size, size)
+    if len(sides) != 2 or not all(type(x) is int and x > 0 for x in sides):
+        raise ValueError(
+            f'{name}(size={size!r}): give the side of a square, or (height, '
+            'width), in whole pixels from 1.'
+        )
+    return sides[0], sides[1]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from torch import nn
 
 from mmmoco.apis import cli
 from mmmoco.apis.config.files import load_config
@@ -72,7 +73,11 @@ def hyper_parameters_of_ours(cfg):
         K=model.dictionary.get('size'),
         dim=model.neck.out_channels,
         m=pytest.approx(model.m),
-        width=model.neck.in_channels,
+        width=next(
+            layer.in_features
+            for layer in build_without_memory(cfg).neck.modules()
+            if isinstance(layer, nn.Linear)
+        ),
         crop=tuple(view[0].scale),
         size=view[0].size,
         blur=[v[3].prob for v in views],

@@ -425,3 +425,24 @@ def test_what_is_missing_stays_so_when_bands_are_enlarged(tmp_path):
     assert not out['missing'][..., 0].any()
     assert (out['img'][..., 1][~gap] == 50).all()
     assert (out['img'][..., 1][gap] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ('mode', 'varies', 'said'),
+    [('RGBA', True, 1), ('RGBA', False, 0), ('RGB', True, 0), ('L', True, 0)],
+)
+@pytest.mark.parametrize('kind', ['png', 'tiff'])
+def test_a_fourth_channel_is_not_dropped_in_silence(
+    mode, varies, said, kind, tmp_path, capfd
+):
+    """One that is the same everywhere says nothing."""
+    count = len(Image.new(mode, (1, 1)).getbands())
+    pixels = of_shape((9, 7, count), 0, 255, dtype=np.uint8)
+    if not varies:
+        pixels[..., 3] = 255
+    image = pixels if count > 1 else pixels[..., 0]
+    Image.fromarray(image).save(tmp_path / f'x.{kind}')
+    ImageFolderDataset(str(tmp_path), pipeline=LOAD)
+    assert capfd.readouterr().out.count('fourth channel') == said
+    ImageFolderDataset(str(tmp_path), pipeline=[dict(type='LoadBands')])
+    assert 'fourth' not in capfd.readouterr().out

@@ -134,3 +134,16 @@ def test_mistakes_are_named():
         ViewAugmentor(mean=(1,), std=(0,))
     with pytest.raises(ValueError, match='scale'):
         BatchRandomResizedCrop(8, scale=(0.0, 1.0))
+
+
+def test_a_batch_is_cut_to_rectangles():
+    crop = BatchRandomResizedCrop((4, 12), (1.0, 1.0), (1.0, 1.0))
+    x = torch.arange(8.0).view(1, 1, 8, 1).expand(2, 1, 8, 8)
+    assert crop.shape_after(x.shape) == (2, 1, 4, 12)
+    drawn = crop.draw(2, torch.Generator())
+    made = crop.act(x, **crop.prepare(drawn, x.shape))
+    torch.testing.assert_close(
+        made[0, 0, :, 5], torch.tensor([0.5, 2.5, 4.5, 6.5])
+    )
+    with pytest.raises(ValueError, match='height, width'):
+        BatchRandomResizedCrop((4, 4, 4))

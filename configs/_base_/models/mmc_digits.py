@@ -6,7 +6,7 @@ view = [
 ]
 projector = dict(
     type='mmpretrain.NonLinearNeck',
-    in_channels=64,
+    in_channels=None,  # as wide as the tokens
     hid_channels=128,
     out_channels=64,
     with_avg_pool=False,
@@ -31,7 +31,7 @@ model = dict(
     heads=dict(
         rec=dict(
             type='ReconstructionHead',
-            in_channels=64,
+            in_channels=None,
             patch_size=8,
             channels=1,
             num_layers=1,

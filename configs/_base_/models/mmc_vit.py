@@ -2,7 +2,7 @@
 # it leave open stands as in SiT and GMML: heads, temperatures, corruption.
 projector = dict(
     type='mmpretrain.NonLinearNeck',
-    in_channels=768,
+    in_channels=None,  # as wide as the tokens
     out_channels=256,
     num_layers=3,
     with_avg_pool=False,
@@ -17,7 +17,7 @@ model = dict(
         drop_path_rate=0.1,
     ),
     heads=dict(
-        rec=dict(type='ReconstructionHead', in_channels=768, patch_size=16),
+        rec=dict(type='ReconstructionHead', in_channels=None, patch_size=16),
         pat=dict(
             type='PatchDistillationHead',
             patch_size=16,

@@ -13,7 +13,7 @@ model = dict(
     ),
     neck=dict(
         type='mmpretrain.MoCoV2Neck',
-        in_channels=128,
+        in_channels=None,  # as wide as what the backbone gives
         hid_channels=128,
         out_channels=64,
     ),

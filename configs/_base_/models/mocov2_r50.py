@@ -10,7 +10,7 @@ model = dict(
     ),
     neck=dict(
         type='mmpretrain.MoCoV2Neck',
-        in_channels=2048,
+        in_channels=None,  # as wide as what the backbone gives
         hid_channels=2048,
         out_channels=128,
     ),

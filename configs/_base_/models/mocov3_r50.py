@@ -12,7 +12,7 @@ model = dict(
     ),
     neck=dict(
         type='mmpretrain.NonLinearNeck',
-        in_channels=2048,
+        in_channels=None,  # as wide as what the backbone gives
         hid_channels=4096,
         out_channels=256,
         num_layers=2,

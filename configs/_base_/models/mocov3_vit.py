@@ -10,7 +10,7 @@ model = dict(
         patch_size=16,
         stop_grad_conv1=True,
     ),
-    neck=dict(in_channels=768, num_layers=3, with_avg_pool=False),
+    neck=dict(num_layers=3, with_avg_pool=False),
     predictor=dict(with_last_bn=True, with_last_bn_affine=False),
     loss=dict(temperature=0.2),
 )

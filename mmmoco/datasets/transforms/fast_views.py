@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmmoco.functional import Range, check_range, check_within
+from mmmoco.functional import Range, check_range, check_size, check_within
 from mmmoco.registry import TRANSFORMS
 
 from . import pixel_ops
@@ -78,26 +78,23 @@ class FastRandomResizedCrop(FastView):
     float32.
 
     Args:
-        size: Side of the result in pixels.
+        size: Side of the result in pixels, or height and width: ``ratio`` is
+            that of the box all the same, which is then stretched.
         scale: Range of the area, as a fraction of the image.
         ratio: Range of width / height, drawn by its logarithm.
     """
 
     def __init__(
         self,
-        size: int,
+        size: int | tuple[int, int],
         scale: Range = (0.08, 1.0),
         ratio: Range = (3 / 4, 4 / 3),
     ) -> None:
         super().__init__(prob=1.0)
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f'FastRandomResizedCrop(size={size!r}): views are squares; '
-                'size is their side, a whole number of pixels from 1.'
-            )
         check_range('scale', scale, most=1.0, positive=True)
         check_range('ratio', ratio, positive=True)
-        self.size, self.scale, self.ratio = size, scale, ratio
+        self.size = check_size(type(self).__name__, size)
+        self.scale, self.ratio = scale, ratio
 
     def draw(self, height: int, width: int) -> Drawn:
         """Try ten times; then take the largest box of an allowed ratio."""
@@ -119,7 +116,7 @@ class FastRandomResizedCrop(FastView):
         )
 
     def apply(self, image: AnyImage, **drawn: Any) -> AnyImage:
-        """Return size×size×C."""
+        """Return height×width×C."""
         return pixel_ops.crop_resize(image, size=self.size, **drawn)
 
 

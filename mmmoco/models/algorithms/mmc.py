@@ -9,6 +9,7 @@ from mmmoco.functional import ShufflePlan
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import Dictionary
 
+from ..encoders import check_channels, fit_heads
 from .momentum_contrast import MomentumContrast, mean_stats
 from .tokens import Tokens, split_tokens
 
@@ -108,8 +109,10 @@ class MMC(MomentumContrast):
     ) -> None:
         """Build the student and the heads of the losses that count."""
         self.backbone = MODELS.build(backbone)
+        check_channels(self.backbone, backbone, self.data_preprocessor)
+        heads = fit_heads(neck, int(cast(Any, self.backbone).embed_dims))
         self.heads = nn.ModuleDict(
-            {name: MODELS.build(head) for name, head in neck.items()}
+            {name: MODELS.build(head) for name, head in heads.items()}
         )
 
     def query_modules(self) -> Mapping[str, nn.Module]:

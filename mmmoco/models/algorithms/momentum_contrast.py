@@ -18,7 +18,13 @@ from mmmoco.functional import (
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
 
-from ..encoders import KeyEncoder, check_momentum, momentum_at
+from ..encoders import (
+    KeyEncoder,
+    build_neck,
+    check_channels,
+    check_momentum,
+    momentum_at,
+)
 from .batch_norm_guard import choose_shuffle_bn
 
 
@@ -31,7 +37,7 @@ class MomentumContrast(TwoPhaseModel):
 
     Args:
         backbone: Config of the backbone, ``type`` with its scope.
-        neck: Config of the projection.
+        neck: Config of the projection; its ``in_channels`` may be left out.
         m: Weight of the old key parameters, as in the papers. Has no effect
             without a key encoder.
         loss: Config of the contrastive loss.
@@ -107,7 +113,8 @@ class MomentumContrast(TwoPhaseModel):
     ) -> None:
         """Build the modules that :meth:`query_modules` names."""
         self.backbone = MODELS.build(backbone)
-        self.neck = MODELS.build(neck)
+        check_channels(self.backbone, backbone, self.data_preprocessor)
+        self.neck = build_neck(neck, self.backbone, backbone)
 
     def query_modules(self) -> Mapping[str, nn.Module]:
         """The modules that the key encoder averages, by name."""

@@ -1,4 +1,13 @@
+from .fitting import build_neck, check_channels, fit_heads
 from .key_encoder import KeyEncoder, ema_
 from .momentum import check_momentum, momentum_at
 
-__all__ = ['KeyEncoder', 'check_momentum', 'ema_', 'momentum_at']
+__all__ = [
+    'KeyEncoder',
+    'build_neck',
+    'check_channels',
+    'check_momentum',
+    'ema_',
+    'fit_heads',
+    'momentum_at',
+]

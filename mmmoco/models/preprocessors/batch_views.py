@@ -15,7 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmoco.functional import Range, check_range, check_within, send
+from mmmoco.functional import (
+    Range,
+    check_range,
+    check_size,
+    check_within,
+    send,
+)
 from mmmoco.registry import BATCH_AUGMENTS
 
 Drawn = dict[str, Tensor]
@@ -122,7 +128,7 @@ class BatchRandomResizedCrop(BatchView):
     a crop is hardly ever shrunk.
 
     Args:
-        size: Side of the result in pixels.
+        size: Side of the result in pixels, or height and width.
         scale: Range of the area, as a fraction of the image.
         ratio: Range of width / height.
         flip: Probability of a horizontal flip.
@@ -130,7 +136,7 @@ class BatchRandomResizedCrop(BatchView):
 
     def __init__(
         self,
-        size: int,
+        size: int | tuple[int, int],
         scale: Range = (0.2, 1.0),
         ratio: Range = (3 / 4, 4 / 3),
         flip: float = 0.0,
@@ -138,7 +144,8 @@ class BatchRandomResizedCrop(BatchView):
         super().__init__()
         check_range('scale', scale, most=1.0, positive=True)
         check_range('ratio', ratio, positive=True)
-        self.size, self.scale, self.ratio, self.flip = size, scale, ratio, flip
+        self.size = check_size(type(self).__name__, size)
+        self.scale, self.ratio, self.flip = scale, ratio, flip
 
     def draw(self, n: int, generator: torch.Generator) -> Drawn:
         """Draw area, aspect, place (−1 … 1 of the free way) and flip."""
@@ -170,11 +177,11 @@ class BatchRandomResizedCrop(BatchView):
         return dict(theta=theta)
 
     def shape_after(self, shape: torch.Size) -> torch.Size:
-        """Return N×C×size×size."""
-        return torch.Size([*shape[:2], self.size, self.size])
+        """Return N×C×height×width."""
+        return torch.Size([*shape[:2], *self.size])
 
     def act(self, x: Tensor, **ready: Any) -> Tensor:
-        """Return N×C×size×size."""
+        """Return N×C×height×width."""
         shape = list(self.shape_after(x.shape))
         grid = F.affine_grid(ready['theta'], shape, align_corners=False)
         return F.grid_sample(

@@ -168,6 +168,8 @@ class ViewAugmentor(BaseDataPreprocessor):
         if x.shape[1] != self.mean.shape[1]:
             raise ValueError(
                 f'Images have {x.shape[1]} channels, but data_preprocessor '
-                f'has {self.mean.shape[1]} values of mean and std.'
+                f'has {self.mean.shape[1]} values of mean and std: give as '
+                'many, as model.backbone.in_channels. LoadRGB gives 3 of any '
+                'file, LoadBands those that the file has.'
             )
         return (x.float() - self.mean).div_(self.std)

@@ -150,6 +150,26 @@ def test_one_pixel_becomes_a_view():
     assert (crop == 77).all() and crop.shape == (8, 8, 3)
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_a_rectangle_is_as_high_and_wide_as_said(dtype):
+    """A square in a rectangle's place: the box is the same, then stretched."""
+    image = np.zeros((20, 30, 2), dtype)
+    image[:10] = 200  # The upper half stays the upper half.
+    crop = FastRandomResizedCrop((8, 24), scale=(1.0, 1.0), ratio=(1.5, 1.5))
+    made = crop({'img': image})['img']
+    assert made.shape == (8, 24, 2) and made.dtype == dtype
+    np.testing.assert_allclose(made[:3], 200, atol=1e-3)
+    np.testing.assert_allclose(made[5:], 0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    'size', [0, -1, 2.5, '8', (8,), (8, 0), (1, 2, 3), True, None]
+)
+def test_what_is_no_size_is_refused(size):
+    with pytest.raises(ValueError, match='height, width'):
+        FastRandomResizedCrop(size)
+
+
 def test_mistakes_are_named():
     for make, text in (
         (lambda: FastRandomResizedCrop(0), 'size=0'),
