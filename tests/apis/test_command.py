@@ -81,6 +81,7 @@ def test_help_imports_nothing_heavy(tmp_path):
         assert (code, found) == (0, []), argv
         if '--help' in argv:
             assert text.startswith('usage: mmmoco'), argv
+            assert 'python tools' not in text
 
 
 @pytest.mark.parametrize('name', COMMANDS)

@@ -71,7 +71,7 @@ def export_backbone(
             something else.
 
     Example:
-        python tools/export_backbone.py
+        mmmoco export
         work_dirs/mocov2_r50_8xb32/epoch_200.pth mocov2_r50
         --license apache-2.0
     """
@@ -138,8 +138,8 @@ def import_checkpoint(
         ValueError: If its layout is unknown, ambiguous or does not fit.
 
     Example:
-        python tools/import_checkpoint.py moco_v2_800ep_pretrain.pth.tar
-        mocov2_r50.pth && python tools/train.py configs/mocov2_r50_8xb32.py
+        mmmoco import moco_v2_800ep_pretrain.pth.tar
+        mocov2_r50.pth && mmmoco train mocov2_r50_8xb32
         --load-from mocov2_r50.pth
     """
     suffixes = '.pth', '.safetensors'
@@ -176,7 +176,7 @@ def convert_config(config: str, out: str) -> Converted:
             result would not build.
 
     Example:
-        python tools/convert_config.py
+        mmmoco convert-config
         mmpretrain::mocov2/mocov2_resnet50_8xb32-coslr-200e_in1k.py
         my_mocov2.py
     """

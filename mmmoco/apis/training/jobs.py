@@ -93,7 +93,7 @@ def train(
             other.
 
     Example:
-        python tools/train.py configs/mocov2_r50_8xb32.py --cfg-options
+        mmmoco train mocov2_r50_8xb32 --cfg-options
         train_dataloader.dataset.data_root=/my/images
     """
     options = dict(locals())
