@@ -222,3 +222,51 @@ def test_a_file_that_tells_nothing(write, tmp_path):
     torch.save({'state_dict': {'a.b': torch.ones(1)}}, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match=r'only a: if it is of another'):
         config_of(str(tmp_path / 'a.pth'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type='mmpretrain.ConvNeXt', arch='atto'),
+        dict(type='mmpretrain.SwinTransformer', arch='tiny', img_size=224),
+        dict(type='mmpretrain.MobileNetV2', widen_factor=0.5),
+        dict(type='mmpretrain.MobileNetV3', arch='small'),
+        dict(type='mmpretrain.EfficientNet', arch='b0'),
+        dict(type='mmpretrain.HRNet', arch='w18'),
+        dict(type='mmpretrain.RegNet', arch='regnetx_400mf'),
+        dict(type='mmpretrain.ShuffleNetV2', widen_factor=0.5),
+        dict(type='mmpretrain.SEResNet', depth=50, base_channels=8),
+        dict(type='mmpretrain.TIMMBackbone', model_name='resnet10t'),
+        dict(
+            type='mmpretrain.TIMMBackbone',
+            model_name='resnet10t',
+            in_channels=2,
+            features_only=True,
+            out_indices=[4],
+        ),
+    ],
+    ids=lambda backbone: backbone['type'].split('.')[1],
+)
+def test_networks_of_the_lists(backbone, tmp_path):
+    """What a run may be of is found again, with the same features."""
+    channels = backbone.get('in_channels', 3)
+    norm = dict(mean=[127.5] * channels, std=[64.0] * channels)
+    told = Config(
+        dict(
+            model=dict(
+                type='mmmoco.BackboneOnly',
+                backbone=backbone,
+                data_preprocessor=dict(type='mmmoco.ViewAugmentor', **norm),
+            ),
+            default_scope='mmmoco',
+        )
+    )
+    model = mmmoco.get_model(told)
+    path = tmp_path / 'epoch_1.pth'
+    meta = {'cfg': told.pretty_text}
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
+    found = mmmoco.get_model(config_of(str(path)), str(path))
+    x = torch.rand(1, channels, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(model.extract_feat(x), found.extract_feat(x))

@@ -62,7 +62,10 @@ METHODS = {
     ),
 }
 #: timm reads files and asks servers for other arguments than these.
-_OF_TIMM = {'type', 'model_name', 'in_channels', 'features_only', 'img_size'}
+_OF_TIMM = {
+    *('type', 'model_name', 'in_channels', 'features_only', 'img_size'),
+    *('out_indices', 'drop_path_rate', 'patch_size'),
+}
 #: Left out wherever they stand: where weights, or a first value, come from.
 _LEFT_OUT = ('init_cfg', 'pretrained', 'checkpoint', 'checkpoint_path')
 _NAME = re.compile(r'[A-Za-z0-9_+-]{1,64}')

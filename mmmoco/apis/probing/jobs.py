@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from mmmoco.apis import cli
@@ -79,22 +79,15 @@ def evaluate_knn(
         temperature=temperature,
         leave_one_out=leave_one_out or None,
     )
-    found = {
-        folder: {
-            part.setting['k']: part.metrics
-            for part in evaluate(
-                cfg,
-                checkpoint,
-                chosen,
-                features,
-                work_dir,
-                seed if folder else None,
-                folder,
-            )
-        }
-        for folder in _folders(data, leave_one_out, seed)
-    }
-    return _by_folder(data, found)
+
+    def by_k(folder: Folder | None) -> dict[int, dict[str, float]]:
+        used = seed if folder else None
+        found = evaluate(
+            cfg, checkpoint, chosen, features, work_dir, used, folder
+        )
+        return {part.setting['k']: part.metrics for part in found}
+
+    return _on_each(data, by_k, leave_one_out, seed)
 
 
 @tidy
@@ -169,13 +162,10 @@ def linear_probe(
         held_out=held_out,
         seed=seed,
     )
-    found = {
-        folder: evaluate(
-            cfg, checkpoint, chosen, features, work_dir, seed, folder
-        )[0]
-        for folder in _folders(data, seed=seed)
-    }
-    return _by_folder(data, found)
+    given = cfg, checkpoint, chosen, features, work_dir, seed
+    return _on_each(
+        data, lambda folder: evaluate(*given, folder)[0], seed=seed
+    )
 
 
 @tidy
@@ -227,13 +217,10 @@ def evaluate_svm(
 
     cfg = read_config(config, checkpoint, cfg_options)
     chosen = _given(type='SVM', shots=shots, draws=draws, seed=seed)
-    found = {
-        folder: evaluate(
-            cfg, checkpoint, chosen, features, work_dir, seed, folder
-        )[0]
-        for folder in _folders(data, seed=seed)
-    }
-    return _by_folder(data, found)
+    given = cfg, checkpoint, chosen, features, work_dir, seed
+    return _on_each(
+        data, lambda folder: evaluate(*given, folder)[0], seed=seed
+    )
 
 
 @tidy
@@ -474,11 +461,14 @@ def _folders(
     return [Folder(path, leave_one_out, seed) for path in paths] or [None]
 
 
-def _by_folder(
-    data: Data, found: dict[Folder | None, Found]
+def _on_each(
+    data: Data,
+    evaluated: Callable[[Folder | None], Found],
+    leave_one_out: bool = False,
+    seed: int = 0,
 ) -> Found | dict[str, Found]:
-    """Return what was found, by folder if a list of them was given."""
+    """Evaluate on the images; return figures by folder if a list was given."""
+    folders = _folders(data, leave_one_out, seed)
     if isinstance(data, str) or not data:
-        (one,) = found.values()
-        return one
-    return {folder.path: one for folder, one in found.items() if folder}
+        return evaluated(folders[0])
+    return {each.path: evaluated(each) for each in folders if each}
