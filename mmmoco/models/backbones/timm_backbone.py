@@ -36,7 +36,7 @@ class TimmBackbone(BaseModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg)
-        timm = library('timm', 'TimmBackbone', 'timm')
+        timm = library('timm', 'TimmBackbone')
         if not timm.is_model(model_name):
             near = timm.list_models(f'*{model_name.split("_")[0]}*')[:3]
             raise ValueError(
