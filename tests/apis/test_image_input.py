@@ -24,6 +24,10 @@ def model_of(config='mocov2_r50_8xb32', channels=3, **options):
     cfg = mmmoco.load_config(config, options)
     cfg.model.backbone = dict(TINY, in_channels=channels)
     cfg.model.neck.in_channels = 8
+    if channels != 3:
+        cfg.model.data_preprocessor.update(
+            mean=[100.0] * channels, std=[50.0] * channels
+        )
     cfg.model.dictionary.size = 64
     return mmmoco.get_model(cfg), cfg
 
@@ -96,11 +100,7 @@ def test_without_knn_the_training_tells(photographs):
 
 @pytest.mark.parametrize('channels', [1, 4])
 def test_images_without_rgb(channels, tmp_path):
-    model, cfg = model_of('demo/mocov2_digits', channels)
-    cfg.model.data_preprocessor.update(
-        mean=[100.0] * channels, std=[50.0] * channels
-    )
-    model = mmmoco.get_model(cfg)
+    model, _ = model_of('demo/mocov2_digits', channels)
     noise = np.random.default_rng(0).integers(
         0, 256, (20, 24, channels), dtype=np.uint8
     )
