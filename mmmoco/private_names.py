@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
-from torch import nn
+from torch import Tensor, nn
 
 #: Every BatchNorm, the synchronised one too.
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -91,6 +91,11 @@ def cpu_has_bfloat16() -> bool:
     except OSError:  # Not on Linux
         return False
     return not units.isdisjoint(text.split())
+
+
+def writes_to(tensor: Tensor) -> int:
+    """Return how often a tensor was written in place."""
+    return tensor._version
 
 
 def end_workers(loader: Any) -> None:

@@ -156,6 +156,13 @@ def test_workers_end():
     assert not worker.is_alive()
 
 
+def test_writes_of_a_tensor():
+    tensor = torch.zeros(1)
+    before = ours.writes_to(tensor)
+    tensor.fill_(1)
+    assert ours.writes_to(tensor) == before + 1
+
+
 def test_versions():
     before, after = nn.BatchNorm1d(2).state_dict(prefix='a.'), {}
     after = type(before)()

@@ -181,6 +181,7 @@ MISTAKES = {
     'm': (8, {'m': 0.001}, 'weight of the old key parameters'),
     'lr': (8, {'lr': -1.0}, '--lr -1.0: must be above 0'),
     'hours': (8, {'hours': float('nan')}, '--hours nan'),
+    'seconds': (8, {'hours': 0.0001}, 'too few'),
     'queue': (8, {'method': 'mocov3', 'queue': 8}, '--queue 8: mocov3 has'),
     'few': (8, {'queue': 1, 'batch_size': 4}, 'take at least as many'),
     'gpus': (8, {'gpus': 3, 'batch_size': 8}, 'all 3 GPUs together'),

@@ -24,6 +24,8 @@ _LARGEST_QUEUE = 65536
 _MANY = 100_000
 #: Iterations from which keys may move as slowly as on ImageNet.
 _LONG = 50_000
+#: Planning and starting take longer than this anywhere.
+LEAST_SECONDS = 18.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ class Wishes:
             raise ValueError(
                 f'--m {self.m}: it is the weight of the old key parameters, '
                 'from 0.5 to below 1 (0.99, 0.999).'
+            )
+        if self.hours is not None and self.hours * 3600 < LEAST_SECONDS:
+            raise ValueError(
+                f'--hours {self.hours:g} are {self.hours * 3600:.2g} s, too '
+                'few: planning and starting alone take more. Give at least '
+                f'--hours {LEAST_SECONDS / 3600:.2g}.'
             )
         if self.epochs is not None and self.hours is not None:
             raise ValueError(

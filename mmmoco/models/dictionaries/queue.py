@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmmoco.functional import Candidates
+from mmmoco.private_names import writes_to
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import Dictionary
 
@@ -55,7 +56,7 @@ class Queue(Dictionary):
         keys = F.normalize(torch.randn(feat_dim, size), dim=0)
         self.register_buffer('keys', keys.to(getattr(torch, dtype)))
         self.register_buffer('ptr', torch.zeros(1, dtype=torch.long))
-        self._known = 0, self.ptr, self.ptr._version
+        self._known = 0, self.ptr, writes_to(self.ptr)
         if exclude_same_image:
             self.register_buffer('ids', torch.full((size,), -1))
 
@@ -99,7 +100,7 @@ class Queue(Dictionary):
             self.ids[: len(k) - first] = ids[first:]
         end = (start + len(k)) % self.size
         self.ptr.fill_(end)
-        self._known = end, self.ptr, self.ptr._version
+        self._known = end, self.ptr, writes_to(self.ptr)
 
     def _next_slot(self) -> int:
         """Return ``ptr``, without waiting for a GPU in every step.
@@ -108,7 +109,7 @@ class Queue(Dictionary):
         (a loaded checkpoint, a broadcast), which its version tells.
         """
         number, buffer, version = self._known
-        if buffer is not self.ptr or version != self.ptr._version:
+        if buffer is not self.ptr or version != writes_to(self.ptr):
             return int(self.ptr)
         return number
 
