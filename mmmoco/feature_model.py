@@ -116,7 +116,7 @@ class FeatureModel(BaseModel):
         if mode != 'loss':
             raise ValueError(
                 f"mode={mode!r}: a pre-training model has 'loss' and "
-                "'tensor'; evaluate it with tools/knn.py."
+                "'tensor'; evaluate it with mmmoco knn."
             )
         assert isinstance(inputs, Mapping)
         views = {name: self.in_layout(x) for name, x in inputs.items()}

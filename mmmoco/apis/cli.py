@@ -460,7 +460,7 @@ def _shortage(text: str, error: Exception) -> str | None:
         return (
             f'out of memory: {text.splitlines()[0]}. Lower '
             'train_dataloader.batch_size, its num_workers or '
-            'model.dictionary.size; tools/estimate_memory.py says what a '
+            'model.dictionary.size; mmmoco memory says what a '
             'config needs.'
         )
     return None

@@ -35,8 +35,8 @@ _REPLACED = {
     'log_processor': 'as in _base_/default_runtime.py',
     'find_unused_parameters': 'not needed: frozen parameters are frozen '
     'before the model is distributed',
-    'resume': 'an option of tools/train.py',
-    'launcher': 'an option of tools/train.py',
+    'resume': 'an option of mmmoco train',
+    'launcher': 'an option of mmmoco train',
     'custom_imports': 'types carry their scope here',
 }
 
@@ -81,8 +81,7 @@ class Converted(NamedTuple):
             lines.append(f'Variables that no runner reads: {names}')
         lines += [f'Note: {note}' for note in self.notes]
         lines.append(
-            f'Written: {self.path}. Check it: python tools/verify_config.py '
-            f'{self.path}'
+            f'Written: {self.path}. Check it: mmmoco verify {self.path}'
         )
         return '\n'.join(lines)
 

@@ -56,7 +56,7 @@ class TarShards(ShardStream):
 
     Args:
         data_root: Folder or URL of a folder with an ``index.json`` (as
-            ``tools/make_shards.py`` writes it); or a folder, file, glob or
+            ``mmmoco shards`` writes it); or a folder, file, glob or
             URL of shards; braces such as ``{000..127}`` are expanded
             (extra ``webdataset``). A list of any of these. A URL begins
             with http, https, s3, gs, hf or ais.
@@ -98,7 +98,7 @@ class TarShards(ShardStream):
                 raise ValueError(
                     f'{data_root!r} has no {INDEX_NAME}: the length of an '
                     'epoch is unknown. Set dataset.epoch_size, or write the '
-                    'shards with tools/make_shards.py.'
+                    'shards with mmmoco shards.'
                 )
             epoch_size = self._first[-1]
         super().__init__(
@@ -334,7 +334,7 @@ def _find(place: str) -> tuple[list[str], list[int]]:
             wrong += ' file'
         raise FileNotFoundError(
             f'data_root {shortened(place)}: {wrong}. Give a folder with '
-            '*.tar files, a glob, or a list; tools/make_shards.py writes them.'
+            '*.tar files, a glob, or a list; mmmoco shards writes them.'
         )
     for shard, count in zip(shards, counts, strict=False):
         size = Path(shard).stat().st_size

@@ -70,7 +70,7 @@ def _check_shards(
             f'The data set has {dataset.num_shards} shards, less than '
             f'{processes * lanes} = {processes} process(es) x {lanes} '
             'workers (lanes): some would have nothing to read. '
-            f'{mend}, or write more shards (tools/make_shards.py '
+            f'{mend}, or write more shards (mmmoco shards '
             '--samples-per-shard).'
         )
     if not whole_batches:

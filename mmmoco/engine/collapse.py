@@ -84,7 +84,7 @@ class CollapseWatch:
                     f'NOT FINITE: {name} is {value}. Look at the learning '
                     'rate (divide it by 10), its warm-up, the precision '
                     "(optim_wrapper.dtype='float32'), and at the images "
-                    '(tools/verify_config.py).'
+                    '(mmmoco verify).'
                 )
         if health.skipped:
             return (
@@ -113,6 +113,6 @@ class CollapseWatch:
             f'COLLAPSE: {found}: all images get nearly the same features. '
             'Look at m (0.99 … 0.999; near 0 the keys follow the queries), '
             'at the learning rate, at the images (are they all alike? '
-            'tools/verify_config.py), and at whether pos_sim and neg_sim '
+            'mmmoco verify), and at whether pos_sim and neg_sim '
             'are both near 1.'
         )

@@ -114,7 +114,7 @@ def test_texts_are_whole(capsys):
         (YOURS[0], "'a.jpg'"),
         (SHORTAGES[4], '/dev/shm is full ('),
         (SHORTAGES[5], 'train_dataloader.num_workers=0'),
-        (SHORTAGES[2], 'tools/estimate_memory.py'),
+        (SHORTAGES[2], 'mmmoco memory'),
     ):
         end_of(error)
         assert words in capsys.readouterr().err
@@ -160,12 +160,12 @@ def test_more_processes_than_gpus_are_one_line(monkeypatch, processes, gpus):
     [
         (
             {'model.neck.in_channels': 16},
-            'in model.neck.mlp.0, a Linear(in_features=16, out_features=8, '
-            'bias=True), given 16×8;',
+            'model.neck.in_channels=16, but model.backbone (PlainConvNet) '
+            'gives 8: leave it out',
         ),
         (
-            {'model.backbone.out_indices': (0, 1)},
-            'in model.neck, a ',
+            {'model.loss.temperature': 'a'},
+            "'float' and 'str'; in {'type': 'InfoNCE', 'temperature': 'a'};",
         ),
         (
             {'model.backbone.type': 'mmpretrain.ResNet', 'model.neck': {}},
@@ -196,17 +196,29 @@ def test_a_config_that_makes_no_run_says_where(
     assert stop.value.code == 2 and words in line
 
 
-def test_the_value_errors_of_others_get_their_place(small_config, capsys):
-    cfg = small_config(**{'model.neck.with_avg_pool': True})
-    cfg.model.backbone = dict(type='torch.nn.Flatten')
-    cfg.model.neck.in_channels = 3 * 20 * 20
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type='torch.nn.BatchNorm1d', num_features=3),  # a ValueError
+        dict(
+            type='torch.nn.Conv2d',
+            in_channels=1,
+            out_channels=3,
+            kernel_size=99,
+        ),
+    ],
+    ids=['value', 'runtime'],
+)
+def test_the_errors_of_others_get_their_place(backbone, small_config, capsys):
+    cfg = small_config(**{'model.neck.in_channels': 3})
+    cfg.model.backbone = backbone
 
     def tool():
         runtime.build_runner(cfg).train()
 
     with pytest.raises(SystemExit):
         cli.run(tool, 'tool.py', debug=False)
-    assert 'model.' in capsys.readouterr().err.splitlines()[-2]
+    assert 'in model.backbone, a ' in capsys.readouterr().err.splitlines()[-2]
 
 
 def test_an_option_without_value_is_named(capsys):

@@ -445,7 +445,7 @@ def test_bad_input(tmp_path, capsys):
         ),
         (
             ['moco.pth', 'x', '--to', 'timm'],
-            ['encoder_q', 'import_checkpoint.py'],
+            ['encoder_q', 'mmmoco import'],
         ),
     ):
         path = tmp_path / argv[0]

@@ -60,7 +60,7 @@ def deeper(weights):
 
 MISFITS = {
     below_another_name: 'student',
-    official: r'layout of official MoCo v1 or v2: run tools/import_check',
+    official: r'layout of official MoCo v1 or v2: run mmmoco import',
     without_half: 'missing in the file',
     without_one: r'1 missing in the file: (backbone\.)?stages\.1\.conv\.w',
     of_another_width: r'1 of another shape: .*stages\.1\.conv\.weight \(9',

@@ -112,7 +112,7 @@ def config_of(checkpoint: str) -> Config:
         tops = few(sorted({name.split('.')[0] for name in weights}))
         raise checkpoint_io.CheckpointError(
             f'{checkpoint} holds no backbone.*, only {tops}: if it is of '
-            'another library, use tools/import_checkpoint.py first.'
+            'another library, use mmmoco import first.'
         )
     try:
         seen = _seen(meta)

@@ -1,4 +1,4 @@
-"""What a downstream model starts from: ``tools/train.py --init``.
+"""What a downstream model starts from: ``mmmoco train --init``.
 
 One switch for the three initialisations that papers compare: weights of a
 file, supervised ones, none. It sets every ``Pretrained`` part of a model, so

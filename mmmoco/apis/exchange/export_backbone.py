@@ -149,8 +149,7 @@ def read_source(
         mend = (
             'Export the query encoder.'
             if encoder == 'key' and 'backbone' in tops
-            else 'If it comes from another library, use '
-            'tools/import_checkpoint.py first.'
+            else 'If it comes from another library, use mmmoco import first.'
         )
         raise checkpoint_io.CheckpointError(
             f'{checkpoint} holds no {prefix}*, only {", ".join(tops[:10])}. '

@@ -374,7 +374,7 @@ class LoadRGB(BaseTransform):
         if self.is_open:
             raise ValueError(
                 "LoadRGB: range='auto' is measured by the data sets of "
-                'mmmoco; here give two numbers, as tools/dataset_stats.py '
+                'mmmoco; here give two numbers, as mmmoco stats '
                 'prints them (1 % and 99 %).'
             )
         options = (self.range, self.allow_narrow)

@@ -23,7 +23,7 @@ COUNTERS = ('*num_batches_tracked',)
 #: Names of a whole module.
 WHOLE = ('',)
 #: What turns other layouts into ours.
-IMPORT = 'tools/import_checkpoint.py'
+IMPORT = 'mmmoco import'
 #: For what starts from weights.
 MEND = 'With --allow-partial the run begins anyway, and names what is random.'
 

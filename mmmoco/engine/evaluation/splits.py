@@ -144,7 +144,7 @@ class Splits:
                 'left out of their own neighbours.'
                 if left_out
                 else 'the figures are too good. Separate the splits'
-                ', or use tools/knn.py --leave-one-out.'
+                ', or use mmmoco knn --leave-one-out.'
             ),
             warn=not left_out,
         )

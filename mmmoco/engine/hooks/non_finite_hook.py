@@ -58,5 +58,5 @@ class NonFiniteHook(Hook):
             f'after the last good step, {save_at_end(runner, name)}: '
             'start from it with --load-from and a lower learning rate '
             "(optim_wrapper.optimizer.lr), or optim_wrapper.dtype='float32'; "
-            'tools/verify_config.py looks at the images.'
+            'mmmoco verify looks at the images.'
         )
