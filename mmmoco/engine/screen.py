@@ -46,7 +46,10 @@ class Screen(logging.Filter):
         if record.levelno >= logging.WARNING:
             shown = not _is_noise(record)
         elif not self.started:
-            if getattr(record, 'about_the_run', False):
+            # The second is how mmengine says where a resumed run goes on.
+            if getattr(record, 'about_the_run', False) or str(
+                record.msg
+            ).startswith('resumed epoch'):
                 self._about.append(record)
             shown = False
         else:

@@ -225,7 +225,7 @@ def test_a_saved_data_set_and_plain_arrays(tmp_path):
 
 def test_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'datasets', None)
-    with pytest.raises(ImportError, match=r'mmmoco\[hf\]'):
+    with pytest.raises(ImportError, match='pip install datasets'):
         HFDataset('parquet')
 
 

@@ -97,7 +97,7 @@ def test_a_validation_split_without_the_first_class(
     checkpoint = tmp_path / 'run/epoch_20.pth'
     meta = torch.load(checkpoint, weights_only=False)['meta']
     assert meta['class_folders'] == ('ant', 'bee', 'cat')
-    run_test(str(path), str(checkpoint), work_dir=str(tmp_path / 't'))
+    run_test(str(checkpoint), config=str(path), work_dir=str(tmp_path / 't'))
     assert 'accuracy/top1: 100.0' in capsys.readouterr().out
 
 

@@ -291,7 +291,9 @@ def test_what_is_no_config_of_a_training_is_named(tmp_path):
         with pytest.raises(ValueError, match=rf'mine\.py has no {part}'):
             train.prepare(str(path))
     with pytest.raises(ValueError, match='give a work_dir'):
-        train.prepare(Config(dict(model={'a': 1}, train_dataloader={'b': 1})))
+        train.prepare(
+            Config(dict(model={'a': 1}, train_dataloader={'dataset': {}}))
+        )
 
 
 @pytest.mark.parametrize('seed', [-1, 2**32])

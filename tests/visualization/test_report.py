@@ -150,7 +150,7 @@ def test_runs_side_by_side():
     assert [a.get('class') for a in page.names('tr')].count('differs') == 1
     labels = [a['aria-label'] for a in page.names('svg') if 'role' in a]
     loss = next(x for x in labels if x.startswith('Training loss'))
-    assert 'first: from 5 to 4; second: from 5 to 4' in loss
+    assert 'first: loss: from 5 to 4; second: loss: from 5 to 4' in loss
 
 
 def test_epochs_and_iterations_do_not_share_an_axis():

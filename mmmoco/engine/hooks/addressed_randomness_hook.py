@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmmoco.engine.bare_model import two_phase_model
+from mmmoco.engine.screen import ABOUT
 from mmmoco.functional import seed_global_generators
 from mmmoco.registry import HOOKS
 
@@ -35,7 +36,8 @@ class AddressedRandomnessHook(Hook):
             runner.train_loop.first_batch = done
             runner.logger.info(
                 f'Continuing epoch {runner.epoch + 1} after {done} of '
-                f'{len(loader)} batches.'
+                f'{len(loader)} batches.',
+                extra=ABOUT,
             )
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:

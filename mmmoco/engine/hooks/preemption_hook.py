@@ -25,6 +25,7 @@ from mmmoco.engine.meeting import tell_all, was_told
 from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.engine.preemption import MarkerError, Preempted
 from mmmoco.engine.run_hook import RunHook
+from mmmoco.engine.screen import ABOUT
 from mmmoco.private_names import end_workers
 from mmmoco.registry import HOOKS
 
@@ -96,7 +97,8 @@ class PreemptionHook(RunHook):
         if self._saver is None:
             runner.logger.info(
                 'PreemptionHook: this run saves nothing (no '
-                'ContrastCheckpointHook), so a signal ends it at once.'
+                'ContrastCheckpointHook), so a signal ends it at once.',
+                extra=ABOUT,
             )
             return
         if is_main_process():

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmmoco.engine.bare_model import two_phase_model
+from mmmoco.engine.screen import ABOUT
 from mmmoco.engine.train_step import move_key_encoder, write_dictionaries
 from mmmoco.private_names import accumulation_of
 from mmmoco.registry import HOOKS
@@ -111,7 +112,8 @@ class KeyEncoderUpdateHook(_UpdateHook):
             model.reset_key_encoder()
             runner.logger.info(
                 f'The loaded file holds no {prefix}*: the key encoder '
-                'starts as a copy of the query encoder.'
+                'starts as a copy of the query encoder.',
+                extra=ABOUT,
             )
 
     def act(self, runner: Runner, model: TwoPhaseModel, stepped: bool) -> None:

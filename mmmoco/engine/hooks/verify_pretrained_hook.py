@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io.fitting import named
 from mmmoco.engine.pretrained import pretrained_modules, source_of
 from mmmoco.engine.run_hook import RunHook
-from mmmoco.messages import log_info
+from mmmoco.engine.screen import ABOUT
 from mmmoco.private_names import has_loaded
 from mmmoco.registry import HOOKS
 
@@ -156,7 +157,8 @@ class VerifyPretrainedHook(RunHook):
         new = [key for key in fit.stays() if key not in fit.reshaped]
         more = f'; resized: {", ".join(fit.reshaped)}' if fit.reshaped else ''
         more += f'; new: {", ".join(new)}' if new else ''
-        log_info(
-            f'{name}: all {len(shared)} tensors equal those of {path}{more}.'
+        MMLogger.get_current_instance().info(
+            f'{name}: all {len(shared)} tensors equal those of {path}{more}.',
+            extra=ABOUT,
         )
         return len(shared)
