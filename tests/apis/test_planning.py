@@ -119,6 +119,12 @@ def test_every_kind_of_image_gets_a_config_that_reads_it(kind, tmp_path):
     assert model.encoders()['backbone'](x).shape == (1, 512)
 
 
+def test_all_that_is_stored_is_named(tmp_path):
+    for kind in ('photographs', 'grey', 'transparent'):
+        folder_of(tmp_path / kind, kind, ())
+    assert look(str(tmp_path)).stored.startswith('RGB and grey, 8 bits')
+
+
 LOOKS = {
     'flat': ('photographs', (), None),
     'in classes': ('grey', ('x', 'y', 'z'), 3),

@@ -173,9 +173,11 @@ def look(data: str) -> Images:
         labelled=labelled, remarks=remarks,
     )  # fmt: skip
     depth = '8 bits' if kind == 'colours' else str(one.values.dtype)
-    stored = Counter(x.stored for x in looks.values()).most_common(1)[0][0]
-    names = {1: 'grey', 3: 'RGB'}
-    said = f'{stored} bands' if kind == 'bands' else names.get(stored, 'RGB')
+    stored = sorted({x.stored for x in looks.values()}, reverse=True)
+    names = ['grey' if count == 1 else 'RGB' for count in stored]
+    if kind == 'bands':
+        names = [f'{count} bands' for count in stored]
+    said = ' and '.join(dict.fromkeys(names))
     facts = vars(found) | {'stored': f'{said}, {depth}, {width}×{height}'}
     return Images(**facts | _values(found, list(looks.values())))
 
