@@ -177,8 +177,11 @@ def _fitting(
 
 def _draft(chosen: Choices, work_dir: str) -> Config:
     """Return the config as it is before its length is known."""
-    bare = replace(chosen, images=replace(chosen.images, labelled=None))
-    bare.why |= dict(length='', m='', warmup='')
+    bare = replace(
+        chosen,
+        images=replace(chosen.images, labelled=None),
+        why=chosen.why | dict(length='', m='', warmup=''),
+    )
     with TemporaryDirectory() as folder:
         path = Path(folder) / 'draft.py'
         path.write_text(config_text(bare, work_dir, []))
