@@ -12,10 +12,11 @@ from PIL import Image
 
 from mmmoco.apis import load_config
 from mmmoco.apis.config.adapt import fit_workers
+from mmmoco.apis.config.python_text import written
 from mmmoco.apis.planning import backbones, budget, measure, plan
 from mmmoco.apis.planning.backbones import Backbone, find_backbone
 from mmmoco.apis.planning.choices import Wishes, choose, set_length
-from mmmoco.apis.planning.config_text import config_text, written
+from mmmoco.apis.planning.config_text import config_text
 from mmmoco.apis.planning.images import Images, Labelled, look
 from mmmoco.apis.planning.jobs import plan as plan_job
 from mmmoco.apis.planning.jobs import pretrain

@@ -1,16 +1,15 @@
 """The choices as a short config, each with its reason, for ``train``."""
 
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import mmmoco
+from mmmoco.apis.config.python_text import Code, assigned, said
 
 from .choices import Choices
 from .images import ARRAYS, Images
 
-_WIDTH = 79
 _NAMES = {'mocov1': 'MoCo v1', 'mocov2': 'MoCo v2', 'mocov3': 'MoCo v3'}
 #: The two views of a method, and those of the bands that suit them.
 _VIEWS = {
@@ -18,10 +17,6 @@ _VIEWS = {
     'mocov2': ('view_q', 'view_k'),
     'mocov3': ('view_1', 'view_2'),
 }
-
-
-class Code(str):
-    """An expression, written as it is."""
 
 
 def config_text(chosen: Choices, work_dir: str, lists: list[str]) -> str:
@@ -44,58 +39,6 @@ def config_text(chosen: Choices, work_dir: str, lists: list[str]) -> str:
     return '\n'.join(parts) + '\n'
 
 
-def _said(*reasons: str) -> str:
-    """Return reasons as a comment."""
-    text = '. '.join(r[0].upper() + r[1:] for r in reasons if r)
-    lines = textwrap.wrap(
-        f'{text}.', _WIDTH - 2, break_long_words=False, break_on_hyphens=False
-    )
-    return '\n'.join(f'# {line}' for line in lines)
-
-
-def _set(name: str, value: Any) -> str:
-    return f'{name} = {written(value, 0, len(name) + 3)}'
-
-
-def written(value: Any, indent: int = 0, before: int = 0) -> str:
-    """Return a value as Python, broken where a line would be too long."""
-    line = _in_a_line(value)
-    if indent + before + len(line) < _WIDTH or isinstance(value, Code):
-        return line
-    pad = ' ' * (indent + 4)
-    end = ' ' * indent
-    if isinstance(value, Mapping):
-        inner = ''.join(
-            f'{pad}{k}={written(v, indent + 4, len(k) + 2)},\n'
-            for k, v in value.items()
-        )
-        return f'dict(\n{inner}{end})'
-    if isinstance(value, list | tuple):
-        if all(isinstance(x, int | float) for x in value):
-            text = ', '.join(map(repr, value))
-            inner = textwrap.fill(
-                text, _WIDTH, initial_indent=pad, subsequent_indent=pad
-            )
-            return f'[\n{inner},\n{end}]'
-        inner = ''.join(f'{pad}{written(v, indent + 4, 1)},\n' for v in value)
-        return f'[\n{inner}{end}]'
-    return line
-
-
-def _in_a_line(value: Any) -> str:
-    if isinstance(value, Code):
-        return str(value)
-    if isinstance(value, Mapping):
-        inner = ', '.join(f'{k}={_in_a_line(v)}' for k, v in value.items())
-        return f'dict({inner})'
-    if isinstance(value, tuple) and len(value) == 1:
-        return f'({_in_a_line(value[0])},)'
-    if isinstance(value, list | tuple):
-        inner = ', '.join(map(_in_a_line, value))
-        return f'[{inner}]' if isinstance(value, list) else f'({inner})'
-    return repr(value)
-
-
 def _head(chosen: Choices, work_dir: str) -> Iterator[str]:
     images, why = chosen.images, chosen.why
     method, backbone = chosen.method, chosen.backbone
@@ -103,22 +46,22 @@ def _head(chosen: Choices, work_dir: str) -> Iterator[str]:
     if method != 'mocov3':
         model = f'{method}_r50'
     views = 'bands' if images.kind == 'bands' else method
-    yield _said(
+    yield said(
         f'{_NAMES[method]} with {backbone.name}, planned by mmmoco '
         f'{mmmoco.__version__}',
         str(images),
         str(chosen.machine),
     )
     for remark in chosen.remarks:
-        yield _said(f'Warning: {remark}')
-    yield _said(f'method: {why["method"]}. Backbone: {why["backbone"]}')
+        yield said(f'Warning: {remark}')
+    yield said(f'method: {why["method"]}. Backbone: {why["backbone"]}')
     bases = f'models/{model}', f'views/{views}', 'datasets/loaders'
-    yield _set(
+    yield assigned(
         '_base_',
         [f'mmmoco::_base_/{b}.py' for b in (*bases, 'default_runtime')],
     )
-    yield _set('work_dir', work_dir)
-    yield _set('randomness', dict(seed=chosen.wishes.seed))
+    yield assigned('work_dir', work_dir)
+    yield assigned('randomness', dict(seed=chosen.wishes.seed))
 
 
 def reading(images: Images) -> list[dict[str, Any]]:
@@ -134,18 +77,20 @@ def reading(images: Images) -> list[dict[str, Any]]:
 
 def _data(chosen: Choices) -> Iterator[str]:
     images, why = chosen.images, chosen.why
-    said = ''
+    scale = ''
     if images.kind == 'bands' and images.low:
-        said = 'Mean ± 2 standard deviations of each band become 0 and 255'
+        scale = 'Mean ± 2 standard deviations of each band become 0 and 255'
     elif images.low:
-        said = 'the values that become 0 and 255 are percentiles of the images'
-    yield '\n' + _said(f'Images: {images.root}', said)
-    yield _set('read', reading(images))
-    yield '\n' + _said(f'Views: {why["image_size"]}')
-    yield _set('image_size', chosen.image_size)
+        scale = (
+            'the values that become 0 and 255 are percentiles of the images'
+        )
+    yield '\n' + said(f'Images: {images.root}', scale)
+    yield assigned('read', reading(images))
+    yield '\n' + said(f'Views: {why["image_size"]}')
+    yield assigned('image_size', chosen.image_size)
     # MoCo v3 takes smaller parts for a ViT.
     least = 0.08 if chosen.backbone.is_vit else 0.2
-    yield _set(
+    yield assigned(
         'crop',
         dict(
             type='FastRandomResizedCrop',
@@ -159,11 +104,11 @@ def _data(chosen: Choices) -> Iterator[str]:
         name: Code(f'[crop, *_base_.{kind}]')
         for name, kind in zip((first, second), kinds, strict=True)
     }
-    yield _set('views', views)
+    yield assigned('views', views)
     if images.kind != 'bands' and not chosen.machine.on_cpu:
         yield '# Colours and blur for whole batches on the GPU, not by cores.'
-        yield _set('device_views', True)
-    yield '\n' + _said(
+        yield assigned('device_views', True)
+    yield '\n' + said(
         f'Batch: {chosen.batch} images of an optimizer step, {why["batch"]}'
     )
     loader: dict[str, Any] = dict(batch_size=chosen.micro_batch)
@@ -176,7 +121,7 @@ def _data(chosen: Choices) -> Iterator[str]:
         **_extensions(images),
         pipeline=Code("[*read, dict(type='Views', views=views)]"),
     )
-    yield _set('train_dataloader', loader)
+    yield assigned('train_dataloader', loader)
 
 
 def _extensions(images: Images) -> dict[str, Any]:
@@ -189,7 +134,7 @@ def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
         return
     bank, query = chosen.evaluated
     alone = labelled.query is None
-    yield '\n' + _said(
+    yield '\n' + said(
         'k-NN on the class folders, before the training and after it',
         f'{bank:,} images vote'
         + (', each on all others' if alone else f' on {query:,} others'),
@@ -217,8 +162,8 @@ def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
             ),
         ]
     pipeline = [Code('*read'), *sight, dict(type='PackImage')]
-    yield _set('eval_pipeline', pipeline)
-    yield _set(
+    yield assigned('eval_pipeline', pipeline)
+    yield assigned(
         'labelled',
         dict(
             type='ImageFolderDataset',
@@ -301,7 +246,7 @@ def _model(chosen: Choices) -> Iterator[str]:
     model['channels_last'] = True
     if images.mean:
         model['data_preprocessor'] = dict(mean=images.mean, std=images.std)
-    yield '\n' + _said(
+    yield '\n' + said(
         'Model',
         f'norm: {why["norm"]}' if 'norm' in why else '',
         f'queue {chosen.queue:,}: {why["queue"]}' if chosen.queue else '',
@@ -311,20 +256,20 @@ def _model(chosen: Choices) -> Iterator[str]:
         if v3 and chosen.machine.on_cpu
         else '',
     )
-    yield _set('model', model)
+    yield assigned('model', model)
 
 
 def _schedule(chosen: Choices) -> Iterator[str]:
     why = chosen.why
-    yield '\n' + _said(f'Optimizer: lr = {why["lr"]}')
+    yield '\n' + said(f'Optimizer: lr = {why["lr"]}')
     wrapper: dict[str, Any] = dict(type='ContrastOptimWrapper')
     if chosen.bfloat16:
         wrapper['dtype'] = 'bfloat16'
     if chosen.accumulation > 1:
         wrapper['accumulative_counts'] = chosen.accumulation
     wrapper['optimizer'] = chosen.optimizer
-    yield _set('optim_wrapper', wrapper)
-    yield _set(
+    yield assigned('optim_wrapper', wrapper)
+    yield assigned(
         'auto_scale_lr', dict(base_batch_size=chosen.batch, enable=False)
     )
     length, warmup = chosen.length, chosen.warmup
@@ -332,7 +277,7 @@ def _schedule(chosen: Choices) -> Iterator[str]:
     passes = f'{chosen.iterations:,} iterations'
     if not chosen.by_epoch:
         passes = f'{chosen.epochs:.3g} times all images'
-    yield '\n' + _said(
+    yield '\n' + said(
         f'Length: {length:,} {unit}, {passes}, {why["length"]}',
         why['warmup'],
     )
@@ -341,8 +286,8 @@ def _schedule(chosen: Choices) -> Iterator[str]:
     if not chosen.by_epoch:
         loop = dict(type='IterBasedTrainLoop', max_iters=length)
         counted = Code('dict(by_epoch=False)')
-    yield _set('train_cfg', loop)
-    yield _set('per_iteration', counted)
+    yield assigned('train_cfg', loop)
+    yield assigned('per_iteration', counted)
     schedules = []
     if warmup:
         schedules.append(
@@ -375,10 +320,10 @@ def _hooks(chosen: Choices) -> Iterator[str]:
     )
     if not chosen.by_epoch:
         hooks['checkpoint'] = dict(by_epoch=False, interval=often)
-        yield '\n' + _set('log_processor', dict(by_epoch=False))
+        yield '\n' + assigned('log_processor', dict(by_epoch=False))
     else:
         yield ''
-    yield _set('default_hooks', hooks)
+    yield assigned('default_hooks', hooks)
     added = ["dict(type='KernelSettingsHook'),  # as --fast chooses"]
     if chosen.images.labelled:
         interval = often if chosen.evaluations > 2 else length
