@@ -177,7 +177,10 @@ setup(
     keywords='self-supervised learning, contrastive learning, MoCo, OpenMMLab',
     packages=find_packages(include=['mmmoco', 'mmmoco.*']),
     package_data={
-        'mmmoco': ['py.typed', 'visualization/*.html', 'visualization/*.css']
+        'mmmoco': [
+            *('py.typed', 'visualization/*.html', 'visualization/*.css'),
+            'apis/exchange/*.jinja',
+        ]
     },
     python_requires='>=3.11',
     install_requires=REQUIRES,

@@ -181,7 +181,12 @@ def test_a_wheel_carries_the_package_with_configs_and_tools(tmp_path):
         if Path(name).name not in CHECKOUT_ONLY
     }
     assert mim == expected | {'model-index.yml'}
-    kinds = ('.py', '.html', '.css')  # Pages are made from templates.
+    kinds = (
+        '.py',
+        '.html',
+        '.css',
+        '.jinja',
+    )  # Pages are made from templates.
     assert {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / 'mmmoco').rglob('*')

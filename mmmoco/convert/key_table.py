@@ -1,4 +1,5 @@
 import re
+from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -76,6 +77,18 @@ def twins(
 def unchanged(*names: str) -> KeyTable:
     """Return the table of names that are the same in both layouts."""
     return KeyTable(*((name, name) for name in names))
+
+
+def substitutions(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return pattern and replacement, as for ``re.sub``, of each row.
+
+    Args:
+        rows: Pairs of (name before, name after).
+    """
+    return [
+        (_pattern(before).pattern, _PLACEHOLDER.sub(r'\\g<\1>', after))
+        for before, after in rows
+    ]
 
 
 #: Every name stays as it is.

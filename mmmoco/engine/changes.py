@@ -165,14 +165,25 @@ def changes(
 
 
 def _read(options: Any) -> Any:
-    """Leave out the names that a config has for itself."""
+    """Leave out the names that a config has for itself, and other ones."""
     if not isinstance(options, dict):
         return None
-    return {k: v for k, v in options.items() if str(k).split('.')[0] in READ}
+    return {
+        name: value
+        for name, value in options.items()
+        if str(name).split('.')[0] in READ and not _elsewhere(str(name))
+    }
+
+
+def _elsewhere(place: str) -> bool:
+    if place.endswith('.in_channels'):
+        # The backbone decides the widths behind it, written out or not.
+        return place != 'model.backbone.in_channels'
+    return any(place == p or place.startswith(f'{p}.') for p in _ELSEWHERE)
 
 
 def _leaves(node: Any, place: str = '') -> Iterator[tuple[str, str]]:
-    if any(place == p or place.startswith(f'{p}.') for p in _ELSEWHERE):
+    if _elsewhere(place):
         return
     if isinstance(node, dict) and node:
         for name, value in node.items():

@@ -27,6 +27,7 @@ def append_result(
     cfg: Config,
     checkpoint: str | None = None,
     epoch: int | None = None,
+    iteration: int | None = None,
     published: dict[str, Any] | None = None,
     seed: int | None = None,
     remarks: dict[str, Any] | None = None,
@@ -41,6 +42,7 @@ def append_result(
         cfg: Resolved config; its hash tells runs apart.
         checkpoint: Evaluated file, None for the model in training.
         epoch: Epochs trained.
+        iteration: Iterations trained, if the run counts these; 0: untrained.
         published: Figures of the authors, if there are any.
         seed: Seed of the run.
         remarks: What else a reader of the figures must know.
@@ -51,6 +53,7 @@ def append_result(
         'checkpoint': checkpoint,
         'checkpoint_hash': file_hash(checkpoint) if checkpoint else None,
         'epoch': epoch,
+        'iteration': iteration,
         'metrics': metrics,
         'published': published,
         'config_hash': config_hash(cfg),

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from mmengine.registry import DefaultScope
 
 from mmmoco.apis import load_config
+from mmmoco.apis.config.adapt import limit_iterations
 from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
 from mmmoco.apis.exchange.model_card import span
 from mmmoco.convert.exporting import rename_backbone
@@ -304,9 +305,16 @@ def test_onnx_takes_any_number_of_images(tmp_path, monkeypatch, name):
     exec(code_of(out.path)[-1], space)
     x = torch.randn(5, *space['images'].shape[1:])
     session = runtime.InferenceSession('model.onnx')
-    found = session.run(None, {'images': x.numpy()})[0]
-    assert torch.allclose(torch.from_numpy(found), features(net, x), atol=1e-4)
+    wide = torch.randn(1, 3, 48, 80)
+    fixed = 'vit' in name
+    for images in [x] if fixed else [x, wide]:
+        found = session.run(None, {'images': images.numpy()})[0]
+        found = torch.from_numpy(found)
+        assert torch.allclose(found, features(net, images), atol=1e-4)
     assert len(space['features']) == 2
+    takes = '32 × 48 pixels only' if fixed else 'any size'
+    for said in (str(out), (out.path / 'README.md').read_text()):
+        assert f'any number of images, {takes}' in said
 
 
 def test_onnx_that_computes_something_else_is_not_written(
@@ -377,6 +385,29 @@ def test_figures_of_a_run(tmp_path, small_config, runner_of):
     with pytest.raises(ValueError, match='results.jsonl'):
         export_backbone(str(run / 'epoch_1.pth'), str(tmp_path / 'new'))
     assert not (tmp_path / 'new').exists()
+
+
+def test_figures_of_a_run_of_iterations(tmp_path, small_config, runner_of):
+    """Those of the same iteration, and of the untrained network."""
+    cfg = small_config(knn=True)
+    limit_iterations(cfg, 2)
+    cfg.custom_hooks[-1].update(interval=1, initial=True)
+    runner_of(cfg).train()
+    run = tmp_path / 'run'
+    lines = results(run)
+    assert [line['iteration'] for line in lines] == [0, 1, 2]
+    for line, top1 in zip(lines, (11.0, 22.0, 33.0), strict=True):
+        line['metrics'] = {'top1': top1}
+    (run / 'results.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    out = export_backbone(
+        str(run / 'iter_2.pth'),
+        str(tmp_path / 'out'),
+        config='demo/mocov2_digits',  # As it was before options.
+    )
+    text = (out.path / 'README.md').read_text()
+    assert re.search(r'`top1` 11.00 .*training=none yet', text)
+    assert '22.00' not in text and '`top1` 33.00' in text
+    assert '| iterations | `2` |' in text and '| epochs |' not in text
 
 
 class Tags(HTMLParser):

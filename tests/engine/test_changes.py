@@ -2,9 +2,11 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from mmmoco.engine import checkpoint_io
@@ -28,6 +30,36 @@ def resumed(small_config, runner_of, **options):
     runner = runner_of(cfg)
     runner.train()
     return runner
+
+
+@pytest.mark.parametrize('before', ['128', None])
+def test_widths_that_follow_from_the_backbone(before):
+    """Written out, as older configs have them, or derived: they are equal."""
+    cfg = Config(
+        dict(
+            model=dict(
+                backbone=dict(in_channels=3),
+                neck=dict(in_channels=None),
+                heads=dict(rec=dict(in_channels=64)),
+            )
+        )
+    )
+    runner = SimpleNamespace(
+        cfg=cfg,
+        train_dataloader=SimpleNamespace(dataset=[]),
+        optim_wrapper=SimpleNamespace(param_groups=[]),
+    )
+    now = describe_run(runner)
+    assert now['options'] == {'model.backbone.in_channels': '3'}
+    options = {'model.backbone.in_channels': '3'}
+    if before is not None:
+        options['model.neck.in_channels'] = before
+        options['model.heads.cls.projector.in_channels'] = before
+    stored = {**now, 'options': options}
+    assert changes(runner, {'run': stored}, {}, now) == []
+    options['model.backbone.in_channels'] = '1'
+    (said,) = changes(runner, {'run': stored}, {}, now)
+    assert 'model.backbone.in_channels 1 before, 3 now' in said
 
 
 @pytest.mark.slow

@@ -116,6 +116,28 @@ def test_what_does_not_fit_is_one_line(backbone, options, said):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ('config', 'place', 'width'),
+    [
+        ('mocov2_r50_8xb32', 'neck.out_channels', 128),
+        ('mocov2_r50_8xb32', 'dictionary.feat_dim', 128),
+        ('mocov1_r50_8xb32_memory-bank', 'dictionary.feat_dim', 128),
+        ('mocov3_r50_16xb256_100e', 'neck.out_channels', 256),
+        ('mocov3_r50_16xb256_100e', 'predictor.in_channels', 256),
+        ('mocov3_r50_16xb256_100e', 'predictor.out_channels', 256),
+        ('mocov3_r50_2xb64_accum4_low-vram', 'dictionary.feat_dim', 256),
+    ],
+)
+def test_what_follows_a_neck_is_as_wide(config, place, width):
+    """Both widths are named, and nothing is built before."""
+    cfg = mmmoco.load_config(config, {f'model.{place}': 24})
+    cfg.model.backbone = dict(type='Unbuilt')
+    with pytest.raises(ValueError, match=rf'model\..*=\d+, but') as caught:
+        MODELS.build(cfg.model)
+    said = str(caught.value)
+    assert f'{place}=24' in said and f'={width}' in said.replace('24', '')
+
+
 @MODELS.register_module(force=True)
 class Unasked(torch.nn.Module):
     """A backbone that needs values."""

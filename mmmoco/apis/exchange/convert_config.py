@@ -38,12 +38,13 @@ def convert(source: Config) -> Converted:
 
 def write(converted: Converted, config: str, out: str) -> Converted:
     """Write a converted config; what was not converted stands in its head."""
-    lines = [f'# Converted from {config}.']
+    lines = [f'# Converted from {config!r}.']
     lines += [
         f'# Not converted: {path} = {value!r}'
         for path, value in converted.unknown.items()
     ]
     body = Config(converted.config).pretty_text
     text = '\n'.join([*lines, f'_base_ = {BASES!r}', '', body])
-    checkpoint_io.write_text(out, text)
+    # In a text mmengine fills in what stands in two braces.
+    checkpoint_io.write_text(out, text.replace('{{', r'{\x7b'))
     return converted._replace(path=out)

@@ -21,6 +21,7 @@ from mmmoco.engine.evaluation.preprocessing import (
     Preprocessing,
     preprocessing_of_checkpoint,
     preprocessing_of_training,
+    recorded,
 )
 from mmmoco.engine.results import config_hash
 from mmmoco.two_phase import TwoPhaseModel
@@ -158,25 +159,27 @@ def read_source(
     meta = content.get('meta') or {}
     scope = 'mmmoco'
     seen = preprocessing_of_checkpoint(meta)
+    told_cfg = _config_of(meta)  # As it was run; results name its hash.
     if cfg is not None:
         seen = preprocessing_of_training(cfg)
         described = cfg.model.backbone.to_dict()
         scope = cfg.get('default_scope', scope)
     else:
-        cfg = _config_of(meta)
+        cfg = told_cfg
         told_backbone = cfg.model.backbone.to_dict() if cfg else {}
         described = plain_backbone(told_backbone)
         if not described:
             described = describe_backbone(backbone, num_heads)
     told = {
         'method': (cfg and cfg.model.get('type')) or method_of(content),
-        'epochs': meta.get('epoch'),
+        'epochs': meta.get('epoch') or None,  # 0: it counts iterations.
         'iterations': meta.get('iter'),
-        'config_hash': config_hash(cfg) if cfg else None,
+        'config_hash': config_hash(told_cfg or cfg) if cfg else None,
         'source': Path(checkpoint).name,
         'encoder': encoder,
         'input_range': cfg.get('input_range') if cfg else None,
         'backbone': described,
+        'preprocessing': recorded(seen),
         'mmmoco_version': mmmoco.__version__,
     }
     known = {k: v for k, v in told.items() if v is not None}

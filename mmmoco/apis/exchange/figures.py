@@ -49,6 +49,8 @@ def figures_of(source: Source) -> list[Figure]:
                 for name in _SHOWN
                 if isinstance(protocol.get(name), str | int | float)
             }
+            if record.get('iteration') == 0:
+                setting['training'] = 'none yet'
             metrics = {
                 str(name): float(value)
                 for name, value in record['metrics'].items()
@@ -64,9 +66,9 @@ def _is_of(
 ) -> bool:
     if record.get('checkpoint') is not None:
         return bool(record.get('checkpoint_hash') == digest)
-    epoch = meta.get('epochs')
-    return (
-        isinstance(epoch, int)
-        and record.get('epoch') == epoch
-        and record['config_hash'] == meta.get('config_hash')
-    )
+    if record['config_hash'] != meta.get('config_hash'):
+        return False
+    iteration, epoch = record.get('iteration'), record.get('epoch')
+    if iteration is None:
+        return isinstance(epoch, int) and epoch == meta.get('epochs')
+    return iteration in (0, meta.get('iterations'))

@@ -38,6 +38,13 @@ class Images(NamedTuple):
     crop: float
     levels: tuple[float, ...] | None = None
 
+    def in_bytes(self) -> dict[str, list[float]] | None:
+        """Return mean and std of values from 0 to 255, if they are known."""
+        if self.mean is None or self.std is None:
+            return None
+        both = {'mean': self.mean, 'std': self.std}
+        return {k: [round(255 * x, 4) for x in v] for k, v in both.items()}
+
 
 def images_of(source: Source, net: nn.Module) -> Images:
     """Return what images a backbone takes, as far as anything tells.

@@ -1,6 +1,5 @@
 """The checkpoint of another library, taken in whole."""
 
-import json
 import pprint
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from mmmoco.convert.preprocessing import preprocessing_of
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.evaluation.preprocessing import (
     preprocessing_of_checkpoint,
+    recorded,
 )
 
 from .export_backbone import recorded_method
@@ -149,33 +149,15 @@ def read_foreign(
     absent = check_imported(imported, model, cfg)
     told = content.get('meta')
     told = told if isinstance(told, Mapping) else {}
-    preprocessing = _told_preprocessing(told) or preprocessing_of(
+    seen = (
+        preprocessing_of_checkpoint(told) if 'preprocessing' in told else None
+    )
+    preprocessing = recorded(seen) or preprocessing_of(
         imported.format, imported.weights, told.get('cfg')
     )
     epoch = content.get('epoch')
     epoch = epoch if isinstance(epoch, int) else None
     return Import(source, imported, model, absent, preprocessing, epoch)
-
-
-def _told_preprocessing(meta: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a file of ours says; in .safetensors it says it as text."""
-    told = meta.get('preprocessing')
-    if isinstance(told, str):
-        try:
-            told = json.loads(told)
-        except (ValueError, RecursionError):
-            return None
-    if not isinstance(told, Mapping):
-        return None
-    seen = preprocessing_of_checkpoint({'preprocessing': told})
-    if seen is None or not seen.mean or not seen.std:
-        return None
-    return dict(
-        mean=list(seen.mean),
-        std=list(seen.std),
-        channel_order='bgr' if seen.channel_order == 'bgr' else 'rgb',
-        value_range=seen.value_range or 255,
-    )
 
 
 def write(report: Import, out: str) -> Import:

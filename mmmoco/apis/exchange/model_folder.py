@@ -140,29 +140,25 @@ def write(
     if source.meta.get('encoder') == 'key':
         notes.append('this is the key encoder, the moving average')
     in_config = theirs is not None and not theirs.small_stem
-    card = model_card.write(
-        source, theirs, images, figures_of(source), license, onnx
-    )
+    figures = figures_of(source)
     meta = {**source.meta, 'target': 'folder'}
-    if images.mean is not None and images.std is not None:
-        meta['preprocessing'] = dict(
-            mean=[255 * value for value in images.mean],
-            std=[255 * value for value in images.std],
-            channel_order='rgb',
-            value_range=255,
-        )
     with _replaced(out) as folder:
         content = encode(weights, meta, '.safetensors')
         checkpoint_io.write_bytes(folder / WEIGHTS, content)
         if theirs is not None and in_config:
             text = _config(theirs, images, width_of(net), source, license)
             checkpoint_io.write_text(folder / CONFIG, text)
-        checkpoint_io.write_text(folder / CARD, card)
+        takes = ''
         if onnx:
             from .onnx_file import write as write_onnx
 
             shape = images.channels, *images.size
-            write_onnx(source, shape, folder / ONNX)
+            takes = write_onnx(source, shape, folder / ONNX)
+            notes.append(f'{ONNX} takes {takes}')
+        card = model_card.write(
+            source, theirs, images, figures, license, takes
+        )
+        checkpoint_io.write_text(folder / CARD, card)
     loading = (
         f'timm.create_model({f"local-dir:{out}"!r}, pretrained=True)'
         if in_config

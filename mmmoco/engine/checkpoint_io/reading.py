@@ -1,8 +1,11 @@
 """Read checkpoints without running what is in them."""
 
 import io
+import json
 import os
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +21,8 @@ PathLike = str | os.PathLike[str]
 
 #: How torch says that the memory of the machine is used up.
 _NO_MEMORY = re.compile("can't allocate memory|not enough memory")
+#: What the metadata of our .safetensors hold as JSON.
+_JSON = {'backbone', 'imported', 'input_range', 'preprocessing'}
 _MEND = 'Copy or download it again, or use an older checkpoint.'
 
 
@@ -172,7 +177,7 @@ def _read_safetensors(
         ) as file:
             names = file.keys() if only in (None, 'state_dict') else ()
             tensors = {name: file.get_tensor(name) for name in names}
-            meta = dict(file.metadata() or {})
+            meta = _from_json(file.metadata() or {})
     except (MemoryError, torch.cuda.OutOfMemoryError) as error:
         raise _too_large(str(path)) from error
     except safetensors.SafetensorError as error:
@@ -180,3 +185,12 @@ def _read_safetensors(
             f'{path} cannot be read as safetensors ({error}). {_MEND}'
         ) from error
     return _disarm({'state_dict': tensors, 'meta': meta}, str(path))
+
+
+def _from_json(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return metadata, which are text, as our other files have them."""
+    meta: dict[str, Any] = dict(metadata)
+    for name in _JSON & meta.keys():
+        with suppress(ValueError, RecursionError):
+            meta[name] = json.loads(meta[name])
+    return meta

@@ -139,10 +139,24 @@ def preprocessing_of_checkpoint(
             _numbers(told.get('std')),
             None if order is None else str(order),
             span[0] if span else None,
+            crop=_side({'size': told.get('crop')}),
         )
     cfg = checkpoint_io.config_in(meta)
     found = preprocessing_of_training(cfg or {})
     return None if found == Preprocessing() else found
+
+
+def recorded(seen: Preprocessing | None) -> dict[str, Any] | None:
+    """Return what an imported or exported file says; None: nothing."""
+    if seen is None or not seen.mean or not seen.std:
+        return None
+    told = dict(
+        mean=list(seen.mean),
+        std=list(seen.std),
+        channel_order='bgr' if seen.channel_order == 'bgr' else 'rgb',
+        value_range=seen.value_range or 255,
+    )
+    return told | ({'crop': list(seen.crop)} if seen.crop else {})
 
 
 def differences(

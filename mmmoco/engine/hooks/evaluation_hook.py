@@ -128,6 +128,7 @@ class EvaluationHook(Hook):
                 runner.work_dir,
                 runner.cfg,
                 epoch=runner.epoch if iterations else done,
+                iteration=done if iterations or not done else None,
                 seed=runner.seed,
             )
         return results[0].metrics

@@ -7,6 +7,7 @@ from torch import Tensor
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import Dictionary
 
+from ..encoders import check_width
 from .momentum_contrast import MomentumContrast, last_output
 
 
@@ -24,6 +25,7 @@ class MoCoV3(MomentumContrast):
     `MoCo v3 <https://arxiv.org/abs/2104.02057>`_.
 
     Args:
+        neck: Config of the projection; its ``in_channels`` may be left out.
         loss: Config of the contrastive loss.
         predictor: Config of the predictor, which follows the projection on
             the query side only.
@@ -41,6 +43,7 @@ class MoCoV3(MomentumContrast):
     def __init__(
         self,
         *,
+        neck: dict[str, Any],
         loss: dict[str, Any],
         predictor: dict[str, Any],
         dictionary: dict[str, Any] | None = None,
@@ -48,7 +51,9 @@ class MoCoV3(MomentumContrast):
         m_schedule: str = 'cosine',
         **kwargs: Any,
     ) -> None:
+        check_width(neck, 'predictor', predictor)
         super().__init__(
+            neck=neck,
             loss=loss,
             dictionary=dictionary or dict(type='InBatch'),
             m=m,

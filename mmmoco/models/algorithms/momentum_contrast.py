@@ -23,6 +23,7 @@ from ..encoders import (
     build_neck,
     check_channels,
     check_momentum,
+    check_width,
     momentum_at,
 )
 from .batch_norm_guard import choose_shuffle_bn
@@ -67,6 +68,7 @@ class MomentumContrast(TwoPhaseModel):
     ) -> None:
         super().__init__(**kwargs)
         check_momentum(m, m_schedule, allow_any_m)
+        check_width(neck, 'dictionary', dictionary)
         self.m, self.m_schedule = m, m_schedule
         self.build_query_encoder(backbone, neck)
         #: Whether keys are encoded at all, and whether they are learnt by.

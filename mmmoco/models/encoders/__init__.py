@@ -1,4 +1,4 @@
-from .fitting import build_neck, check_channels, fit_heads
+from .fitting import build_neck, check_channels, check_width, fit_heads
 from .key_encoder import KeyEncoder, ema_
 from .momentum import check_momentum, momentum_at
 
@@ -7,6 +7,7 @@ __all__ = [
     'build_neck',
     'check_channels',
     'check_momentum',
+    'check_width',
     'ema_',
     'fit_heads',
     'momentum_at',

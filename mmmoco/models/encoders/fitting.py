@@ -174,6 +174,27 @@ def build_neck(
     return built
 
 
+def check_width(neck: Mapping[str, Any], place: str, part: Any) -> None:
+    """Hold what takes a neck's output against its width, before it is built.
+
+    Args:
+        neck: Config.
+        place: Where the part stands in ``model``.
+        part: Its config.
+
+    Raises:
+        ValueError: Naming both widths.
+    """
+    width = neck.get('out_channels')
+    for name in ('feat_dim', 'in_channels', 'out_channels'):
+        given = (part or {}).get(name, width)
+        if isinstance(width, int) and given != width:
+            raise ValueError(
+                f'model.{place}.{name}={given}, but model.neck.out_channels='
+                f'{width}: give both the same width.'
+            )
+
+
 def fit_heads(
     heads: Mapping[str, Mapping[str, Any]], width: int
 ) -> dict[str, dict[str, Any]]:
