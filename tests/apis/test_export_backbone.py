@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from sklearn.datasets import load_sample_image
 
 from mmmoco.apis import load_config
+from mmmoco.apis.config.from_checkpoint import config_of
 from mmmoco.apis.exchange import jobs
 from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
 from mmmoco.convert.exporting import TARGETS
@@ -315,6 +316,28 @@ def test_name_hash_and_metadata(tmp_path):
         if name.endswith('conv1.weight'):
             other = read['state_dict'][f'backbone.{name}']
             assert not torch.equal(other, value)
+
+
+@pytest.mark.parametrize('target', TARGETS)
+def test_an_exported_file_tells_its_images(tmp_path, target):
+    """Evaluated or imported again, it needs no config."""
+    cfg = load_config('mocov2_r18_1xb512_cifar10')
+    eyes = cfg.model.data_preprocessor
+    with DefaultScope.overwrite_default_scope('mmmoco'):
+        net = MODELS.build(cfg.model.backbone)
+    state = {f'backbone.{k}': v for k, v in net.state_dict().items()}
+    path = str(tmp_path / 'e.pth')
+    torch.save({'state_dict': state, 'meta': {'cfg': cfg.pretty_text}}, path)
+    out = str(export_backbone(path, str(tmp_path), to=target).path)
+    if target in ('torchvision', 'timm', 'detectron2'):  # With their names.
+        back = str(tmp_path / 'back.pth')
+        import_checkpoint(out, back, config=cfg)
+        out = back
+    told = config_of(out)
+    assert list(told.model.data_preprocessor.mean) == list(eyes.mean)
+    assert list(told.model.data_preprocessor.std) == list(eyes.std)
+    sizes = [s['size'] for s in told.eval_pipeline if 'size' in s]
+    assert sizes[-1] == [32, 32]
 
 
 def test_any_backbone_whose_config_is_in_the_checkpoint(

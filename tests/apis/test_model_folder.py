@@ -402,7 +402,7 @@ def test_figures_of_a_run_of_iterations(tmp_path, small_config, runner_of):
     out = export_backbone(
         str(run / 'iter_2.pth'),
         str(tmp_path / 'out'),
-        config='demo/mocov2_digits',  # As it was before options.
+        config=small_config(),  # As it was before the run's options.
     )
     text = (out.path / 'README.md').read_text()
     assert re.search(r'`top1` 11.00 .*training=none yet', text)

@@ -132,7 +132,7 @@ def test_what_follows_a_neck_is_as_wide(config, place, width):
     """Both widths are named, and nothing is built before."""
     cfg = mmmoco.load_config(config, {f'model.{place}': 24})
     cfg.model.backbone = dict(type='Unbuilt')
-    with pytest.raises(ValueError, match=rf'model\..*=\d+, but') as caught:
+    with pytest.raises(ValueError, match=r'model\..*=\d+, but') as caught:
         MODELS.build(cfg.model)
     said = str(caught.value)
     assert f'{place}=24' in said and f'={width}' in said.replace('24', '')

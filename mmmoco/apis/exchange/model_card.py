@@ -10,10 +10,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from mmengine.config import Config
 
 import mmmoco
 from mmmoco.apis.config.adapt import method_class
+from mmmoco.apis.config.python_text import assigned
 from mmmoco.convert import resnet, vit
 from mmmoco.convert.key_table import substitutions
 from mmmoco.messages import clipped
@@ -68,14 +68,14 @@ def write(
     """
     method = method_name(source)
     given = {} if model is None else model.arguments
-    is_vit = model is not None and model.classifier == 'head'
-    is_vit = is_vit and not model.wrapped
+    wrapped = model is not None and model.wrapped
+    is_vit = 'embed_dim' in given and not wrapped
     backbone, library = _backbone(source, model, is_vit)
     plain_vit = is_vit and not {'qkv_bias', 'init_values', 'final_norm'} & set(
         given
     )
     to_ours: Iterable[tuple[str, str]] = vit.TIMM.rows if is_vit else ()
-    if model is not None and model.wrapped:
+    if wrapped:
         to_ours = [('{p}', f'{WRAPPED}{{p}}')]
     theirs = {ours: name for name, ours in vit.TORCHVISION.rows}
     groups = {}
@@ -100,7 +100,7 @@ def write(
         },
         model=model,
         given=given,
-        resnet=model is not None and not is_vit and not model.wrapped,
+        resnet=model is not None and not is_vit and not wrapped,
         vit=is_vit,
         groups=groups,
         to_ours=to_ours,
@@ -108,7 +108,7 @@ def write(
         and images.size[0] == images.size[1]
         and [(timm, theirs[x]) for timm, x in vit.TIMM.rows if x in theirs],
         to_detectron2=[(x, name) for name, x in resnet.DETECTRON2.rows],
-        backbone=Config({'backbone': backbone}).pretty_text,
+        backbone=assigned('backbone', backbone),
         library=library,
         facts=_facts(source, images),
         images=images,
