@@ -57,7 +57,7 @@ CHECKPOINT = ('checkpoint',)
 #: All subcommands below their headings. To add a job, add its line.
 COMMANDS = {
     'train': {
-        'pretrain': Command('planning', 'pretrain'),
+        'pretrain': Command('planning', 'pretrain', options_of='plan'),
         'plan': Command('planning', 'plan'),
         'train': Command('training', 'train'),
         'transfer': Command('training', 'transfer', options_of='train'),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmmoco.functional import generator
+from mmmoco.progress import track
 
 from .classification import (
     Metrics,
@@ -161,7 +162,7 @@ def train_heads(
     heads = Heads(weight, bias, mean, std)
     speed, bias_speed = torch.zeros_like(weight), torch.zeros_like(bias)
     steps = math.ceil(N / settings.batch_size)
-    for epoch in range(settings.epochs):
+    for epoch in track(range(settings.epochs), 'Epochs of the probe'):
         draws = generator(settings.seed, epoch, 'order of the linear probe')
         order = torch.randperm(N, generator=draws)
         for step, chosen in enumerate(order.split(settings.batch_size)):

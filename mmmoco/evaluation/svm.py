@@ -14,6 +14,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from mmmoco.functional import generator
+from mmmoco.progress import track
 
 from .classification import count_classes
 
@@ -83,7 +84,7 @@ def svm_map(
         return _precision(model, x_test[known], y_test[known, c])
 
     whole = []
-    for c in classes:
+    for c in track(classes, 'SVM of classes'):
         known = y[:, c] >= 0
         model = _cross_validated(x[known], y[known, c], costs, seed)
         whole.append(score(model, c))
@@ -93,7 +94,7 @@ def svm_map(
         if any(min(_count(y, c)) < k for c in classes):
             continue
         figures = []
-        for draw in range(draws):
+        for draw in track(range(draws), f'SVM of {k} shots'):
             precisions = []
             for c in classes:
                 part = _draw(y[:, c], k, k * others, seed, draw, c)

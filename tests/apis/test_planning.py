@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from mmmoco.apis import load_config
+from mmmoco.apis.command import main
 from mmmoco.apis.config.adapt import fit_workers
-from mmmoco.apis.config.python_text import written
+from mmmoco.apis.config.python_text import Code, assigned
 from mmmoco.apis.planning import backbones, budget, measure, plan
 from mmmoco.apis.planning.backbones import Backbone, find_backbone
 from mmmoco.apis.planning.choices import Wishes, choose, set_length
 from mmmoco.apis.planning.config_text import config_text
 from mmmoco.apis.planning.images import Images, Labelled, look
 from mmmoco.apis.planning.jobs import plan as plan_job
-from mmmoco.apis.planning.jobs import pretrain
 from mmmoco.apis.planning.machine import Machine
 from mmmoco.apis.planning.pretrain import judged
 from mmmoco.apis.preflight import sample_batch
@@ -27,8 +27,8 @@ from mmmoco.engine.evaluation import build_evaluation
 from mmmoco.registry import DATASETS, MODELS, in_scope_of
 from tests.conftest import call, one_line, optional
 
-CPU = Machine('cpu', 'CPU', 0, 2**34, 2, False)
-GPU = Machine('cuda', 'H100', 8, 80 * 2**30, 16, True)
+CPU = Machine('', 0, 2**34, 2, False)
+GPU = Machine('H100', 8, 80 * 2**30, 16, True)
 
 
 def noise(shape, dtype, low, high, seed):
@@ -99,7 +99,7 @@ def test_every_kind_of_image_gets_a_config_that_reads_it(kind, tmp_path):
     images = look(str(folder_of(tmp_path / 'data', kind)))
     assert (images.kind, images.channels) == seen
     assert len(images.paths) == 16
-    assert images.labelled.classes == ('a', 'b')
+    assert images.labelled.classes == ['a', 'b']
     chosen = choose(images, CPU, Wishes(image_size=32, batch_size=4))
     cfg = written_config(chosen, tmp_path)
     views = sample_batch.draw(cfg)['inputs']
@@ -126,6 +126,19 @@ def test_all_that_is_stored_is_named(tmp_path):
     assert look(str(tmp_path)).stored.startswith('RGB and grey, 8 bits')
 
 
+def test_no_ending_of_bands_is_left_out(tmp_path):
+    for kind, name in (('arrays', 'a'), ('arrays', 'b')):
+        folder_of(tmp_path / 'data' / name, kind, ())
+    for i in range(4):
+        bands = noise((40, 40, 5), 'float32', 0, 1, i)
+        save(tmp_path / 'data' / f'{i}.tif', bands)
+    images = look(str(tmp_path / 'data'))
+    cfg = written_config(choose(images, CPU, Wishes()), tmp_path)
+    with in_scope_of(cfg):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert len(dataset) == len(images.paths) == 20
+
+
 LOOKS = {
     'flat': ('photographs', (), None),
     'in classes': ('grey', ('x', 'y', 'z'), 3),
@@ -146,7 +159,7 @@ def test_a_split_in_folders_is_used(tmp_path):
     images = look(str(tmp_path))
     assert (images.prefix, len(images.paths)) == ('train', 16)
     found = images.labelled
-    assert (found.train, found.val, len(found.query)) == ('train', 'val', 4)
+    assert (found.val, len(found.query)) == ('val', 4)
 
 
 def test_labels_of_other_tasks_are_told_apart(tmp_path):
@@ -212,6 +225,12 @@ def test_a_mistake_is_one_line(case, tmp_path, capsys):
     assert not (tmp_path / 'run').exists()
 
 
+def test_pretrain_is_one_process(tmp_path, capsys):
+    """It takes the options of plan, but trains for no more GPUs than one."""
+    assert call(main, 'pretrain', tmp_path, '--gpus', 2) == 2
+    assert 'tools/dist_train.sh' in one_line(capsys)
+
+
 def images_like(count, side=300, labelled=None):
     paths = [f'/data/{i}.jpg' for i in range(count)]
     return Images(
@@ -229,7 +248,7 @@ def known_backbone(monkeypatch):
     )
 
 
-@pytest.mark.parametrize('machine', [CPU, GPU], ids=lambda m: m.device)
+@pytest.mark.parametrize('machine', [CPU, GPU], ids=['cpu', 'cuda'])
 def test_choices_fit_each_other(machine, known_backbone):
     counts = 4, 5, 31, 128, 999, 50_000, 1_300_000
     methods = 'mocov1', 'mocov2', 'mocov3'
@@ -304,7 +323,7 @@ def test_less_memory_is_accumulated_or_a_smaller_batch(known_backbone):
 def test_hours_are_kept(known_backbone):
     for count, hours in ((500, 0.05), (50_000, 0.1), (50_000, 24.0)):
         bank = [(f'/data/{i}.jpg', f'{i % 10}') for i in range(count)]
-        labelled = Labelled(bank, None, '', '', tuple('0123456789'))
+        labelled = Labelled(bank)
         images = images_like(count, labelled=labelled)
         chosen = choose(images, CPU, Wishes(hours=hours))
         budget.spend(chosen, 0.8, spent=60)
@@ -337,7 +356,7 @@ def test_a_part_of_the_classes_keeps_their_shares(tmp_path):
     assert Counter(name for _, name in drawn) == {'a': 9, 'b': 9, 'c': 2}
     assert drawn == budget.some(images, 20, seed=0)
     assert drawn != budget.some(images, 20, seed=1)
-    labelled = Labelled(images, None, '', '', ('a', 'b', 'c'))
+    labelled = Labelled(images)
     chosen = dataclasses.replace(
         choose(images_like(200, labelled=labelled), CPU, Wishes()),
         evaluated=(20, 20),
@@ -424,13 +443,22 @@ VERDICTS = [
 
 @pytest.mark.parametrize(('before', 'after', 'queries', 'said'), VERDICTS)
 def test_the_verdict_is_honest(before, after, queries, said):
-    assert said in judged(before, after, queries)
+    text, better = judged(before, after, queries)
+    assert said in text and better == ('network has' in said)
 
 
 def test_what_is_written_is_python():
+    value = {'a b': '{{{$A:b}}', 'class': [], 'n': {'**': Code("{'c': 1}")}}
+    text = assigned('x', value)
+    assert '{{' not in text
+    found = {}
+    exec(text, found)
+    assert found['x'] == value | dict(n=dict(c=1))
     value = dict(a=[1.5] * 40, b=dict(c='x' * 90, d=(1,)), e=[dict(f=None)])
-    text = written(value)
-    assert eval(text) == value
+    text = assigned('x', value)
+    found = {}
+    exec(text, found)
+    assert found['x'] == value
     assert max(map(len, text.replace('x' * 90, '').splitlines())) < 80
 
 
@@ -443,7 +471,7 @@ def test_pretrain_plans_trains_judges_and_exports(
     data = folder_of(tmp_path / 'photos', 'photographs', count=10)
     run = tmp_path / 'run'
     options = '--epochs', 2, '--image-size', 32, '--batch-size', 8
-    assert call(pretrain, data, *options, '--work-dir', run) == 0
+    assert call(main, 'pretrain', data, *options, '--work-dir', run) == 0
     lines = capsys.readouterr().out.splitlines()[-5:]
     names = [line.partition(':')[0] for line in lines]
     assert names == ['Made', 'Where', 'How good', 'Use it', 'Next']
@@ -454,7 +482,7 @@ def test_pretrain_plans_trains_judges_and_exports(
     assert load_config(str(config)).train_cfg.max_iters == 4
     assert '# ' in config.read_text()
     # Not a second time over the first.
-    assert call(pretrain, data, *options, '--work-dir', run) == 2
+    assert call(main, 'pretrain', data, *options, '--work-dir', run) == 2
     assert f'mmmoco train {config} --resume' in one_line(capsys)
 
 

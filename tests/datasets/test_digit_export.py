@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmmoco.apis import cli
+from mmmoco.apis.data import digit_export
 from mmmoco.apis.data.digit_export import (
     BACKGROUND,
     export_scenes,
@@ -175,19 +176,22 @@ def test_file_systems_without_hard_links(
     assert contents(tmp_path / 'out') == contents(folder)
 
 
-def test_an_interrupted_call_leaves_nothing(scenes, tmp_path):
-    def stop(indices):
+def test_an_interrupted_call_leaves_nothing(scenes, tmp_path, monkeypatch):
+    def stop(indices, what):
         yield from indices[:2]
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(digit_export, 'track', stop)
     with pytest.raises(KeyboardInterrupt):
-        export_scenes(tmp_path / 'out', scenes, progress=stop)
+        export_scenes(tmp_path / 'out', scenes)
     assert list(tmp_path.iterdir()) == []
 
+    monkeypatch.undo()
     export_scenes(tmp_path / 'out', scenes)
     before = contents(tmp_path / 'out')
+    monkeypatch.setattr(digit_export, 'track', stop)
     with pytest.raises(KeyboardInterrupt):
-        export_scenes(tmp_path / 'out', scenes, force=True, progress=stop)
+        export_scenes(tmp_path / 'out', scenes, force=True)
     assert contents(tmp_path / 'out') == before
     assert list(tmp_path.iterdir()) == [tmp_path / 'out']
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.logging import MMLogger, print_log
+from PIL import Image
 
 import mmmoco
 from mmmoco import progress
@@ -19,6 +20,8 @@ from mmmoco.apis.process import tidy
 from mmmoco.apis.training.jobs import Training, train
 from mmmoco.engine.queue_rise import QueueRise
 from mmmoco.engine.screen import Screen, early_notes, hand_on
+from mmmoco.evaluation.linear_probe import ProbeSettings, train_heads
+from mmmoco.evaluation.svm import svm_map
 
 #: How mmengine ends what stands before the text of a line.
 INFO = ' - INFO - '
@@ -189,6 +192,51 @@ def test_nothing_is_said_of_what_ends_soon(steps, clock, capfd):
     for _ in progress.track(iter(range(steps)), 'Reading'):
         clock.now += 1
     assert not capfd.readouterr().err
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Return a folder with two class folders of four images each."""
+    for name in 'ab':
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            image = Image.effect_noise((8, 8), 50 + i)
+            image.save(tmp_path / name / f'{i}.png')
+    return tmp_path
+
+
+def labelled_features(count):
+    x = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    return x, torch.arange(count) % 2
+
+
+LONG = {
+    'Reading images': lambda p: mmmoco.dataset_stats(str(p)),
+    'Writing shards': lambda p: mmmoco.make_shards(
+        str(p), str(p / 'out'), samples_per_shard=2
+    ),
+    'Drawing train': lambda p: mmmoco.make_digit_scenes(
+        str(p / 'out'), num_train=2, num_val=1
+    ),
+    'SVM of classes': lambda p: svm_map(
+        labelled_features(16), labelled_features(8), shots=(2,), draws=2
+    ),
+    'SVM of 2 shots': lambda p: svm_map(
+        labelled_features(16), labelled_features(8), shots=(2,), draws=2
+    ),
+    'Epochs of the probe': lambda p: train_heads(
+        *labelled_features(16), 2, [(0.1, 0.0)], ProbeSettings(epochs=2), 'cpu'
+    ),
+}
+
+
+@pytest.mark.parametrize('what', LONG)
+def test_what_may_take_long_says_how_far_it_is(
+    what, photos, capfd, monkeypatch
+):
+    monkeypatch.setattr(progress, 'PATIENCE', -1.0)
+    LONG[what](photos)
+    assert f'{what}: 1 of ' in capfd.readouterr().err
 
 
 def test_one_process_speaks(clock, capfd, monkeypatch):

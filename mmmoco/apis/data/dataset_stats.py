@@ -12,6 +12,7 @@ from mmmoco.apis import cli
 from mmmoco.apis.config.files import load_config
 from mmmoco.datasets.bad_files import BadFile, reason_of
 from mmmoco.datasets.transforms.pipeline import build_pipeline
+from mmmoco.progress import track
 from mmmoco.registry import DATASETS
 
 from .channel_statistics import ChannelStatistics
@@ -78,7 +79,7 @@ def measure(
     read = build_pipeline(load)
     statistics = ChannelStatistics()
     bad: list[BadFile] = []
-    for index in indices:
+    for index in track(indices, 'Reading images'):
         try:
             sample = dataset.sample(index)
             # All acquisitions of a place.

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from mmmoco.datasets.digit_painter import CLASSES, DRAWING_VERSION, SceneDigit
 from mmmoco.datasets.digit_scenes import DigitScenes
+from mmmoco.progress import track
 
 #: Value of the canvas in label images; the digits are 0 to 9.
 BACKGROUND = len(CLASSES)
@@ -33,15 +34,12 @@ _RECORD = 'digit_scenes.json'
 _VOC_SPLITS = {'train': 'trainval', 'val': 'test'}
 _JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
-Progress = Callable[[Sequence[int]], Iterable[int]]
-
 
 def export_scenes(
     out: str | os.PathLike[str],
     scenes: Mapping[str, DigitScenes],
     image_format: str = 'jpg',
     force: bool = False,
-    progress: Progress = iter,
 ) -> None:
     """Write scenes as a folder that appears only when it is complete.
 
@@ -54,7 +52,6 @@ def export_scenes(
         scenes: Data sets by split, ``'train'`` and ``'val'``.
         image_format: ``'jpg'`` or ``'png'``.
         force: Replace ``out`` if this function made it.
-        progress: Wraps the indices of a split while they are gone through.
 
     Raises:
         ValueError: If the format is unknown.
@@ -69,7 +66,7 @@ def export_scenes(
     part.mkdir(parents=True)
     try:
         for split, dataset in scenes.items():
-            _write_split(part, split, dataset, image_format, progress)
+            _write_split(part, split, dataset, image_format)
         record = {
             'drawing_version': DRAWING_VERSION,
             'image_format': image_format,
@@ -154,7 +151,6 @@ def _write_split(
     split: str,
     dataset: DigitScenes,
     image_format: str,
-    progress: Progress,
 ) -> None:
     voc = folder / 'VOC2007'
     city = f'{split}/digits'
@@ -171,7 +167,7 @@ def _write_split(
     images: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     names = []
-    for index in progress(range(len(dataset))):
+    for index in track(range(len(dataset)), f'Drawing {split}'):
         grey = dataset.images[index].numpy()
         digits = dataset.annotations(index)
         name = f'{split}_{index:06d}'

@@ -44,8 +44,6 @@ def dataset_stats(
     Example:
         mmmoco stats /data/sentinel --bands
     """
-    from mmengine.utils import track_iter_progress
-
     from .dataset_stats import measure, open_source
 
     dataset, loading = open_source(source, bands, cfg_options)
@@ -54,8 +52,7 @@ def dataset_stats(
     if wanted < 1:
         raise UsageError(f'--max-images {wanted}: must be at least 1.')
     indices = [i * count // wanted for i in range(wanted)]
-    shown = track_iter_progress(indices) if sys.stderr.isatty() else indices
-    measured = measure(dataset, loading, shown)
+    measured = measure(dataset, loading, indices)
     for bad in measured.bad:
         sys.stderr.write(f'bad file {bad.name!r}: {bad.reason}\n')
     if measured.statistics.images == 0:
@@ -160,8 +157,6 @@ def make_shards(
         mmmoco shards /data/imagenet/train /data/shards
         --labels
     """
-    from mmengine.utils import track_iter_progress
-
     from mmmoco.datasets.image_folder import EXTENSIONS, ImageFolderDataset
 
     from .shard_writer import write_shards
@@ -173,9 +168,7 @@ def make_shards(
         extensions=extensions or EXTENSIONS,
     )
     order = seed if shuffle else None
-    written = write_shards(
-        images, out, samples_per_shard, order, force, track_iter_progress
-    )
+    written = write_shards(images, out, samples_per_shard, order, force)
     for bad in written.bad:
         sys.stderr.write(f'left out {bad.name!r}: {bad.reason}\n')
     return written
@@ -218,8 +211,6 @@ def make_digit_scenes(
         FileExistsError: If ``out`` is there already and not to be replaced.
         ValueError: If a value makes no sense.
     """
-    from mmengine.utils import track_iter_progress
-
     from mmmoco.datasets.digit_scenes import DigitScenes
 
     from .digit_export import check_target, export_scenes, number_or_range
@@ -237,11 +228,5 @@ def make_digit_scenes(
         )
         for split, number in (('train', num_train), ('val', num_val))
     }
-    export_scenes(
-        folder,
-        scenes,
-        image_format=format,
-        force=force,
-        progress=track_iter_progress if sys.stdout.isatty() else iter,
-    )
+    export_scenes(folder, scenes, image_format=format, force=force)
     return folder

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -17,11 +17,10 @@ from mmmoco.datasets.tar_shards import INDEX_NAME
 from mmmoco.engine.checkpoint_io import replace, write_text
 from mmmoco.functional import derive_seed
 from mmmoco.messages import printable
+from mmmoco.progress import track
 
 #: What the shards of a folder are made of; a re-run must agree.
 PLAN_NAME = '.plan.json'
-
-Progress = Callable[[Sequence[int]], Iterable[int]]
 
 
 class Written(NamedTuple):
@@ -58,7 +57,6 @@ def write_shards(
     samples_per_shard: int = 1000,
     seed: int | None = 0,
     force: bool = False,
-    progress: Progress = iter,
 ) -> Written:
     """Write shards, each complete or not at all; the content is not touched.
 
@@ -72,7 +70,6 @@ def write_shards(
         seed: Shuffle with it, so that a shard is no single class; None keeps
             the order.
         force: Replace shards of another source or with other settings.
-        progress: Wraps the numbers of the shards while they are gone through.
 
     Raises:
         ValueError: If a shard would be empty.
@@ -91,7 +88,7 @@ def write_shards(
     starts = range(0, len(order), samples_per_shard)
     names, new = [], 0
     bad: list[BadFile] = []
-    for number in progress(range(len(starts))):
+    for number in track(range(len(starts)), 'Writing shards'):
         names.append(f'{number:06}.tar')
         file = folder / names[-1]
         if file.is_file():

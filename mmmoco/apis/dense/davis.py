@@ -17,6 +17,7 @@ from mmmoco.datasets.transforms.loading import open_image
 from mmmoco.engine import checkpoint_io
 from mmmoco.evaluation.video import propagate, score_video, to_index
 from mmmoco.messages import log_info
+from mmmoco.progress import track
 
 from .features import ModelFeatures
 
@@ -173,7 +174,7 @@ def evaluate_videos(
     """
     j: list[float] = []
     f: list[float] = []
-    for video in videos:
+    for video in track(videos, 'Videos'):
         found = list(segment(features, video, **options))
         write_results(folder / 'davis', video, found)
         truth = video.truth()

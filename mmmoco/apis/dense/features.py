@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmmoco.apis.cli import UsageError, require_file
 from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
+from mmmoco.progress import track
 from mmmoco.two_phase import TwoPhaseModel
 
 from .object_masks import MaskedImage, ObjectMasks
@@ -197,7 +198,8 @@ def of_objects(
         UsageError: If no image holds an object.
     """
     found = False
-    for start in range(0, len(data), batch_size):
+    starts = range(0, len(data), batch_size)
+    for start in track(starts, 'Batches of images'):
         numbers = range(start, min(start + batch_size, len(data)))
         items = [data[i] for i in numbers]
         layers = features([item.image for item in items])

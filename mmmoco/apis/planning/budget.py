@@ -36,42 +36,42 @@ def spend(chosen: Choices, seconds: float, spent: float) -> None:
     Raises:
         ValueError: If the hours are too few for anything.
     """
-    wishes, per_epoch = chosen.wishes, chosen.per_epoch
-    epochs = wishes.epochs
-    hours = wishes.hours
+    epochs, hours = chosen.wishes.epochs, chosen.wishes.hours
+    per_epoch = chosen.per_epoch
     if epochs is None and hours is None:
         epochs = None if chosen.machine.on_cpu else _EPOCHS
-        hours = _HOURS if chosen.machine.on_cpu else None
+        hours = _HOURS
     if epochs is not None:
         _evaluate(chosen, seconds, epochs * per_epoch * seconds)
-        reason = 'as asked' if wishes.epochs else "as in MoCo's papers"
+        reason = 'as asked' if chosen.wishes.epochs else "as in MoCo's papers"
         _set(chosen, epochs * per_epoch, reason)
         return
     assert hours is not None
     whole = hours * 3600
     _evaluate(chosen, seconds, whole)
-    left = whole - spent - _AROUND - evaluation_seconds(chosen, seconds)
-    fit = int(left / seconds)
+    around = spent + _AROUND + evaluation_seconds(chosen, seconds)
+    fit = int((whole - around) / seconds)
     if fit < _LEAST_ITERATIONS:
-        least = whole - left + _LEAST_ITERATIONS * seconds
+        training = _LEAST_ITERATIONS * seconds
+        enough = (around + training) / 3600 * 1.05  # Two digits, not below.
         raise ValueError(
             f'--hours {hours:g} are {whole:.0f} s, too few: planning, '
-            f'starting and evaluating take {whole - left:.0f} s, and '
-            f'{_LEAST_ITERATIONS} iterations {_LEAST_ITERATIONS * seconds:.0f}'
-            f' s: give at least --hours {_up(least / 3600)}, a smaller '
-            '--image-size, --backbone or --batch-size.'
+            f'starting and evaluating take {around:.0f} s, and '
+            f'{_LEAST_ITERATIONS} iterations {training:.0f} s: give at least '
+            f'--hours {enough:.2g}, a smaller --image-size, --backbone or '
+            '--batch-size.'
         )
     few = len(chosen.images.paths) < _FEW
-    most = (_MOST_OF_FEW if few else _MOST_EPOCHS) * per_epoch
+    most = _MOST_OF_FEW if few else _MOST_EPOCHS
     reason = f'what {hours:g} h have room for, at {seconds:.3g} s each'
-    if not wishes.hours:
+    if not chosen.wishes.hours:
         reason += ' (--hours, --epochs)'
-    if fit > most:
-        fit = most
+    if fit > most * per_epoch:
+        fit = most * per_epoch
+        why = 'the images are few' if few else 'no published run is longer'
         reason = (
-            f'{most // per_epoch} epochs at most, though {hours:g} h have '
-            'room for more: '
-            + ('the images are few' if few else 'no published run is longer')
+            f'{most} epochs at most, though {hours:g} h have room for more: '
+            f'{why}'
         )
     _set(chosen, fit, reason)
 
@@ -79,10 +79,9 @@ def spend(chosen: Choices, seconds: float, spent: float) -> None:
 def _set(chosen: Choices, iterations: int, reason: str) -> None:
     """Count in epochs where they are many enough, and long enough."""
     per_epoch = chosen.per_epoch
-    if per_epoch >= 20 and iterations >= 2 * per_epoch:
-        set_length(chosen, iterations // per_epoch, True, reason)
-    else:
-        set_length(chosen, iterations, False, reason)
+    by_epoch = per_epoch >= 20 and iterations >= 2 * per_epoch
+    length = iterations // per_epoch if by_epoch else iterations
+    set_length(chosen, length, by_epoch, reason)
 
 
 def _evaluate(chosen: Choices, seconds: float, whole: float) -> None:
@@ -92,9 +91,8 @@ def _evaluate(chosen: Choices, seconds: float, whole: float) -> None:
     if labelled is None:
         return
     bank, query = len(labelled.bank), len(labelled.query or labelled.bank)
-    each = seconds / chosen.micro_batch * _EVALUATED
-    most = _EVALUATION * whole / chosen.evaluations / each
-    most = max(_LEAST_EVALUATED, int(most))
+    each = chosen.evaluations * seconds / chosen.micro_batch * _EVALUATED
+    most = max(_LEAST_EVALUATED, int(_EVALUATION * whole / each))
     if bank + query > most:
         if labelled.query is None:  # Each image is read for both.
             bank = query = most // 2
@@ -106,15 +104,8 @@ def _evaluate(chosen: Choices, seconds: float, whole: float) -> None:
 
 def evaluation_seconds(chosen: Choices, seconds: float) -> float:
     """Return what all evaluations take."""
-    if chosen.images.labelled is None:
-        return 0.0
-    each = seconds / chosen.micro_batch * _EVALUATED
-    return chosen.evaluations * sum(chosen.evaluated) * each
-
-
-def _up(value: float) -> str:
-    """Return a number with two digits, not below."""
-    return f'{value * 1.05:.2g}'
+    each = chosen.evaluations * seconds / chosen.micro_batch * _EVALUATED
+    return sum(chosen.evaluated) * each
 
 
 def write_lists(chosen: Choices, folder: Path) -> list[str]:
@@ -135,9 +126,10 @@ def write_lists(chosen: Choices, folder: Path) -> list[str]:
         parts['query'] = some(labelled.query, chosen.evaluated[1], seed)
     files = []
     for name, images in parts.items():
-        file = folder.resolve() / f'knn_{name}.csv'
-        checkpoint_io.write_text(str(file), _csv(images))
-        files.append(str(file))
+        text = io.StringIO(newline='')
+        csv.writer(text).writerows([('path', 'label'), *images])
+        files.append(str(folder.resolve() / f'knn_{name}.csv'))
+        checkpoint_io.write_text(files[-1], text.getvalue())
     return files
 
 
@@ -157,10 +149,3 @@ def some(
     ]
     placed.sort()
     return sorted(image for _, image in placed[:count])
-
-
-def _csv(images: Sequence[tuple[str, str]]) -> str:
-    text = io.StringIO(newline='')
-    rows = csv.writer(text)
-    rows.writerows([('path', 'label'), *images])
-    return text.getvalue()

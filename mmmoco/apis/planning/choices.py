@@ -26,6 +26,7 @@ _MANY = 100_000
 _LONG = 50_000
 #: Planning and starting take longer than this anywhere.
 LEAST_SECONDS = 18.0
+_LEAST = dict(image_size=32, batch_size=2, queue=1, epochs=1, gpus=1, seed=0)
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,18 @@ class Wishes:
     seed: int = 0
     gpus: int = 1
 
+    def pick(self, name: str, usual: Any, why: str) -> tuple[Any, str]:
+        """Return what was asked for, or else what is usual, and why."""
+        asked = getattr(self, name)
+        return (usual, why) if asked is None else (asked, 'as asked')
+
     def check(self) -> None:
         """Refuse what makes no sense.
 
         Raises:
             ValueError: Naming the option.
         """
-        least = dict(
-            image_size=32, batch_size=2, queue=1, epochs=1, gpus=1, seed=0
-        )
-        for name, low in least.items():
+        for name, low in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 flag = name.replace('_', '-')
@@ -92,7 +95,7 @@ class Choices:
         queue: Keys; 0: the negatives are those of the batch.
         exclude_same_image: Whether keys of the query's image are left out.
         optimizer: Config.
-        m, temperature, bfloat16: As in the config.
+        m, temperature: As in the config.
         length, by_epoch: Of the training.
         warmup: In the same unit.
         evaluated: Labelled images that k-NN takes, of bank and queries.
@@ -115,7 +118,6 @@ class Choices:
     optimizer: dict[str, Any] = field(default_factory=dict)
     m: float = 0.99
     temperature: float = 0.2
-    bfloat16: bool = False
     length: int = 1
     by_epoch: bool = True
     warmup: int = 0
@@ -123,6 +125,11 @@ class Choices:
     evaluations: int = 2
     why: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+    @property
+    def many(self) -> bool:
+        """Whether recipes for ImageNet hold, rather than those for CIFAR."""
+        return len(self.images.paths) >= _MANY
 
     @property
     def batch(self) -> int:
@@ -141,9 +148,12 @@ class Choices:
         return self.length * (self.per_epoch if self.by_epoch else 1)
 
     @property
-    def epochs(self) -> float:
-        """Passes over the images."""
-        return self.iterations / self.per_epoch
+    def length_text(self) -> str:
+        """The length in the unit that is counted, and in the other one."""
+        if self.by_epoch:
+            return f'{self.length:,} epochs ({self.iterations:,} iterations)'
+        epochs = self.iterations / self.per_epoch
+        return f'{self.length:,} iterations ({epochs:.3g} epochs)'
 
 
 def choose(
@@ -163,29 +173,32 @@ def choose(
     Raises:
         ValueError: If wishes do not fit each other, or the images.
     """
-    size, why_size = _image_size(images, machine, wishes)
-    name = wishes.backbone or ('resnet18' if machine.on_cpu else 'resnet50')
+    why: dict[str, str] = {}
+    size, why['image_size'] = wishes.pick(
+        'image_size', *_image_size(images, machine)
+    )
+    usual = 'resnet50', 'the network of the papers'
+    if machine.on_cpu:
+        usual = 'resnet18', 'a small network for a CPU'
+    name, why['backbone'] = wishes.pick('backbone', *usual)
     backbone = find_backbone(name, images.channels, size)
-    method, why_method = _method(backbone, wishes)
-    batch, why_batch = _batch(images, machine, wishes, method)
+    method, why['method'] = wishes.pick('method', *_method(backbone))
+    if method == 'mocov1' and backbone.pooled:
+        raise ValueError(
+            f'--method mocov1 pools a map of pixels, and {backbone.name} '
+            'gives vectors: take mocov2 or mocov3.'
+        )
+    batch, why['batch'] = _batch(images, machine, wishes, method)
     chosen = Choices(
         images, machine, wishes, method, backbone, size, batch,
-        bfloat16=machine.bfloat16,
         remarks=list(images.remarks),
-        why=dict(image_size=why_size, method=why_method, batch=why_batch),
+        why=why,
     )  # fmt: skip
     if most:
         _fit(chosen, most)
-    chosen.why['backbone'] = (
-        'as asked'
-        if wishes.backbone
-        else 'a small network for a CPU'
-        if machine.on_cpu
-        else 'the network of the papers'
-    )
     _norm(chosen)
     _queue(chosen)
-    _loss(chosen)
+    _temperature(chosen)
     _optimizer(chosen)
     count = len(images.paths)
     if count < 1000:
@@ -196,29 +209,16 @@ def choose(
     return chosen
 
 
-def _image_size(
-    images: Images, machine: Machine, wishes: Wishes
-) -> tuple[int, str]:
-    if wishes.image_size:
-        return wishes.image_size, 'as asked'
+def _image_size(images: Images, machine: Machine) -> tuple[int, str]:
     side = f'the images have {images.side} pixels at their shorter side'
     if machine.on_cpu:
         small = 96 if images.side < 256 else 128
         return small, f'small, for a CPU; {side}'
-    for size in (224, 128):
-        if images.side >= 0.7 * size:
-            return size, side
-    return 96, side
+    fit = (size for size in (224, 128) if images.side >= 0.7 * size)
+    return next(fit, 96), side
 
 
-def _method(backbone: Backbone, wishes: Wishes) -> tuple[Method, str]:
-    if wishes.method:
-        if wishes.method == 'mocov1' and backbone.pooled:
-            raise ValueError(
-                f'--method mocov1 pools a map of pixels, and {backbone.name} '
-                'gives vectors: take mocov2 or mocov3.'
-            )
-        return wishes.method, 'as asked'
+def _method(backbone: Backbone) -> tuple[Method, str]:
     if backbone.is_vit:
         return 'mocov3', 'made for vision transformers'
     if backbone.batch_norm and not backbone.takes_norm:
@@ -311,19 +311,17 @@ def _queue(chosen: Choices) -> None:
                 'those of the batch; take --method mocov2.'
             )
         return
-    usual = next(
-        (size for most, size in _QUEUES.items() if count < most),
-        _LARGEST_QUEUE,
+    fit = (size for most, size in _QUEUES.items() if count < most)
+    chosen.queue, chosen.why['queue'] = wishes.pick(
+        'queue',
+        max(next(fit, _LARGEST_QUEUE), chosen.batch),
+        f'for {count:,} images; ImageNet has 65,536',
     )
-    chosen.queue = wishes.queue or max(usual, chosen.batch)
-    if wishes.queue and wishes.queue < chosen.batch:
+    if chosen.queue < chosen.batch:
         raise ValueError(
             f'--queue {wishes.queue}: one step of {chosen.batch} images '
             'brings more keys; take at least as many.'
         )
-    chosen.why['queue'] = f'for {count:,} images; ImageNet has 65,536'
-    if wishes.queue:
-        chosen.why['queue'] = 'as asked'
 
 
 def _shorten_queue(chosen: Choices, steps: int) -> None:
@@ -341,54 +339,42 @@ def _shorten_queue(chosen: Choices, steps: int) -> None:
         )
 
 
-def _loss(chosen: Choices) -> None:
-    many = len(chosen.images.paths) >= _MANY
-    if chosen.method == 'mocov1':
-        chosen.temperature = 0.07
-        chosen.why['temperature'] = 'as published, for a linear head'
-    elif chosen.method == 'mocov3':
-        chosen.temperature = 0.2
-        chosen.why['temperature'] = (
-            'as published for a ViT, and for small batches'
-        )
-    else:
-        chosen.temperature = 0.2 if many else 0.1
-        chosen.why['temperature'] = (
-            'as published' if many else "as MoCo's authors take on CIFAR-10"
-        )
+def _temperature(chosen: Choices) -> None:
+    small_v2 = 0.1, "as MoCo's authors take on CIFAR-10"
+    chosen.temperature, chosen.why['temperature'] = {
+        'mocov1': (0.07, 'as published, for a linear head'),
+        'mocov2': (0.2, 'as published') if chosen.many else small_v2,
+        'mocov3': (0.2, 'as published for a ViT, and for small batches'),
+    }[chosen.method]
 
 
 def _optimizer(chosen: Choices) -> None:
     """Choose optimizer and rate, scaled linearly to the batch."""
-    backbone, batch = chosen.backbone, chosen.batch
-    many = len(chosen.images.paths) >= _MANY
+    v3, many = chosen.method == 'mocov3', chosen.many
+    kind: dict[str, Any]
     # Who normalises over the batch is trained by SGD or LARS in all papers.
-    if not backbone.batch_norm:
-        v3 = chosen.method == 'mocov3'
-        base = 1.5e-4 if v3 and many else 5e-4
-        decay = 0.1 if v3 and many else 0.05
-        kind = dict(type='AdamW', lr=base, weight_decay=decay)
-        why = 'as MoCo v3 has it' if v3 and many else 'of small-scale recipes'
-    elif chosen.method == 'mocov3':
-        base = 0.3
-        kind = dict(type='LARS', lr=base, momentum=0.9, weight_decay=1e-6)
+    if not chosen.backbone.batch_norm and v3 and many:
+        kind = dict(type='AdamW', lr=1.5e-4, weight_decay=0.1)
+        why = 'as MoCo v3 has it'
+    elif not chosen.backbone.batch_norm:
+        kind = dict(type='AdamW', lr=5e-4, weight_decay=0.05)
+        why = 'of small-scale recipes'
+    elif v3:
+        kind = dict(type='LARS', lr=0.3, momentum=0.9, weight_decay=1e-6)
         why = 'as MoCo v3 has it for a ResNet'
+    elif many:
+        kind = dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=1e-4)
+        why = 'as published'
     else:
-        base = 0.03 if many else 0.12
-        kind = dict(
-            type='SGD',
-            lr=base,
-            momentum=0.9,
-            weight_decay=1e-4 if many else 5e-4,
-        )
-        why = 'as published' if many else 'of small-scale recipes (CIFAR-10)'
-    kind['lr'] = chosen.wishes.lr or float(f'{base * batch / 256:.3g}')
-    chosen.optimizer = kind
-    chosen.why['lr'] = (
-        'as asked'
-        if chosen.wishes.lr
-        else f'{base:g} × batch {batch} / 256, {why}'
+        kind = dict(type='SGD', lr=0.12, momentum=0.9, weight_decay=5e-4)
+        why = 'of small-scale recipes (CIFAR-10)'
+    base, batch = kind['lr'], chosen.batch
+    kind['lr'], chosen.why['lr'] = chosen.wishes.pick(
+        'lr',
+        float(f'{base * batch / 256:.3g}'),
+        f'{base:g} × batch {batch} / 256, {why}',
     )
+    chosen.optimizer = kind
 
 
 def set_length(
@@ -404,11 +390,8 @@ def set_length(
         why = 'rises to 1, as published'
     elif steps >= _LONG:
         m, why = 0.999, 'as published, for a long training'
-    chosen.m = chosen.wishes.m or m
-    chosen.why['m'] = 'as asked' if chosen.wishes.m else why
-    if chosen.backbone.batch_norm and chosen.method != 'mocov3':
-        chosen.warmup = 0
-        chosen.why['warmup'] = 'no warm-up, as published; cosine to 0'
-        return
-    chosen.warmup = min(length // 10, 40 if by_epoch else 5000)
-    chosen.why['warmup'] = 'a tenth is warm-up, then cosine to 0'
+    chosen.m, chosen.why['m'] = chosen.wishes.pick('m', m, why)
+    chosen.why['warmup'] = 'no warm-up, as published; cosine to 0'
+    if chosen.method == 'mocov3' or not chosen.backbone.batch_norm:
+        chosen.warmup = min(length // 10, 40 if by_epoch else 5000)
+        chosen.why['warmup'] = 'a tenth is warm-up, then cosine to 0'

@@ -11,12 +11,6 @@ from .choices import Choices
 from .images import ARRAYS, Images
 
 _NAMES = {'mocov1': 'MoCo v1', 'mocov2': 'MoCo v2', 'mocov3': 'MoCo v3'}
-#: The two views of a method, and those of the bands that suit them.
-_VIEWS = {
-    'mocov1': ('view_q', 'view_k'),
-    'mocov2': ('view_q', 'view_k'),
-    'mocov3': ('view_1', 'view_2'),
-}
 
 
 def config_text(chosen: Choices, work_dir: str, lists: list[str]) -> str:
@@ -28,7 +22,7 @@ def config_text(chosen: Choices, work_dir: str, lists: list[str]) -> str:
         lists: Files that list bank and queries of k-NN; none where the
             folders serve.
     """
-    parts = [
+    lines = [
         *_head(chosen, work_dir),
         *_data(chosen),
         *_knn(chosen, lists),
@@ -36,18 +30,18 @@ def config_text(chosen: Choices, work_dir: str, lists: list[str]) -> str:
         *_schedule(chosen),
         *_hooks(chosen),
     ]
-    return '\n'.join(parts) + '\n'
+    return '\n'.join(lines) + '\n'
+
+
+def _set(**values: Any) -> str:
+    return '\n'.join(assigned(k, v) for k, v in values.items())
 
 
 def _head(chosen: Choices, work_dir: str) -> Iterator[str]:
-    images, why = chosen.images, chosen.why
-    method, backbone = chosen.method, chosen.backbone
-    model = 'mocov3_vit' if backbone.is_vit else 'mocov3_r50'
-    if method != 'mocov3':
-        model = f'{method}_r50'
-    views = 'bands' if images.kind == 'bands' else method
+    images, why, method = chosen.images, chosen.why, chosen.method
+    vit = method == 'mocov3' and chosen.backbone.is_vit
     yield said(
-        f'{_NAMES[method]} with {backbone.name}, planned by mmmoco '
+        f'{_NAMES[method]} with {chosen.backbone.name}, planned by mmmoco '
         f'{mmmoco.__version__}',
         str(images),
         str(chosen.machine),
@@ -55,16 +49,20 @@ def _head(chosen: Choices, work_dir: str) -> Iterator[str]:
     for remark in chosen.remarks:
         yield said(f'Warning: {remark}')
     yield said(f'method: {why["method"]}. Backbone: {why["backbone"]}')
-    bases = f'models/{model}', f'views/{views}', 'datasets/loaders'
-    yield assigned(
-        '_base_',
-        [f'mmmoco::_base_/{b}.py' for b in (*bases, 'default_runtime')],
+    bases = (
+        f'models/{method}_{"vit" if vit else "r50"}',
+        f'views/{"bands" if images.kind == "bands" else method}',
+        'datasets/loaders',
+        'default_runtime',
     )
-    yield assigned('work_dir', work_dir)
-    yield assigned('randomness', dict(seed=chosen.wishes.seed))
+    yield _set(
+        _base_=[f'mmmoco::_base_/{base}.py' for base in bases],
+        work_dir=work_dir,
+        randomness=dict(seed=chosen.wishes.seed),
+    )
 
 
-def reading(images: Images) -> list[dict[str, Any]]:
+def _reading(images: Images) -> list[dict[str, Any]]:
     """Return the transforms that make an image of a file."""
     if images.kind == 'bands':
         scale = dict(type='ScaleBands', low=images.low, high=images.high)
@@ -77,55 +75,58 @@ def reading(images: Images) -> list[dict[str, Any]]:
 
 def _data(chosen: Choices) -> Iterator[str]:
     images, why = chosen.images, chosen.why
+    bands, v3 = images.kind == 'bands', chosen.method == 'mocov3'
     scale = ''
-    if images.kind == 'bands' and images.low:
-        scale = 'Mean ± 2 standard deviations of each band become 0 and 255'
-    elif images.low:
-        scale = (
-            'the values that become 0 and 255 are percentiles of the images'
-        )
+    if images.low:
+        scale = 'values are scaled by percentiles of the images'
+        if bands:
+            scale = 'Mean ± 2 standard deviations become 0 and 255, by band'
     yield '\n' + said(f'Images: {images.root}', scale)
-    yield assigned('read', reading(images))
+    yield _set(read=_reading(images))
     yield '\n' + said(f'Views: {why["image_size"]}')
-    yield assigned('image_size', chosen.image_size)
     # MoCo v3 takes smaller parts for a ViT.
     least = 0.08 if chosen.backbone.is_vit else 0.2
-    yield assigned(
-        'crop',
-        dict(
+    names = ['view_1', 'view_2'] if v3 else ['view_q', 'view_k']
+    # Those of the bands are called as MoCo v3's.
+    kinds = ['view_1', 'view_2'] if v3 or bands else names
+    yield _set(
+        image_size=chosen.image_size,
+        crop=dict(
             type='FastRandomResizedCrop',
             size=Code('image_size'),
             scale=(least, 1.0),
         ),
+        views={
+            name: Code(f'[crop, *_base_.{kind}]')
+            for name, kind in zip(names, kinds, strict=True)
+        },
     )
-    first, second = _VIEWS[chosen.method]
-    kinds = (first, second) if images.kind != 'bands' else _VIEWS['mocov3']
-    views = {
-        name: Code(f'[crop, *_base_.{kind}]')
-        for name, kind in zip((first, second), kinds, strict=True)
-    }
-    yield assigned('views', views)
-    if images.kind != 'bands' and not chosen.machine.on_cpu:
+    if not bands and not chosen.machine.on_cpu:
         yield '# Colours and blur for whole batches on the GPU, not by cores.'
-        yield assigned('device_views', True)
+        yield _set(device_views=True)
     yield '\n' + said(
         f'Batch: {chosen.batch} images of an optimizer step, {why["batch"]}'
     )
-    loader: dict[str, Any] = dict(batch_size=chosen.micro_batch)
-    if not chosen.by_epoch:
-        loader['sampler'] = dict(infinite=True)
-    loader['dataset'] = dict(
-        type='ImageFolderDataset',
-        data_root=images.root,
-        **({'data_prefix': images.prefix} if images.prefix else {}),
-        **_extensions(images),
-        pipeline=Code("[*read, dict(type='Views', views=views)]"),
+    sampler = {} if chosen.by_epoch else dict(sampler=dict(infinite=True))
+    prefix = dict(data_prefix=images.prefix) if images.prefix else {}
+    yield _set(
+        train_dataloader=dict(
+            batch_size=chosen.micro_batch,
+            **sampler,
+            dataset=dict(
+                type='ImageFolderDataset',
+                data_root=images.root,
+                **prefix,
+                **_extensions(images),
+                pipeline=Code("[*read, dict(type='Views', views=views)]"),
+            ),
+        )
     )
-    yield assigned('train_dataloader', loader)
 
 
 def _extensions(images: Images) -> dict[str, Any]:
-    return {'extensions': list(ARRAYS)} if images.arrays else {}
+    found = sorted({Path(path).suffix.lower() for path in images.paths})
+    return dict(extensions=found) if {*found} & {*ARRAYS} else {}
 
 
 def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
@@ -140,198 +141,158 @@ def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
         + (', each on all others' if alone else f' on {query:,} others'),
         f'{lists[0]} lists them: all would take too long' if lists else '',
     )
-    sight: list[dict[str, Any]]
+    size, near = Code('image_size'), round(chosen.image_size * 256 / 224)
+    sight: list[dict[str, Any]] = [
+        dict(type='ToPIL'),
+        dict(type='mmpretrain.torchvision/Resize', size=near),
+        dict(type='mmpretrain.torchvision/CenterCrop', size=size),
+    ]
     if images.kind == 'bands':
         # torchvision resizes pictures of PIL only.
-        sight = [
-            dict(
-                type='FastRandomResizedCrop',
-                size=Code('image_size'),
-                scale=(1.0, 1.0),
-                ratio=(1.0, 1.0),
-            )
-        ]
-    else:
-        near = round(chosen.image_size * 256 / 224)
-        sight = [
-            dict(type='ToPIL'),
-            dict(type='mmpretrain.torchvision/Resize', size=near),
-            dict(
-                type='mmpretrain.torchvision/CenterCrop',
-                size=Code('image_size'),
-            ),
-        ]
-    pipeline = [Code('*read'), *sight, dict(type='PackImage')]
-    yield assigned('eval_pipeline', pipeline)
-    yield assigned(
-        'labelled',
-        dict(
+        whole = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0))
+        sight = [dict(type='FastRandomResizedCrop', size=size, **whole)]
+    loaders = []
+    for number, prefix in enumerate(
+        [images.prefix, images.prefix if alone else labelled.val]
+    ):
+        place = dict(data_prefix=prefix) if prefix else {}
+        if lists:
+            place = dict(ann_file=lists[0 if alone else number])
+        loaders.append(
+            {
+                'dataset': {**place, '**': Code('labelled')},
+                'batch_size': min(64, max(2, bank)),
+                '**': Code('_base_.loader'),
+            }
+        )
+    yield _set(
+        labelled=dict(
             type='ImageFolderDataset',
             data_root=images.root,
             with_labels=True,
             **_extensions(images),
-            pipeline=Code('eval_pipeline'),
+            pipeline=[Code('*read'), *sight, dict(type='PackImage')],
+        ),
+        knn=dict(
+            # Copies of an image are no neighbours of it either.
+            k=min(20, max(1, bank // 2)),
+            temperature=0.07,
+            features='backbone',
+            **(dict(leave_one_out=True) if alone else {}),
+            bank=loaders[0],
+            query=loaders[1],
         ),
     )
-    parts = [labelled.train, labelled.train if alone else labelled.val]
-    loaders = []
-    for number, prefix in enumerate(parts):
-        where = f'data_prefix={prefix!r}' if prefix else ''
-        if lists:
-            where = f'ann_file={lists[0 if alone else number]!r}'
-        given = [where] if where else []
-        inner = ', '.join([*given, '**labelled'])
-        if len(inner) > 50:
-            rows = ''.join(f'            {x},\n' for x in given)
-            inner = f'\n{rows}            **labelled,\n        '
-        loaders.append(
-            f'dict(\n        dataset=dict({inner}),\n'
-            f'        batch_size={min(64, max(2, bank))},\n'
-            '        **_base_.loader,\n    )'
-        )
-    # Copies of an image are no neighbours of it either.
-    k = min(20, max(1, bank // 2))
-    yield (
-        f'knn = dict(\n    k={k},\n    temperature=0.07,\n'
-        "    features='backbone',\n"
-        + ('    leave_one_out=True,\n' if alone else '')
-        + f'    bank={loaders[0]},\n    query={loaders[1]},\n)'
-    )
 
 
-def backbone_config(chosen: Choices) -> dict[str, Any]:
+def _backbone(chosen: Choices) -> dict[str, Any]:
     """Return the backbone, with the normalisation that the method needs."""
-    config = dict(chosen.backbone.config)
+    config = dict(_delete_=True, **chosen.backbone.config)
     v3 = chosen.method == 'mocov3'
     if chosen.backbone.batch_norm and chosen.backbone.takes_norm:
-        norm: dict[str, Any] = dict(type='BN')
+        config['norm_cfg'] = dict(type='BN')
         if chosen.splits:
-            norm = dict(type='SplitBN', num_splits=chosen.splits)
+            config['norm_cfg'] = dict(type='SplitBN', num_splits=chosen.splits)
         elif v3 and chosen.wishes.gpus > 1:
-            norm = dict(type='SyncBN')
-        config['norm_cfg'] = norm
+            config['norm_cfg'] = dict(type='SyncBN')
     if config['type'] in ('mmpretrain.ResNet', 'mmpretrain.ResNeXt'):
         config['zero_init_residual'] = v3  # As published.
     return config
 
 
 def _model(chosen: Choices) -> Iterator[str]:
-    backbone, images, why = chosen.backbone, chosen.images, chosen.why
+    width, why = chosen.backbone.width, chosen.why
     v3 = chosen.method == 'mocov3'
+    narrow = v3 and chosen.machine.on_cpu
     model: dict[str, Any] = dict(
-        backbone=dict(_delete_=True, **backbone_config(chosen))
+        backbone=_backbone(chosen), neck=dict(in_channels=width)
     )
-    neck: dict[str, Any] = dict(in_channels=backbone.width)
     if chosen.method == 'mocov2':
-        neck['hid_channels'] = backbone.width
-    if backbone.pooled:
-        neck['with_avg_pool'] = False
+        model['neck']['hid_channels'] = width
+    if chosen.backbone.pooled:
+        model['neck']['with_avg_pool'] = False
     if v3:
-        # The heads see vectors; on one process there is nothing to join.
-        norm = {}
+        head: dict[str, Any] = dict(hid_channels=1024) if narrow else {}
         if chosen.wishes.gpus == 1:
-            norm = dict(norm_cfg=dict(type='BN1d'))
-        hidden = {}
-        if chosen.machine.on_cpu:
-            hidden = dict(hid_channels=1024)
-        neck |= hidden | norm
-        model['predictor'] = hidden | norm
-    model['neck'] = neck
+            # The heads see vectors; there is nothing to join.
+            head['norm_cfg'] = dict(type='BN1d')
+        model['neck'] |= head
+        model['predictor'] = head
     if chosen.queue:
         model['dictionary'] = dict(size=chosen.queue)
         if chosen.exclude_same_image:
             model['dictionary']['exclude_same_image'] = True
     model['loss'] = dict(temperature=chosen.temperature)
-    model['m'] = chosen.m
-    model['channels_last'] = True
-    if images.mean:
-        model['data_preprocessor'] = dict(mean=images.mean, std=images.std)
+    model |= dict(m=chosen.m, channels_last=True)
+    if chosen.images.mean:
+        model['data_preprocessor'] = dict(
+            mean=chosen.images.mean, std=chosen.images.std
+        )
     yield '\n' + said(
         'Model',
         f'norm: {why["norm"]}' if 'norm' in why else '',
         f'queue {chosen.queue:,}: {why["queue"]}' if chosen.queue else '',
         f'temperature: {why["temperature"]}',
         f'm, the weight of the old keys: {why["m"]}',
-        'heads narrower than published, for a CPU'
-        if v3 and chosen.machine.on_cpu
-        else '',
+        'heads narrower than published, for a CPU' if narrow else '',
     )
-    yield assigned('model', model)
+    yield _set(model=model)
 
 
 def _schedule(chosen: Choices) -> Iterator[str]:
-    why = chosen.why
+    why, length, warmup = chosen.why, chosen.length, chosen.warmup
     yield '\n' + said(f'Optimizer: lr = {why["lr"]}')
     wrapper: dict[str, Any] = dict(type='ContrastOptimWrapper')
-    if chosen.bfloat16:
+    if chosen.machine.bfloat16:
         wrapper['dtype'] = 'bfloat16'
     if chosen.accumulation > 1:
         wrapper['accumulative_counts'] = chosen.accumulation
     wrapper['optimizer'] = chosen.optimizer
-    yield assigned('optim_wrapper', wrapper)
-    yield assigned(
-        'auto_scale_lr', dict(base_batch_size=chosen.batch, enable=False)
+    yield _set(
+        optim_wrapper=wrapper,
+        auto_scale_lr=dict(base_batch_size=chosen.batch, enable=False),
     )
-    length, warmup = chosen.length, chosen.warmup
-    unit = 'epochs' if chosen.by_epoch else 'iterations'
-    passes = f'{chosen.iterations:,} iterations'
-    if not chosen.by_epoch:
-        passes = f'{chosen.epochs:.3g} times all images'
     yield '\n' + said(
-        f'Length: {length:,} {unit}, {passes}, {why["length"]}',
-        why['warmup'],
+        f'Length: {chosen.length_text}, {why["length"]}', why['warmup']
     )
-    loop: dict[str, Any] = dict(type='EpochBasedTrainLoop', max_epochs=length)
-    counted = Code('dict(by_epoch=True, convert_to_iter_based=True)')
-    if not chosen.by_epoch:
-        loop = dict(type='IterBasedTrainLoop', max_iters=length)
-        counted = Code('dict(by_epoch=False)')
-    yield assigned('train_cfg', loop)
-    yield assigned('per_iteration', counted)
-    schedules = []
-    if warmup:
-        schedules.append(
-            Code(
-                f"dict(type='WarmupLR', begin=0, end={warmup}, "
-                '**per_iteration)'
-            )
-        )
-    schedules.append(
-        Code(
-            'dict(\n'
-            "        type='CosineAnnealingLR',\n"
-            f'        T_max={length - warmup},\n'
-            f'        begin={warmup},\n'
-            f'        end={length},\n'
-            '        **per_iteration,\n'
-            '    )'
-        )
+    loop = dict(type='IterBasedTrainLoop', max_iters=length)
+    counted = dict(by_epoch=False)
+    if chosen.by_epoch:
+        loop = dict(type='EpochBasedTrainLoop', max_epochs=length)
+        counted = dict(by_epoch=True, convert_to_iter_based=True)
+    cosine = dict(
+        type='CosineAnnealingLR',
+        T_max=length - warmup,
+        begin=warmup,
+        end=length,
+        **counted,
     )
-    inner = ''.join(f'    {s},\n' for s in schedules)
-    yield f'param_scheduler = [\n{inner}]'
+    rise = dict(type='WarmupLR', begin=0, end=warmup, **counted)
+    yield _set(
+        train_cfg=loop,
+        param_scheduler=[rise, cosine] if warmup else [cosine],
+    )
 
 
 def _hooks(chosen: Choices) -> Iterator[str]:
     length = chosen.length
     often = -(-length // 10) if chosen.evaluations > 2 else length
     every = min(100, -(-chosen.iterations // 4))
-    hooks: dict[str, Any] = dict(
-        logger=dict(interval=every), checkpoint=dict(interval=often)
-    )
+    checkpoint: dict[str, Any] = dict(interval=often)
+    yield ''
     if not chosen.by_epoch:
-        hooks['checkpoint'] = dict(by_epoch=False, interval=often)
-        yield '\n' + assigned('log_processor', dict(by_epoch=False))
-    else:
-        yield ''
-    yield assigned('default_hooks', hooks)
-    added = ["dict(type='KernelSettingsHook'),  # as --fast chooses"]
+        checkpoint = dict(by_epoch=False, interval=often)
+        yield _set(log_processor=dict(by_epoch=False))
+    hooks: list[Any] = [
+        Code('*_base_.custom_hooks'),
+        dict(type='KernelSettingsHook'),
+    ]
     if chosen.images.labelled:
-        interval = often if chosen.evaluations > 2 else length
-        added.append(
-            f"dict(type='KNNHook', interval={interval}, initial=True),"
-        )
-    inner = ''.join(f'    {line}\n' for line in added)
-    yield f'custom_hooks = [\n    *_base_.custom_hooks,\n{inner}]'
+        hooks.append(dict(type='KNNHook', interval=often, initial=True))
+    yield _set(
+        default_hooks=dict(logger=dict(interval=every), checkpoint=checkpoint),
+        custom_hooks=hooks,
+    )
 
 
 def config_path(work_dir: str) -> Path:

@@ -2,10 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,18 +51,20 @@ class Labelled:
         bank: Paths and classes of what is voted with.
         query: Of what is classified; None: the bank, each image without
             itself.
-        train, val: The folders, below the data.
-        classes: Their names.
+        val: The folder of the queries, below the data.
     """
 
     bank: list[tuple[str, str]]
-    query: list[tuple[str, str]] | None
-    train: str
-    val: str
-    classes: tuple[str, ...]
+    query: list[tuple[str, str]] | None = None
+    val: str = ''
+
+    @property
+    def classes(self) -> list[str]:
+        """Their names."""
+        return sorted({name for _, name in self.bank})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Images:
     """What a folder holds.
 
@@ -95,11 +97,6 @@ class Images:
     labelled: Labelled | None = None
     remarks: list[str] = field(default_factory=list)
 
-    @property
-    def arrays(self) -> bool:
-        """Whether there are .npy files among them."""
-        return any(p.lower().endswith(ARRAYS) for p in self.paths)
-
     def __str__(self) -> str:
         classes = 'no class folders'
         if self.labelled:
@@ -107,8 +104,7 @@ class Images:
         return f'{len(self.paths):,} images, {self.stored}; {classes}'
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     """One image: how it is stored, and its values.
 
     Attributes:
@@ -121,7 +117,7 @@ class _Look:
     kind: Kind
     stored: int
     values: Array
-    missing: Any = None
+    missing: Array | None = None
 
 
 def look(data: str) -> Images:
@@ -156,35 +152,35 @@ def look(data: str) -> Images:
         )
     remarks = _annotations(paths, root)
     labelled = None if remarks else _labelled(root, prefix, paths, remarks)
-    looks, bad = _look_at(paths)
-    if bad:
-        remarks.append(
-            f'{len(bad)} of {len(looks) + len(bad)} images looked at cannot '
-            f'be read, for example {bad[0]}: the training replaces them, and '
-            'stops at more than 5 %'
-        )
+    looks = _look_at(paths, remarks)
     kind, channels = _common(looks)
-    side = int(np.median([min(x.values.shape[:2]) for x in looks.values()]))
     shapes = sorted(x.values.shape[:2] for x in looks.values())
-    height, width = shapes[len(shapes) // 2]
-    one = next(iter(looks.values()))
     found = Images(
-        str(root), prefix, paths, kind, channels, '', side,
-        labelled=labelled, remarks=remarks,
+        str(root), prefix, paths, kind, channels,
+        stored=_stored(kind, looks, *shapes[len(shapes) // 2]),
+        side=int(np.median([min(shape) for shape in shapes])),
+        labelled=labelled,
+        remarks=remarks,
     )  # fmt: skip
-    depth = '8 bits' if kind == 'colours' else str(one.values.dtype)
-    stored = sorted({x.stored for x in looks.values()}, reverse=True)
-    names = ['grey' if count == 1 else 'RGB' for count in stored]
+    _add_ranges(found, list(looks.values()))
+    return found
+
+
+def _stored(
+    kind: Kind, looks: Mapping[str, _Look], height: int, width: int
+) -> str:
+    """Say how images are stored."""
+    channels = sorted({x.stored for x in looks.values()}, reverse=True)
+    names = ['grey' if count == 1 else 'RGB' for count in channels]
     if kind == 'bands':
-        names = [f'{count} bands' for count in stored]
-    said = ' and '.join(dict.fromkeys(names))
-    facts = vars(found) | {'stored': f'{said}, {depth}, {width}×{height}'}
-    return Images(**facts | _values(found, list(looks.values())))
+        names = [f'{count} bands' for count in channels]
+    one = next(iter(looks.values()))
+    depth = '8 bits' if kind == 'colours' else str(one.values.dtype)
+    return f'{" and ".join(dict.fromkeys(names))}, {depth}, {width}×{height}'
 
 
 def _paths(folder: Path) -> list[str]:
-    listing = files_below(folder, EXTENSIONS + ARRAYS)
-    return listing.paths
+    return files_below(folder, EXTENSIONS + ARRAYS).paths
 
 
 def _annotations(paths: Sequence[str], root: Path) -> list[str]:
@@ -205,15 +201,14 @@ def _annotations(paths: Sequence[str], root: Path) -> list[str]:
     ]
 
 
-def _look_at(paths: Sequence[str]) -> tuple[dict[str, _Look], list[str]]:
-    """Read some images, spread over all; return also what is bad."""
+def _look_at(paths: Sequence[str], remarks: list[str]) -> dict[str, _Look]:
+    """Read some images, spread over all; remark on those that are bad."""
     count = min(_LOOKED_AT, len(paths))
-    chosen = [paths[i * len(paths) // count] for i in range(count)]
     looks, bad = {}, []
     # PIL logs each TIFF of bands as an error.
     log = logging.getLogger('PIL.TiffImagePlugin')
     with replaced(log, 'disabled', True):
-        for path in chosen:
+        for path in (paths[i * len(paths) // count] for i in range(count)):
             try:
                 looks[path] = _read(path)
             except OSError as error:
@@ -223,46 +218,42 @@ def _look_at(paths: Sequence[str]) -> tuple[dict[str, _Look], list[str]]:
             f'None of {count} images looked at can be read; the first: '
             f'{bad[0]}.'
         )
-    return looks, bad
+    if bad:
+        remarks.append(
+            f'{len(bad)} of {count} images looked at cannot be read, for '
+            f'example {bad[0]}: the training replaces them, and stops at '
+            'more than 5 %'
+        )
+    return looks
 
 
 def _read(path: str) -> _Look:
-    data = read_file(path)
     if path.lower().endswith(ARRAYS):
         return _bands(path)
+    data = read_file(path)
+    tiff = data.startswith(TIFF)
     try:
         image = identify(data)
         deep = deep_values(image, data)
-        pages = _pages(image, data)
+        if tiff:
+            check_directories(data)
+        pages = getattr(image, 'n_frames', 1) if tiff else 1
     except Exception as error:
         # What PIL cannot read may be a TIFF of bands; else LoadRGB says why.
-        if data.startswith(TIFF):
+        if tiff:
             return _bands(path)
         raise OSError(str(error)) from error
-    stored = len(image.getbands())
-    if image.mode in ('P', '1', 'CMYK', 'YCbCr', 'LAB', 'HSV'):
-        stored = 1 if image.mode == '1' else 3
-    if data.startswith(TIFF) and stored == 4 and image.mode != 'CMYK':
+    channels = len(image.getbands()) if deep is None else deep[0, 0].size
+    if tiff and channels == 4 and image.mode != 'CMYK':
         return _bands(path)
     if pages > 1:  # Of bands; or of one picture and its thumbnail.
         found = _bands(path)
         if found.stored > 3:
             return found
-    if deep is None:
-        values: Array = decode_rgb(data, path)
-        return _Look('colours', 1 if stored < 3 else 3, values)
-    deep = deep[..., None] if deep.ndim == 2 else deep
-    if deep.shape[2] == 4 and data.startswith(TIFF):
-        return _bands(path)
-    return _Look('deep', deep.shape[2], deep)
-
-
-def _pages(image: Any, data: bytes) -> int:
-    """Return the pages of a TIFF, of which PIL would show the first."""
-    if not data.startswith(TIFF):
-        return 1
-    check_directories(data)
-    return int(getattr(image, 'n_frames', 1))
+    if deep is not None:
+        return _Look('deep', channels, deep.reshape(*deep.shape[:2], -1))
+    grey = channels < 3 and image.mode != 'P'
+    return _Look('colours', 1 if grey else 3, decode_rgb(data, path))
 
 
 def _bands(path: str) -> _Look:
@@ -300,46 +291,40 @@ def _common(looks: dict[str, _Look]) -> tuple[Kind, int]:
     )
 
 
-def _values(found: Images, looks: Sequence[_Look]) -> dict[str, Any]:
-    """Return the ranges and statistics that the kind of images needs."""
-    if found.kind == 'colours':
-        return {}
+def _add_ranges(images: Images, looks: Sequence[_Look]) -> None:
+    """Add the ranges and statistics that the kind of images needs."""
+    if images.kind == 'colours':
+        return
     statistics = ChannelStatistics()
-    if found.kind == 'deep':
-        dataset = ImageFolderDataset(found.root, found.prefix)
+    span = None
+    if images.kind == 'deep':
+        dataset = ImageFolderDataset(images.root, images.prefix)
         span = measure_range(dataset) or (0.0, 65535.0)
-        for x in looks:
-            values = x.values
-            if x.kind == 'deep':
-                values = to_bytes(values, '', span, allow_narrow=True)
-            if values.shape[2] == 1:
-                values = np.repeat(values, 3, axis=2)
-            statistics.add(values[..., :3])
-        low, high = ([number] for number in span)
-        return dict(low=low, high=high, **_moments(statistics))
+        images.low, images.high = [span[0]], [span[1]]
     for x in looks:
-        statistics.add(x.values, x.missing)
-    if all(x.values.dtype == np.uint8 for x in looks):
-        return _moments(statistics)
-    spread = np.maximum(statistics.std, 1e-6 + 1e-3 * abs(statistics.mean))
-    constant = np.flatnonzero(statistics.std == 0).tolist()
+        values = x.values
+        if x.kind == 'deep':
+            values = to_bytes(values, '', span, allow_narrow=True)
+        if x.kind != 'bands' and values.shape[2] == 1:
+            values = np.repeat(values, 3, axis=2)
+        statistics.add(values[..., : images.channels], x.missing)
+    mean, std = statistics.mean, statistics.std
+    if span or all(x.values.dtype == np.uint8 for x in looks):
+        images.mean = _rounded(mean)
+        images.std = _rounded(np.maximum(std, 1.0))
+        return
+    spread = np.maximum(std, 1e-6 + 1e-3 * abs(mean))
+    constant = np.flatnonzero(std == 0).tolist()
     if constant:
-        found.remarks.append(
+        images.remarks.append(
             f'band(s) {", ".join(map(str, constant))} (counted from 0) have '
             'one value only'
         )
-    return dict(
-        low=_rounded(statistics.mean - 2 * spread),
-        high=_rounded(statistics.mean + 2 * spread),
-        # Of the bytes: mean ± 2 standard deviations fill them.
-        mean=[127.5] * found.channels,
-        std=[63.75] * found.channels,
-    )
-
-
-def _moments(statistics: ChannelStatistics) -> dict[str, list[float]]:
-    std = np.maximum(statistics.std, 1.0)
-    return dict(mean=_rounded(statistics.mean), std=_rounded(std))
+    images.low = _rounded(mean - 2 * spread)
+    images.high = _rounded(mean + 2 * spread)
+    # Of the bytes: mean ± 2 standard deviations fill them.
+    images.mean = [127.5] * images.channels
+    images.std = [63.75] * images.channels
 
 
 def _rounded(values: Array) -> list[float]:
@@ -354,23 +339,21 @@ def _labelled(
     bank = _classes(root / prefix, paths)
     if bank is None:
         return None
-    names = tuple(sorted({name for _, name in bank}))
-    if len(names) < 2 or len(bank) < _LEAST_OF_CLASS * len(names):
-        if len(names) > 1:
-            remarks.append(
-                f'{len(bank)} images in {len(names)} folders: too few to '
-                'take the folders for classes, so k-NN is left out'
-            )
+    names = {name for _, name in bank}
+    if len(names) < 2:
         return None
-    if not prefix:
-        return Labelled(bank, None, '', '', names)
-    for val in VAL:
-        if (root / val).is_dir():
-            query = _classes(root / val, _paths(root / val))
-            known = set(names)
-            if query and {name for _, name in query} <= known:
-                return Labelled(bank, query, prefix, val, names)
-    return Labelled(bank, None, prefix, '', names)
+    if len(bank) < _LEAST_OF_CLASS * len(names):
+        remarks.append(
+            f'{len(bank)} images in {len(names)} folders: too few to '
+            'take the folders for classes, so k-NN is left out'
+        )
+        return None
+    folders = [name for name in VAL if prefix and (root / name).is_dir()]
+    for val in folders:
+        query = _classes(root / val, _paths(root / val))
+        if query and {name for _, name in query} <= names:
+            return Labelled(bank, query, val)
+    return Labelled(bank)
 
 
 def _classes(

@@ -5,7 +5,7 @@ Nothing of it is a second way to train: a config is written, and trained.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mmmoco.apis.process import tidy
 
@@ -53,8 +53,9 @@ def plan(
         epochs: How long, in passes over the images.
         hours: How long, in all; default: one hour on a CPU, 200 epochs on a
             GPU.
-        gpus: Processes that the run is meant for, each with a GPU.
-        work_dir: For config, logs and checkpoints (work_dirs/NAME of data).
+        gpus: Processes that the run is meant for, each with a GPU; pretrain
+            itself starts one.
+        work_dir: For all that is written (work_dirs/NAME of data).
         seed: Of the run.
 
     Returns:
@@ -68,32 +69,16 @@ def plan(
     Example:
         mmmoco plan photos --hours 8 --backbone vit_small_patch16_224
     """
+    wishes = dict(locals())
     from .choices import Wishes
     from .plan import make_plan
 
-    wishes = Wishes(
-        method, backbone, image_size, batch_size, lr, m, queue, epochs,
-        hours, seed, gpus,
-    )  # fmt: skip
-    return make_plan(data, wishes, work_dir)
+    del wishes['data'], wishes['work_dir']
+    return make_plan(data, Wishes(**wishes), work_dir)
 
 
 @tidy
-def pretrain(
-    data: Folder,
-    *,
-    method: Method | None = None,
-    backbone: Annotated[str | None, {'metavar': 'NAME'}] = None,
-    image_size: int | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    m: float | None = None,
-    queue: int | None = None,
-    epochs: int | None = None,
-    hours: float | None = None,
-    work_dir: str | None = None,
-    seed: int = 0,
-) -> Pretrained:
+def pretrain(data: Folder, **options: Any) -> Pretrained:
     """Make a backbone from a folder of images: plan, train, judge, export.
 
     The plan is a config in WORK_DIR/plan; it is trained as the train command
@@ -102,20 +87,7 @@ def pretrain(
 
     Args:
         data: Folder of images, at any depth; class folders are recognised.
-        method: Default: by the backbone.
-        backbone: Name of timm or mmpretrain, such as resnet50 or
-            vit_small_patch16_224; default: resnet50, on a CPU resnet18.
-        image_size: Side of the views in pixels; default: by the images, on a
-            CPU 96 or 128.
-        batch_size: Images of an optimizer step.
-        lr: Learning rate at this batch; default: the recipe's, scaled.
-        m: Weight of the old key parameters (0.99, 0.999).
-        queue: Number of stored keys; default: by the number of images.
-        epochs: How long, in passes over the images.
-        hours: How long, in all; default: one hour on a CPU, 200 epochs on a
-            GPU.
-        work_dir: For all that is written (work_dirs/NAME of data).
-        seed: Of the run.
+        options: Arguments of :func:`plan`.
 
     Returns:
         Where the files are, and how good the backbone is.
@@ -131,8 +103,5 @@ def pretrain(
     from .choices import Wishes
     from .pretrain import make_backbone
 
-    wishes = Wishes(
-        method, backbone, image_size, batch_size, lr, m, queue, epochs,
-        hours, seed,
-    )  # fmt: skip
-    return make_backbone(data, wishes, work_dir)
+    work_dir = options.pop('work_dir', None)
+    return make_backbone(data, Wishes(**options), work_dir)

@@ -14,15 +14,13 @@ class Machine:
     """What a process has.
 
     Attributes:
-        device: ``'cuda'`` or ``'cpu'``.
-        name: Of the GPU, or ``'CPU'``.
+        name: Of the GPU, if there is one.
         gpus: Number of GPUs.
         memory: Bytes of the device, those in use on a CPU not counted.
         cores: Of the process.
         bfloat16: Whether the device computes in it, and does not emulate it.
     """
 
-    device: str
     name: str
     gpus: int
     memory: int
@@ -32,7 +30,7 @@ class Machine:
     @property
     def on_cpu(self) -> bool:
         """Whether there is no GPU."""
-        return self.device == 'cpu'
+        return not self.gpus
 
     def __str__(self) -> str:
         place = f'{self.cores} CPU cores, no GPU'
@@ -46,19 +44,17 @@ class Machine:
 
 def this_machine() -> Machine:
     """Return what this process has."""
-    cores = len(os.sched_getaffinity(0))
+    name, gpus, memory = '', 0, 0
     if torch.cuda.is_available():
         facts = torch.cuda.get_device_properties(0)
-        return Machine(
-            'cuda',
-            facts.name,
-            torch.cuda.device_count(),
-            facts.total_memory,
-            cores,
-            has_bfloat16_units(),
-        )
+        name, gpus = facts.name, torch.cuda.device_count()
+        memory = facts.total_memory
     return Machine(
-        'cpu', 'CPU', 0, _free_memory(), cores, has_bfloat16_units()
+        name,
+        gpus,
+        memory or _free_memory(),
+        len(os.sched_getaffinity(0)),
+        has_bfloat16_units(),
     )
 
 

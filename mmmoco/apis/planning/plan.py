@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -19,8 +18,8 @@ from mmmoco.messages import printable
 from .budget import evaluation_seconds, spend, write_lists
 from .choices import Choices, Wishes, choose
 from .config_text import config_path, config_text
-from .images import look
-from .machine import Machine, this_machine
+from .images import Images, look
+from .machine import this_machine
 from .measure import Speed, measure_speed
 
 #: Part of the memory that a training may take, by the estimate.
@@ -88,36 +87,34 @@ def make_plan(data: str, wishes: Wishes, work_dir: str | None) -> Plan:
         OSError: If they cannot be read.
         ValueError: If something does not fit, or the budget is too small.
     """
+    start = time.monotonic()
+    wishes.check()
     with own_instances():
         # Of what is built and measured only warnings are shown.
         MMLogger.get_instance('plan', log_level='WARNING')
-        return _plan(data, wishes, work_dir)
-
-
-def _plan(data: str, wishes: Wishes, work_dir: str | None) -> Plan:
-    start = time.monotonic()
-    wishes.check()
-    images = look(data)
-    work_dir = work_dir or f'work_dirs/{_name(images.root)}'
-    _require_unused(work_dir)
-    machine = this_machine()
-    chosen, cfg, memory = _fitting(images, machine, wishes, work_dir)
-    speed = measure_speed(cfg)
-    spend(chosen, speed.seconds, time.monotonic() - start)
-    path = config_path(work_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lists = write_lists(chosen, path.parent)
-    checkpoint_io.write_text(str(path), config_text(chosen, work_dir, lists))
-    load_config(str(path))  # What was written can be read.
+        images = look(data)
+        work_dir = work_dir or f'work_dirs/{_name(images.root)}'
+        _require_unused(work_dir)
+        chosen, cfg, memory = _fitting(images, wishes, work_dir)
+        speed = measure_speed(cfg)
+        spend(chosen, speed.seconds, time.monotonic() - start)
+        path = config_path(work_dir)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lists = write_lists(chosen, path.parent)
+        text = config_text(chosen, work_dir, lists)
+        checkpoint_io.write_text(str(path), text)
+        load_config(str(path))  # What was written can be read.
+    training = chosen.iterations * speed.seconds
+    seconds = training + evaluation_seconds(chosen, speed.seconds)
     return Plan(
         config=str(path),
         work_dir=work_dir,
-        rows=_rows(chosen, speed, memory),
+        rows=_rows(chosen, seconds, speed, memory),
         remarks=tuple(chosen.remarks),
         images=len(images.paths),
         iterations=chosen.iterations,
         seconds_per_iteration=speed.seconds,
-        train_seconds=_seconds(chosen, speed),
+        train_seconds=seconds,
         memory=memory,
     )
 
@@ -137,28 +134,24 @@ def _require_unused(work_dir: str) -> None:
     Raises:
         ValueError: If it does.
     """
-    if not checkpoint_io.any_numbered(work_dir, None):
-        return
     path = config_path(work_dir)
-    go_on = (
-        f'mmmoco train {path} --resume goes on with it, '
-        if path.is_file()
-        else ''
-    )
-    raise ValueError(
-        f'--work-dir {work_dir!r} holds the checkpoints of a run: {go_on}or '
-        'take another one.'
-    )
+    if checkpoint_io.any_numbered(work_dir, None):
+        go_on = f'mmmoco train {path} --resume goes on with it, or '
+        raise ValueError(
+            f'--work-dir {work_dir!r} holds the checkpoints of a run: '
+            f'{go_on if path.is_file() else ""}take another one.'
+        )
 
 
 def _fitting(
-    images: Any, machine: Machine, wishes: Wishes, work_dir: str
+    images: Images, wishes: Wishes, work_dir: str
 ) -> tuple[Choices, Config, int]:
     """Return choices that the memory has room for, a draft, and its bytes.
 
     Raises:
         ValueError: If there is room for no batch.
     """
+    machine = this_machine()
     chosen = choose(images, machine, wishes)
     while True:
         cfg = _draft(chosen, work_dir)
@@ -188,40 +181,29 @@ def _draft(chosen: Choices, work_dir: str) -> Config:
         return load_config(str(path))
 
 
-def _seconds(chosen: Choices, speed: Speed) -> float:
-    return chosen.iterations * speed.seconds + evaluation_seconds(
-        chosen, speed.seconds
-    )
-
-
 def _rows(
-    chosen: Choices, speed: Speed, memory: int
+    chosen: Choices, seconds: float, speed: Speed, memory: int
 ) -> tuple[tuple[str, str], ...]:
     """Return what was chosen and why, for the screen."""
-    why = chosen.why
     rows = {
         'images': str(chosen.images),
         'hardware': str(chosen.machine),
-        'method': f'{chosen.method}: {why["method"]}',
-        'backbone': f'{chosen.backbone.name}: {why["backbone"]}',
-        'image size': f'{chosen.image_size}: {why["image_size"]}',
-        'batch': f'{chosen.batch}: {why["batch"]}',
-        'lr': f'{chosen.optimizer["lr"]:g}: {why["lr"]}',
-        'm': f'{chosen.m:g}: {why["m"]}',
     }
-    if chosen.queue:
-        rows['queue'] = f'{chosen.queue:,}: {why["queue"]}'
-    unit = 'epochs' if chosen.by_epoch else 'iterations'
-    passes = f'{chosen.iterations:,} iterations'
-    if not chosen.by_epoch:
-        passes = f'{chosen.epochs:.3g} epochs'
-    rows['length'] = f'{chosen.length:,} {unit} ({passes}): {why["length"]}'
-    total = duration(_seconds(chosen, speed))
-    rows['time'] = f'about {total}, measured by {speed}'
-    rows['memory'] = (
-        f'{memory / 2**30:.1f} of {chosen.machine.memory / 2**30:.0f} GiB, '
-        'estimated'
-    )
+    for name, value in {
+        'method': chosen.method,
+        'backbone': chosen.backbone.name,
+        'image_size': chosen.image_size,
+        'batch': chosen.batch,
+        'lr': f'{chosen.optimizer["lr"]:g}',
+        'm': f'{chosen.m:g}',
+        'queue': f'{chosen.queue:,}',
+        'length': chosen.length_text,
+    }.items():
+        if name in chosen.why:  # There may be no queue.
+            rows[name.replace('_', ' ')] = f'{value}: {chosen.why[name]}'
+    room = f'{chosen.machine.memory / 2**30:.0f} GiB'
+    rows['time'] = f'about {duration(seconds)}, measured by {speed}'
+    rows['memory'] = f'{memory / 2**30:.1f} of {room}, estimated'
     if chosen.images.labelled:
         bank, query = chosen.evaluated
         rows['k-NN'] = f'{query:,} images, by the votes of {bank:,}'

@@ -55,6 +55,11 @@ def make_backbone(
         ValueError: If something does not fit, or the time is too short.
     """
     start = time.monotonic()
+    if wishes.gpus > 1:
+        raise ValueError(
+            f'--gpus {wishes.gpus}: pretrain starts one process. mmmoco plan '
+            'writes a config for several, tools/dist_train.sh trains it.'
+        )
     plan = make_plan(data, wishes, work_dir)
     log_info(f'The plan:\n{plan.table()}')
     export = f'{plan.work_dir}/export'
@@ -63,21 +68,39 @@ def make_backbone(
     done = train(plan.config, work_dir=plan.work_dir)
     if done.checkpoint is None:
         raise ExpectedEnd(f'No checkpoint was saved in {plan.work_dir}.')
+    written = export_backbone(
+        done.checkpoint, export, config=plan.config, overwrite=True
+    )
     figures = [
         result
         for result in read_results(plan.work_dir)[known:]
         if result['task'] == 'knn'
     ]
-    written = export_backbone(
-        done.checkpoint, export, config=plan.config, overwrite=True
-    )
-    before, after = (
-        (figures[i]['metrics']['top1'] if figures else None) for i in (0, -1)
-    )
-    queries = figures[-1]['protocol']['queries'] if figures else 0
+    before = after = None
+    queries = 0
+    if figures:
+        before, after = (figures[i]['metrics']['top1'] for i in (0, -1))
+        queries = figures[-1]['protocol']['queries']
     seconds = time.monotonic() - start
     rows = {name: text.partition(':')[0] for name, text in plan.rows}
-    longer = _next(plan, wishes, before, after, queries, done.checkpoint)
+    verdict, better = judged(before, after, queries)
+    longer = '--hours 8'
+    if wishes.epochs:
+        longer = f'--epochs {4 * wishes.epochs}'
+    elif wishes.hours:
+        longer = f'--hours {4 * wishes.hours:g}'
+    following = (
+        f'{longer} with another --work-dir; more images help most, then a '
+        'longer training.'
+    )
+    if not figures:
+        following = (
+            f'mmmoco report {plan.work_dir} draws the curves; {longer} with '
+            'another --work-dir trains longer.'
+        )
+    elif better:
+        following = f'mmmoco probe {done.checkpoint} (linear probe), or '
+        following += f'{longer}.'
     return Pretrained(
         plan=plan,
         checkpoint=done.checkpoint,
@@ -92,15 +115,17 @@ def make_backbone(
             f'{duration(seconds)}.',
             f'Where: {export} (backbone), {done.checkpoint} (training), '
             f'{plan.config} (config).',
-            f'How good: {judged(before, after, queries)}',
+            f'How good: {verdict}',
             f'Use it: {written.loading}',
-            f'Next: {longer}',
+            f'Next: {following}',
         ),
     )
 
 
-def judged(before: float | None, after: float | None, queries: int) -> str:
-    """Say how good the network is, honestly.
+def judged(
+    before: float | None, after: float | None, queries: int
+) -> tuple[str, bool]:
+    """Say how good the network is, honestly, and whether it is better.
 
     Args:
         before: Top-1 in percent of the untrained network; None: no labels.
@@ -111,50 +136,18 @@ def judged(before: float | None, after: float | None, queries: int) -> str:
         return (
             'unknown: there are no class folders to judge by. The untrained '
             'network may be as good for your task: compare.'
-        )
+        ), False
     said = f'k-NN top-1 {after:.1f} % of {queries:,} images'
     if after <= before:
         return (
             f"{said}, no better than the untrained network's {before:.1f} %: "
             'this backbone has learnt nothing that k-NN sees.'
-        )
-    if not is_better(before, after, queries):
+        ), False
+    variance = sum(p / 100 * (1 - p / 100) for p in (before, after))
+    # Two standard errors of a difference, in percent.
+    if after - before <= 200 * math.sqrt(variance / max(1, queries)):
         return (
             f"{said}, within chance of the untrained network's "
             f'{before:.1f} %: so few images cannot tell them apart.'
-        )
-    return f'{said}; the untrained network has {before:.1f} %.'
-
-
-def is_better(before: float, after: float, queries: int) -> bool:
-    """Whether a gain is larger than two standard errors of it."""
-    shares = before / 100, after / 100
-    variance = sum(p * (1 - p) for p in shares) / max(1, queries)
-    return after - before > 200 * math.sqrt(variance)
-
-
-def _next(
-    plan: Plan,
-    wishes: Wishes,
-    before: float | None,
-    after: float | None,
-    queries: int,
-    checkpoint: str,
-) -> str:
-    """Return what to try next."""
-    longer = '--hours 8'
-    if wishes.epochs:
-        longer = f'--epochs {4 * wishes.epochs}'
-    elif wishes.hours:
-        longer = f'--hours {4 * wishes.hours:g}'
-    if before is None or after is None:
-        return (
-            f'mmmoco report {plan.work_dir} draws the curves; {longer} with '
-            'another --work-dir trains longer.'
-        )
-    if is_better(before, after, queries):
-        return f'mmmoco probe {checkpoint} (linear probe), or {longer}.'
-    return (
-        f'{longer} with another --work-dir; more images help most, then a '
-        'longer training.'
-    )
+        ), False
+    return f'{said}; the untrained network has {before:.1f} %.', True
