@@ -198,3 +198,13 @@ def bases_found_by(
 ) -> AbstractContextManager[None]:
     """Let configs find their ``_base_`` by a function of ours."""
     return replaced(Config, '_get_cfg_path', staticmethod(find))
+
+
+def templates_escaped(text: str) -> str:
+    """Return the text of a config in which mmengine substitutes nothing.
+
+    What stands between double braces may come from the name of a folder, and
+    would become a part of the config, as code. In Python and in JSON this is
+    the same string.
+    """
+    return text.replace('{{', r'{\u007b')

@@ -1,7 +1,9 @@
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import CheckpointHook
@@ -25,7 +27,11 @@ from mmmoco.engine.resume_check import (
     check_state,
     fit_state,
 )
-from mmmoco.private_names import accumulation_of, backends_of
+from mmmoco.private_names import (
+    accumulation_of,
+    backends_of,
+    templates_escaped,
+)
 from mmmoco.progress import Progress
 from mmmoco.registry import OPTIMIZERS, RUNNERS, bare_type
 
@@ -138,8 +144,11 @@ class ContrastRunner(Runner):
             return self._train()
 
     def _write_config(self) -> None:
+        name = os.path.basename(self.cfg.filename or f'{self.timestamp}.py')
+        text = templates_escaped(self.cfg.dump())
         with survive(f'The config is not written to {self.work_dir}'):
-            super().dump_config()
+            if self.rank == 0:
+                checkpoint_io.write_text(Path(self.work_dir, name), text)
 
     # Models that read a teacher do so while they are built.
     __init__ = checkpoint_io.guarded(hidden_skipped(Runner.__init__))

@@ -273,6 +273,36 @@ def test_choices_fit_each_other(machine, known_backbone):
             assert not chosen.splits
 
 
+NAMES = [
+    '{{ fileDirname }}',
+    '{{$NOSUCH:cats}}',
+    '{{$HOME:x}}',
+    '{{_base_.model}}',
+    "{{$A:0if{'|(?<=seed=)0|',__import__('os').abort()}else+1}}",
+    '{{{{$A:b}}}}',
+    'not UTF-8 \udcff',
+    'a\nb = 1',
+    """it's "so" \\ #""",
+]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_folder_is_only_a_name(name, tmp_path, known_backbone):
+    """mmengine fills in what stands between double braces."""
+    labelled = Labelled([('a', 'a'), ('b', 'b')], [('c', 'a')], f'val{name}')
+    images = images_like(64, labelled=labelled)
+    images.root, images.prefix = f'/data/{name}', f'train{name}'
+    chosen = choose(images, CPU, Wishes(epochs=1))
+    budget.spend(chosen, 0.5, 10)
+    path = tmp_path / 'config.py'
+    path.write_text(config_text(chosen, f'/run/{name}', []))
+    cfg = load_config(str(path))
+    dataset = cfg.train_dataloader.dataset
+    assert (cfg.work_dir, dataset.data_root) == (f'/run/{name}', images.root)
+    assert dataset.data_prefix == images.prefix
+    assert cfg.knn.query.dataset.data_prefix == labelled.val
+
+
 def test_the_recipes_are_met_where_they_hold(known_backbone):
     """ImageNet on eight GPUs: MoCo v2 as published."""
     wishes = Wishes(gpus=8, epochs=200)

@@ -342,3 +342,17 @@ def test_a_batch_of_more_images_than_there_are(small_config, runner_of):
     runner = runner_of(cfg)
     runner.train()
     assert runner.iter == 2
+
+
+@pytest.mark.parametrize('kind', ['py', 'json'])
+def test_the_config_of_a_run_says_the_same_when_it_is_read_again(
+    kind, small_config, runner_of
+):
+    """Whatever a folder is called: mmengine fills in double braces."""
+    cfg = small_config(place='{{$A:0}} {{ fileDirname }}')
+    runner = runner_of(cfg)
+    object.__setattr__(runner.cfg, '_filename', f'mine.{kind}')
+    runner._write_config()
+    again = Config.fromfile(Path(runner.work_dir, f'mine.{kind}'))
+    assert again.place == cfg.place
+    assert kind == 'json' or again.to_dict() == runner.cfg.to_dict()

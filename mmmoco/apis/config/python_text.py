@@ -8,6 +8,7 @@ from typing import Any
 from yapf.yapflib.yapf_api import FormatCode
 
 from mmmoco.messages import printable
+from mmmoco.private_names import templates_escaped
 
 _STYLE = {
     'based_on_style': 'facebook',
@@ -58,15 +59,6 @@ def written(value: Any) -> str:
             return f'[{inner}]'
         return f'({inner},)' if len(value) == 1 else f'({inner})'
     return templates_escaped(repr(value))
-
-
-def templates_escaped(text: str) -> str:
-    """Return text of Python in which mmengine finds nothing to substitute.
-
-    What stands in strings between double braces may come from the name of a
-    folder; mmengine would put it into the config, as code.
-    """
-    return text.replace('{{', r'{\x7b')
 
 
 def _is_name(key: Any) -> bool:
