@@ -21,13 +21,13 @@ ONEDL = [
 REQUIRES = [
     'jinja2',
     'matplotlib',
-    'numpy>=2',
+    'numpy>=1.26',
     'packaging',
     'pillow',
     'scikit-learn>=1.5',
-    # 2.6 brought the safe reading of checkpoints that we build on.
-    'torch>=2.6',
-    'torchvision>=0.21',
+    # What these lack stands in mmmoco/older_versions.py.
+    'torch>=2.1',
+    'torchvision>=0.16',
 ]
 DET = ['pycocotools']
 HF = ['datasets']
@@ -57,6 +57,7 @@ TEST = [
     'pytest-xdist',
     'ruff',
     'tensorboard',
+    'vermin',
 ]
 EXTRAS = {
     'onedl': ONEDL,
@@ -170,8 +171,10 @@ setup(
     classifiers=[
         'Development Status :: 4 - Beta',
         'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     keywords='self-supervised learning, contrastive learning, MoCo, OpenMMLab',
@@ -182,7 +185,7 @@ setup(
             'apis/exchange/*.jinja',
         ]
     },
-    python_requires='>=3.11',
+    python_requires='>=3.10',
     install_requires=REQUIRES,
     entry_points={'console_scripts': ['mmmoco = mmmoco.apis.command:main']},
     extras_require=EXTRAS,

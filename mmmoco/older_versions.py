@@ -14,8 +14,10 @@ from torch.utils.hooks import RemovableHandle
 
 __all__ = [
     'GradScaler',
+    'add_note',
     'autocasts_to',
     'before_loading',
+    'clip_by_norm',
     'get_total_norm',
     'gpu_has_bfloat16',
     'sha256_of',
@@ -30,6 +32,12 @@ except ImportError:  # Until torch 2.3
 
         def __init__(self, device: str, **kwargs: Any) -> None:
             super().__init__(**kwargs)
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Note something on an error."""
+    # Until Python 3.11 there was no method.
+    vars(error).setdefault('__notes__', []).append(text)
 
 
 def autocasts_to(dtype: torch.dtype, device: str) -> bool:
@@ -59,6 +67,20 @@ def before_loading(
     register = module._register_load_state_dict_pre_hook
     handle: RemovableHandle = register(hook, with_module=True)
     return handle
+
+
+def clip_by_norm(
+    parameters: Sequence[Tensor], most: float, norm: Tensor
+) -> None:
+    """Scale gradients of a known norm down to at most another."""
+    # Until torch 2.6 it stood inside clip_grad_norm_.
+    if hasattr(torch.nn.utils, 'clip_grads_with_norm_'):
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+        return
+    factor = (most / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(
+        [p.grad for p in parameters if p.grad is not None], factor
+    )
 
 
 def gpu_has_bfloat16() -> bool:

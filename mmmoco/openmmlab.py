@@ -8,6 +8,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
+#: The compiled ops of mmcv, which mmdet and mmseg import.
+OPS = 'mmcv._ext'
 #: What is imported, and the names under which it is installed.
 DISTRIBUTIONS = {
     'mmengine': ('onedl-mmengine', 'mmengine'),
@@ -69,6 +71,25 @@ def how_to_install(*packages: str) -> str:
     return (
         f'pip install {" ".join(lines[0])} for the maintained line of '
         f'OpenMMLab, or pip install {" ".join(lines[1])} for the original one'
+    )
+
+
+def how_to_compile(error: ImportError) -> str:
+    """Return what is said where the compiled ops of mmcv do not load."""
+    owner = owner_of('mmcv')
+    name, number = 'mmcv', ''
+    if owner is not None:
+        name, number = owner.metadata['Name'], f'=={owner.version}'
+    lacks = 'has for another torch' if error.path else 'lacks'
+    uninstall = ''
+    if name == 'mmcv-lite':
+        name, uninstall = 'mmcv', 'pip uninstall -y mmcv-lite; '
+    return (
+        'mmdet and mmseg need the compiled ops of mmcv, which the installed '
+        f'one {lacks} ({error}). To compile them, which takes 10 to 60 '
+        f'minutes: {uninstall}pip install --force-reinstall --no-deps '
+        f'--no-cache-dir --no-build-isolation {name}{number}; in a checkout '
+        'bash tools/setup.sh full does it.'
     )
 
 

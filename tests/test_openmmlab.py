@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from mmmoco.apis.process import lacks_openmmlab, tidy
 from mmmoco.openmmlab import (
     DISTRIBUTIONS,
+    OPS,
+    how_to_compile,
     how_to_install,
     owner_of,
     require_one_line,
@@ -102,3 +106,30 @@ def test_the_package_says_so_where_it_is_imported(tmp_path):
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith('ImportError: onedl-mmengine and mmengine are both')
+
+
+@pytest.mark.parametrize(
+    ('line', 'named'), [(0, 'onedl-mmcv'), (1, 'mmcv'), (2, 'mmcv')]
+)
+def test_how_to_get_compiled_ops(first, monkeypatch, line, named):
+    name = DISTRIBUTIONS['mmcv'][line]
+    install(first[0], name, 'mmcv', '2.1')
+    monkeypatch.setattr('mmmoco.openmmlab._installed', name.__eq__)
+    said = how_to_compile(ImportError('none', name=OPS))
+    assert 'lacks (none)' in said
+    assert said.count('uninstall -y mmcv-lite; ') == (line == 2)
+    assert f'--no-build-isolation {named}==2.1; ' in said
+    other = ImportError('undefined symbol', name=OPS, path='_ext.so')
+    assert 'has for another torch (undef' in how_to_compile(other)
+
+
+def test_a_job_that_lacks_compiled_ops_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, OPS, None)
+
+    @tidy
+    def job():
+        import_module(OPS)
+
+    with pytest.raises(ImportError, match='compiled ops of mmcv') as error:
+        job()
+    assert lacks_openmmlab(error.value)

@@ -137,6 +137,11 @@ def test_every_requirement_is_pinned_to_a_version_it_allows(pins, tmp_path):
         assert need.specifier.contains(pins[name]), (need, pins[name])
 
 
+@pytest.mark.skipif(
+    os.environ.get('MMMOCO_FULL') != '1'
+    and not Path(sys.prefix, '.mmmoco-mmcv').is_file(),
+    reason='the pins are those of what tools/setup.sh makes',
+)
 def test_what_is_installed_has_the_pinned_version(pins):
     from importlib.metadata import distributions
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, ParamSpec, TypeVar
 
-from mmmoco.openmmlab import how_to_install
+from mmmoco.openmmlab import OPS, how_to_compile, how_to_install
 
 _P = ParamSpec('_P')
 _R = TypeVar('_R')
@@ -49,7 +49,7 @@ def require_openmmlab() -> None:
 
 def lacks_openmmlab(error: BaseException) -> bool:
     """Whether an error is about a package of OpenMMLab that is not there."""
-    return isinstance(error, ImportError) and error.name in _missing()
+    return isinstance(error, ImportError) and error.name in {OPS, *_missing()}
 
 
 def _missing() -> list[str]:
@@ -71,8 +71,14 @@ def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:
         kwargs = {  # type: ignore[assignment]
             name: _plain(value) for name, value in kwargs.items()
         }
-        with _environment_kept(), _noise_silenced(), _libraries_kept():
-            return job(*args, **kwargs)
+        try:
+            with _environment_kept(), _noise_silenced(), _libraries_kept():
+                return job(*args, **kwargs)
+        except ImportError as error:
+            if error.name == OPS:
+                text = how_to_compile(error)
+                raise ImportError(text, name=OPS) from error
+            raise
 
     return run
 

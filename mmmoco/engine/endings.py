@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmmoco.messages import clipped, shortened
+from mmmoco.older_versions import add_note
 from mmmoco.two_phase import TwoPhaseModel
 
 from .signatures import arguments_of
@@ -39,9 +40,8 @@ def building() -> Iterator[None]:
             place = '/'.join(Path(frame.filename).parts[-3:])
             place = f'{place}, line {frame.lineno}'
             part = _part(error)
-            error.add_note(
-                f'{_BUILDING} {f"{part}; {place}" if part else place}.'
-            )
+            found = f'{part}; {place}' if part else place
+            add_note(error, f'{_BUILDING} {found}.')
         raise
 
 
@@ -119,7 +119,7 @@ def _noted(error: BaseException, start: str) -> str | None:
 
 def note_training(error: BaseException, iteration: int) -> None:
     """Note on an error that the training was running."""
-    error.add_note(f'{_NOTE} {iteration}.')
+    add_note(error, f'{_NOTE} {iteration}.')
 
 
 def was_training(error: BaseException) -> bool:

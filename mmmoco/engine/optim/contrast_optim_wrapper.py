@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmmoco.engine.norm_statistics import statistics_of
 from mmmoco.messages import log_warning
-from mmmoco.older_versions import GradScaler, get_total_norm
+from mmmoco.older_versions import GradScaler, clip_by_norm, get_total_norm
 from mmmoco.registry import OPTIM_WRAPPERS
 
 DTYPES = {
@@ -165,7 +165,7 @@ class ContrastOptimWrapper(OptimWrapper):
         if self._norm is None or most is None or options:
             super()._clip_grad()
             return
-        torch.nn.utils.clip_grads_with_norm_(self._learnt(), most, self._norm)
+        clip_by_norm(self._learnt(), most, self._norm)
         self.message_hub.update_scalar('train/grad_norm', self.grad_norm)
 
     def _skip(self, loss: Tensor) -> None:

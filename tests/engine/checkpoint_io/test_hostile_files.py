@@ -25,7 +25,7 @@ from mmmoco.engine.checkpoint_io import (
     read,
 )
 
-from ...conftest import optional
+from ...conftest import optional, since_torch
 from .tiny_runs import Tiny, assert_same, damage_half, make_runner
 
 
@@ -243,6 +243,7 @@ def test_allowed_functions_do_not_stay_as_values(tmp_path):
             read(tmp_path / 'a.pth')
 
 
+@since_torch('2.5')
 def test_allowances_of_other_libraries_do_not_count(tmp_path):
     marker = tmp_path / 'marker'
     code = f'open({str(marker)!r}, "w").close()'
@@ -311,6 +312,7 @@ def test_damaged_file(work_dir, damage):
     assert find_latest(work_dir) == str(work_dir / 'iter_1.pth')
 
 
+@since_torch('2.6')
 def test_file_without_checksums_reads(tmp_path):
     torch.serialization.set_crc32_options(False)
     try:
