@@ -3,7 +3,7 @@
 # Time: 5 minutes of CPU time (measured).
 # Metric: see docs/mmc.md (ours).
 _base_ = [
-    '../_base_/models/mmc_digits.py',
+    '../_base_/models/mmc_vit-digits.py',
     '../_base_/datasets/digits.py',
     '../_base_/default_runtime.py',
 ]

@@ -3,7 +3,7 @@
 # Time: 102 s on two cores of an AMD EPYC.
 # Metric: 86.9 % weighted k-NN top-1 (ours, mean of seeds 0, 1 and 2).
 _base_ = [
-    '../_base_/models/mocov2_digits.py',
+    '../_base_/models/mocov2_plain-conv-net.py',
     '../_base_/datasets/digits.py',
     '../_base_/default_runtime.py',
 ]

@@ -18,6 +18,22 @@ from mmmoco.openmmlab import how_to_install
 #: Packages whose configs ``package::path`` names.
 PACKAGES = ('mmmoco', 'mmpretrain', 'mmdet', 'mmseg')
 
+#: Names that configs had before, by what they are now: MIM finds a config by
+#: the name of its file alone, so no two have the same.
+RENAMED = {
+    '_base_/models/mmc_digits': '_base_/models/mmc_vit-digits',
+    '_base_/models/mocov2_digits': '_base_/models/mocov2_plain-conv-net',
+    **{
+        f'benchmarks/{name}': f'benchmarks/{name}_{name.split("/")[1]}'
+        for name in (
+            'classification/bigearthnet/features_mocov2_r50',
+            'classification/eurosat/features_mocov2_r50',
+            'classification/voc07/features_mocov2_r50',
+            'mmdetection/lvis/mask-rcnn_r50-fpn_8xb2_2x',
+        )
+    },
+}
+
 
 def config_root() -> Path:
     """Return the folder of mmmoco's configs, installed or in a checkout."""
@@ -77,8 +93,10 @@ def resolve_config(name: str) -> Path:
         root = package_configs(package)
         candidates = [root / relative, root / f'{relative}.py']
     else:
-        root = config_root()
+        root, relative = config_root(), name
         candidates = [Path(name), root / name, root / f'{name}.py']
+    if renamed := RENAMED.get(relative.removesuffix('.py')):
+        candidates.append(root / f'{renamed}.py')
     for path in candidates:
         if path.is_file():
             return path

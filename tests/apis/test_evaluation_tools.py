@@ -366,7 +366,7 @@ def test_eurosat_layout(tmp_path):
         (root / f).read_text().split('\n') for f in ('train.txt', 'test.txt')
     ]
     assert [len(x) - 1 for x in lists] == [24, 6]
-    config = 'benchmarks/classification/eurosat/features_mocov2_r50'
+    config = 'benchmarks/classification/eurosat/features_mocov2_r50_eurosat'
     options = small_options(root)
     path = random_weights(config, options, tmp_path / 'w.pth')
     assert call('knn.py', config, path, *options) == 0
@@ -381,7 +381,8 @@ def test_eurosat_layout(tmp_path):
 def test_multi_label_layouts(tmp_path):
     """BigEarthNet as mmpretrain's JSON: k-NN, linear and SVM by mAP."""
     root = tmp_path / 'bigearthnet'
-    config = 'benchmarks/classification/bigearthnet/features_mocov2_r50'
+    place = 'benchmarks/classification/bigearthnet'
+    config = f'{place}/features_mocov2_r50_bigearthnet'
     classes = [str(i) for i in range(19)]
     for split, n in (('train', 30), ('test', 12)):
         names = [f'{split}/{i}.png' for i in range(n)]
@@ -427,7 +428,8 @@ def test_voc_layout(tmp_path):
     (root / 'Annotations' / '000001.xml').write_text(
         VOC_XML.format(objects=objects)
     )
-    cfg = load_config('benchmarks/classification/voc07/features_mocov2_r50')
+    place = 'benchmarks/classification/voc07'
+    cfg = load_config(f'{place}/features_mocov2_r50_voc07')
     cfg.knn.bank.dataset.data_root = str(root)
     init_default_scope('mmmoco')
     sample = DATASETS.build(cfg.knn.bank.dataset)[0]

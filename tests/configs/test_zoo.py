@@ -1,13 +1,14 @@
 """The list of configs, and where they are found."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import mmmoco
 from mmmoco.apis import load_config
-from mmmoco.apis.lookup import config_root, resolve_config
+from mmmoco.apis.lookup import RENAMED, config_root, resolve_config
 
 from .names import NAMES, OWN
 from .test_recipes import RECIPES
@@ -48,7 +49,7 @@ def test_readme_and_metafile_name_every_config_and_no_other():
         assert config.parts[0] == 'configs'
         name = config.relative_to('configs').with_suffix('').as_posix()
         assert name in NAMES
-        assert entry['Name'] == name
+        assert entry['Name'] == config.stem
         assert entry['Metadata']['Source'] == 'published by the authors'
         if name in PARAMETERS:
             assert entry['Metadata']['Parameters'] == PARAMETERS[name]
@@ -59,6 +60,27 @@ def test_readme_and_metafile_name_every_config_and_no_other():
                 r for r in readme.splitlines() if r.startswith(f'| `{name}`')
             )
             assert str(figure) in row
+
+
+def test_mim_finds_every_config_by_the_name_of_its_file():
+    """It goes through all files of the package, configs or not."""
+    package = Path(mmmoco.__file__).parent
+    places = (package, config_root())
+    paths = {p.resolve() for root in places for p in root.rglob('*.py')}
+    files = Counter(path.name for path in paths)
+    names = [Path(name).name for name in NAMES]
+    assert {name: files[f'{name}.py'] for name in names} == dict.fromkeys(
+        names, 1
+    )
+
+
+@pytest.mark.parametrize(('before', 'now'), RENAMED.items())
+def test_names_of_before_are_found(before, now, tmp_path):
+    assert resolve_config(before) == config_root() / f'{now}.py'
+    path = tmp_path / 'mine.py'
+    path.write_text(f"_base_ = 'mmmoco::{before}.py'\n")
+    if 'mmdetection' not in before:  # It builds on mmdet's.
+        assert load_config(str(path)).keys() == load_config(now).keys()
 
 
 def test_base_of_another_package(tmp_path):

@@ -31,7 +31,7 @@ DIGITS = 'demo_digits/retinanet_1xb16_500i'
 C4 = 'coco/mask-rcnn_r50-c4_8xb2_1x'
 LONGER = [n for n in NAMES if n.startswith('coco/') and n.endswith('_2x')]
 #: Its data set needs a package that the full set-up does not have.
-LVIS = 'lvis/mask-rcnn_r50-fpn_8xb2_2x'
+LVIS = 'lvis/mask-rcnn_r50-fpn_8xb2_2x_lvis'
 SOURCES = ('ours', 'supervised', 'random')
 
 

@@ -122,5 +122,6 @@ def _base_path(base: str, filename: str) -> tuple[str, str | None]:
     package, found, relative = base.partition('::')
     if not found or package not in PACKAGES:
         return base_of(base, filename)
-    scope = None if package == 'mmmoco' else package
-    return str(package_configs(package) / relative), scope
+    if package == 'mmmoco':
+        return str(resolve_config(base)), None
+    return str(package_configs(package) / relative), package

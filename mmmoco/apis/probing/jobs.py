@@ -211,7 +211,7 @@ def evaluate_svm(
 
     Example:
         mmmoco svm epoch_200.pth --config
-        benchmarks/classification/voc07/features_mocov2_r50
+        benchmarks/classification/voc07/features_mocov2_r50_voc07
     """
     from .checkpoints import evaluate, read_config
 
