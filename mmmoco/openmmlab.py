@@ -7,6 +7,7 @@ The maintained line is installed as ``onedl-mmengine``, …, the original one as
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import walk_tb
 
 #: The compiled ops of mmcv, which mmdet and mmseg import.
 OPS = 'mmcv._ext'
@@ -90,6 +91,32 @@ def how_to_compile(error: ImportError) -> str:
         f'minutes: {uninstall}pip install --force-reinstall --no-deps '
         f'--no-cache-dir --no-build-isolation {name}{number}; in a checkout '
         'bash tools/setup.sh full does it.'
+    )
+
+
+def explain_refusal(error: AssertionError) -> str | None:
+    """Return what is said where a package refuses the mmcv beside it.
+
+    Those of the original line assert so when they are imported, and not all
+    name the version that they would take. None for any other assertion.
+    """
+    names = [frame.f_globals for frame, _ in walk_tb(error.__traceback__)][-1]
+    package = names.get('__name__')
+    most = [v for k, v in names.items() if k.upper().startswith('MMCV_MAX')]
+    if package not in DISTRIBUTIONS or 'MMCV' not in str(error) or not most:
+        return None
+    newest = next(text for text in most if isinstance(text, str))
+    owner, mmcv = owner_of(package), owner_of('mmcv')
+    if owner is None or mmcv is None:
+        return None
+    name, below = owner.metadata['Name'], mmcv.metadata['Name']
+    mend = f'pip install "{below}<{newest}"'
+    if below.startswith('onedl-'):
+        maintained = DISTRIBUTIONS[package][0]
+        mend = f'pip uninstall -y {name}, then pip install {maintained}'
+    return (
+        f'{name} {owner.version} takes mmcv below {newest}, and {below} '
+        f'{mmcv.version} is installed ({_place("mmcv")}): {mend}.'
     )
 
 

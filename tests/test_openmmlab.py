@@ -11,6 +11,7 @@ from mmmoco.apis.process import lacks_openmmlab, tidy
 from mmmoco.openmmlab import (
     DISTRIBUTIONS,
     OPS,
+    explain_refusal,
     how_to_compile,
     how_to_install,
     owner_of,
@@ -133,3 +134,63 @@ def test_a_job_that_lacks_compiled_ops_says_so(monkeypatch):
     with pytest.raises(ImportError, match='compiled ops of mmcv') as error:
         job()
     assert lacks_openmmlab(error.value)
+
+
+#: As mmdet 3.3.0 and mmsegmentation 1.2.2 check the version of mmcv; the
+#: second does not say what it would take.
+CHECKS = {
+    'mmdet': """
+mmcv_maximum_version = '2.2.0'
+assert False, (
+    'MMCV==2.3.6 is used but incompatible. Please install mmcv>=2.0.0rc4, '
+    '<2.2.0.'
+)
+""",
+    'mmseg': """
+MMCV_MAX = '2.2.0'
+mmcv_max_version = (2, 2, 0)
+assert False, (
+    'MMCV==2.3.6 is used but incompatible. Please install mmcv>=2.0.0rc4.'
+)
+""",
+}
+
+
+@pytest.mark.parametrize('package', CHECKS)
+@pytest.mark.parametrize(
+    ('mmcv', 'mend'),
+    [
+        ('mmcv', 'pip install "mmcv<2.2.0".'),
+        ('onedl-mmcv', 'pip uninstall -y {}, then pip install onedl-'),
+    ],
+)
+def test_a_refused_mmcv_is_explained(first, package, mmcv, mend):
+    name = DISTRIBUTIONS[package][1]
+    install(first[0], name, package, '1.2')
+    (first[0] / package / '__init__.py').write_text(CHECKS[package])
+    install(first[0], mmcv, 'mmcv', '2.3.6')
+    with pytest.raises(AssertionError) as error:
+        import_module(package)
+    said = explain_refusal(error.value)
+    assert said.startswith(f'{name} 1.2 takes mmcv below 2.2.0, and {mmcv} ')
+    assert str(first[0] / 'mmcv') in said and mend.format(name) in said
+
+
+@pytest.mark.parametrize('text', ['assert False', 'assert 0, "MMCV is odd"'])
+def test_other_assertions_stay(first, text):
+    (first[0] / 'mmdet').mkdir()
+    (first[0] / 'mmdet' / '__init__.py').write_text(text)
+    with pytest.raises(AssertionError) as error:
+        import_module('mmdet')
+    assert explain_refusal(error.value) is None
+
+
+@pytest.mark.parametrize('said', [None, 'takes mmcv below 2.2.0'])
+def test_a_job_ends_with_the_explanation(monkeypatch, said):
+    @tidy
+    def job():
+        raise AssertionError('MMCV')
+
+    monkeypatch.setattr('mmmoco.apis.process.explain_refusal', lambda _: said)
+    with pytest.raises(ImportError if said else AssertionError, match=said):
+        job()

@@ -11,7 +11,12 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, ParamSpec, TypeVar
 
-from mmmoco.openmmlab import OPS, how_to_compile, how_to_install
+from mmmoco.openmmlab import (
+    OPS,
+    explain_refusal,
+    how_to_compile,
+    how_to_install,
+)
 
 _P = ParamSpec('_P')
 _R = TypeVar('_R')
@@ -78,6 +83,10 @@ def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:
             if error.name == OPS:
                 text = how_to_compile(error)
                 raise ImportError(text, name=OPS) from error
+            raise
+        except AssertionError as error:
+            if text := explain_refusal(error):
+                raise ImportError(text) from error
             raise
 
     return run
