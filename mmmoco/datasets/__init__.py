@@ -6,6 +6,7 @@ from .class_split import ClassFolderSplit
 from .digit_scenes import DigitScenes
 from .hugging_face import HFDataset, HFStream
 from .image_folder import ImageFolderDataset
+from .lvis import LVISInstances
 from .seasonal_places import SeasonalPlaces
 from .shard_stream import Record, ShardStream
 from .tar_shards import TarShards
@@ -21,6 +22,7 @@ __all__ = [
     'HFDataset',
     'HFStream',
     'ImageFolderDataset',
+    'LVISInstances',
     'Record',
     'SampleAddress',
     'SeasonalPlaces',

@@ -191,8 +191,8 @@ def test_the_method_is_read_from_the_file(checkpoint):
 
 def test_a_missing_package_is_named(checkpoint, capsys, monkeypatch):
     monkeypatch.setattr(transfer, 'find_spec', lambda name: None)
-    line = refusal([checkpoint, 'lvis'], capsys)
-    assert 'lvis needs the package lvis' in line
+    line = refusal([checkpoint, 'cityscapes-inst'], capsys)
+    assert 'cityscapes-inst needs the package cityscapesscripts' in line
 
 
 @pytest.mark.parametrize('name', [n for n in TASKS if TASKS[n].published])

@@ -13,4 +13,13 @@ model = dict(
     roi_head=dict(bbox_head=classes, mask_head=classes),
     test_cfg=dict(rcnn=dict(score_thr=1e-4, max_per_img=300)),
 )
-train_dataloader = dict(sampler=dict(type='InfiniteSampler', shuffle=True))
+# mmdet's need the package lvis, which does not go with numpy 2.
+instances = dict(type='mmmoco.LVISInstances')
+train_dataloader = dict(
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(dataset=instances),
+)
+val_dataloader = dict(dataset=instances)
+test_dataloader = dict(dataset=instances)
+val_evaluator = dict(type='mmmoco.LVISAveragePrecision')
+test_evaluator = dict(type='mmmoco.LVISAveragePrecision')

@@ -1,0 +1,188 @@
+"""Average precision of LVIS, by pycocotools; the package lvis is not needed.
+
+Not every class was looked for in every image. In an image, a detection counts
+only if its class is there or is known not to be; and one that is matched to
+nothing does not count if not all objects of its class were marked.
+"""
+
+import contextlib
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+
+from mmmoco.messages import library
+from mmmoco.registry import METRICS
+
+#: Of an image, those with the highest scores.
+MOST = 300
+
+
+def lvis_average_precision(
+    truth: Mapping[str, Any], found: Sequence[Mapping[str, Any]], kind: str
+) -> dict[str, float]:
+    """Return AP over all IoUs, classes and sizes, and parts of it.
+
+    Args:
+        truth: Content of an annotation file.
+        found: Detections with ``image_id``, ``category_id``, ``score`` and
+            ``bbox`` (x, y, width, height) or ``segmentation`` (RLE).
+        kind: ``'bbox'`` or ``'segm'``.
+
+    Returns:
+        Fractions, −1 where there are no such objects.
+    """
+    masks = library('pycocotools.mask', 'The evaluation of LVIS')
+    evaluation = library('pycocotools.cocoeval', 'The evaluation of LVIS')
+    images = {image['id']: image for image in truth['images']}
+    objects = [dict(one, iscrowd=0) for one in truth['annotations']]
+    known = {(one['image_id'], one['category_id']) for one in objects}
+    for name, image in images.items():
+        known |= {(name, c) for c in image['neg_category_ids']}
+        # What a crowd has matched is not counted: this one matches all.
+        height, width = image['height'], image['width']
+        objects += [
+            {
+                'image_id': name,
+                'category_id': category,
+                'iscrowd': 1,
+                'area': height * width,
+                'bbox': [-1e6, -1e6, 3e6, 3e6],
+                'segmentation': {
+                    'size': [height, width],
+                    'counts': [0, height * width],
+                },
+            }
+            for category in image['not_exhaustive_category_ids']
+        ]
+    counted, taken = [], Counter[Any]()
+    for one in sorted(found, key=lambda one: -one['score']):
+        name = one['image_id']
+        taken[name] += 1
+        if taken[name] <= MOST and (name, one['category_id']) in known:
+            if kind == 'bbox':
+                area = one['bbox'][2] * one['bbox'][3]
+            else:
+                area = float(masks.area(one['segmentation']))
+            counted.append(dict(one, area=area, iscrowd=0))
+    with contextlib.redirect_stdout(io.StringIO()):  # It says each step.
+        evaluator = evaluation.COCOeval(
+            _coco(truth, objects), _coco(truth, counted), kind
+        )
+        evaluator.params.maxDets = [MOST]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    # IoU × recall × class × size
+    precision = evaluator.eval['precision'][..., 0]
+    classes = sorted(truth['categories'], key=lambda one: one['id'])
+    often = np.array([one['frequency'] for one in classes])
+    parts = {
+        'AP': precision[..., 0],
+        'AP50': precision[0, ..., 0],
+        'AP75': precision[5, ..., 0],
+        **{f'AP{n}': precision[..., i] for i, n in enumerate('sml', 1)},
+        **{f'AP{n}': precision[:, :, often == n, 0] for n in 'rcf'},
+    }
+    kept = {name: part[part > -1] for name, part in parts.items()}
+    return {n: float(p.mean()) if p.size else -1.0 for n, p in kept.items()}
+
+
+def _coco(truth: Mapping[str, Any], objects: list[dict[str, Any]]) -> Any:
+    """Return an index of objects, which get numbers of their own."""
+    index = library('pycocotools.coco', 'The evaluation of LVIS').COCO()
+    for number, one in enumerate(objects, 1):
+        one['id'] = number
+    index.dataset = {**truth, 'annotations': objects}
+    index.createIndex()
+    return index
+
+
+@METRICS.register_module()
+class LVISAveragePrecision(BaseMetric):
+    """AP of detections and masks on LVIS, as mmdet's LVISMetric names it.
+
+    Args:
+        ann_file: Annotation file of LVIS.
+        metric: ``'bbox'``, ``'segm'``, or both.
+        backend_args: None; the file is local.
+        **kwargs: As for mmengine's BaseMetric.
+    """
+
+    default_prefix = 'lvis'
+
+    def __init__(
+        self,
+        ann_file: str,
+        metric: str | Sequence[str] = 'bbox',
+        backend_args: None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.kinds = [metric] if isinstance(metric, str) else list(metric)
+        with open(ann_file, encoding='utf-8') as file:
+            self.truth = json.load(file)
+        self.categories = [c['id'] for c in self.truth['categories']]
+
+    def process(
+        self, data_batch: Any, data_samples: Sequence[dict[str, Any]]
+    ) -> None:
+        """Keep the detections of a batch."""
+        for sample in data_samples:
+            found = sample['pred_instances']
+            shared = [
+                {
+                    'image_id': sample['img_id'],
+                    'category_id': self.categories[label],
+                    'score': score,
+                }
+                for label, score in zip(
+                    found['labels'].tolist(),
+                    found['scores'].tolist(),
+                    strict=True,
+                )
+            ]
+            kept = {}
+            if 'bbox' in self.kinds:
+                kept['bbox'] = [
+                    dict(one, bbox=[x, y, right - x, bottom - y])
+                    for one, (x, y, right, bottom) in zip(
+                        shared, found['bboxes'].tolist(), strict=True
+                    )
+                ]
+            if 'segm' in self.kinds:
+                kept['segm'] = [
+                    dict(one, segmentation=mask)
+                    for one, mask in zip(
+                        shared, _encoded(found['masks']), strict=True
+                    )
+                ]
+            self.results.append(kept)
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Return the figures of each kind."""
+        return {
+            f'{kind}_{name}': value
+            for kind in self.kinds
+            for name, value in lvis_average_precision(
+                self.truth,
+                [one for kept in results for one in kept[kind]],
+                kind,
+            ).items()
+        }
+
+
+def _encoded(found: Any) -> list[Any]:
+    """Return masks as RLE."""
+    if not isinstance(found, torch.Tensor):
+        return list(found)
+    masks = library('pycocotools.mask', 'The evaluation of LVIS')
+    # Columns come first there.
+    array = np.asfortranarray(
+        found.cpu().numpy().astype(np.uint8).transpose(1, 2, 0)
+    )
+    return list(masks.encode(array))
