@@ -85,8 +85,8 @@ def tidy(job: Callable[_P, _R]) -> Callable[_P, _R]:
                 raise ImportError(text, name=OPS) from error
             raise
         except AssertionError as error:
-            if text := explain_refusal(error):
-                raise ImportError(text) from error
+            if (refused := explain_refusal(error)) is not None:
+                raise ImportError(refused) from error
             raise
 
     return run
