@@ -15,7 +15,7 @@ _T = TypeVar('_T')
 
 #: Seconds after which there is something to say, between two changes of a
 #: line on a terminal, and at most between two lines elsewhere.
-PATIENCE, BLINK, LONGEST = 5.0, 0.2, 60.0
+PATIENCE, BLINK, LONGEST = 5.0, 0.2, 300.0
 
 
 def first_process() -> bool:
@@ -44,9 +44,9 @@ def track(
 class Progress:
     """A line with the time that is left: it changes in place on a terminal.
 
-    Elsewhere lines follow each other, after 5, 10, 20 seconds, and then once
-    a minute. Nothing is said of what ends before, nor by any but the first
-    process.
+    Elsewhere lines follow each other, after 5, 10, 20 seconds and so on, and
+    then every five minutes. Nothing is said of what ends before, nor by any
+    but the first process.
 
     Args:
         what: Is being done.

@@ -118,6 +118,9 @@ def _noise_silenced() -> Iterator[None]:
         if not sys.warnoptions:
             for kind in _OUTDATED:
                 warnings.filterwarnings('ignore', '', kind, _BELOW_US)
+            # What it lacks is an error where it is needed.
+            lacking = 'Fail to import'
+            warnings.filterwarnings('ignore', lacking, UserWarning, 'mmcv')
             # They pin memory where there is no device to copy it to.
             pinning = r'torch\.utils\.data(\.|$)'
             warnings.filterwarnings('ignore', '', UserWarning, pinning)
@@ -136,12 +139,13 @@ def _libraries_kept() -> Iterator[None]:
     from mmmoco.engine.checkpoint_io import guarded
     from mmmoco.engine.class_folders import hidden_skipped
     from mmmoco.engine.instances import own_instances
+    from mmmoco.engine.screen import noise_kept_off
 
     threads = cv2.getNumThreads()
     benchmark = torch.backends.cudnn.benchmark
     start = multiprocessing.get_start_method(allow_none=True)
     try:
-        with guarded, hidden_skipped, own_instances():
+        with guarded, hidden_skipped, own_instances(), noise_kept_off():
             yield
     finally:
         cv2.setNumThreads(threads)

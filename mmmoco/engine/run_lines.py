@@ -35,9 +35,14 @@ def first_lines(runner: Runner) -> Iterator[str]:
         yield f'Watched: {", ".join(watched)}.'
     chance = chance_of(runner)
     if chance is not None:
+        model = two_phase_model(runner)
+        filled = model is not None and any(
+            d.has_state for d in model.dictionaries
+        )
         yield (
             f'Loss: chance is {chance:.2f}, log(K + 1) for K negatives; a '
-            'model that learns comes to lie below.'
+            'model that learns comes to lie below'
+            + (', once the queue is full.' if filled else '.')
         )
 
 

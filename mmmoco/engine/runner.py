@@ -429,7 +429,7 @@ class ContrastRunner(Runner):
             )
         groups = optim_wrapper.param_groups
         text = (
-            f'Effective batch {effective} = {batch} per GPU x '
+            f'Effective batch {effective} = {batch} per process x '
             f'{self.world_size} processes x {accumulation} accumulation'
         )
         lr = shown_rates(groups)

@@ -77,11 +77,29 @@ class Screen(logging.Filter):
         for line in first:
             logger.info(line)
         for record in self._about:
+            record.created = time.time()
             for handler in _screens(logger):
                 handler.handle(record)
         self._about.clear()
         for line in last:
             logger.info(line)
+
+
+@contextmanager
+def noise_kept_off() -> Iterator[None]:
+    """Keep from the screen what libraries say about themselves."""
+
+    def heard(record: logging.LogRecord) -> bool:
+        return not _is_noise(record)
+
+    handlers = _screens(MMLogger.get_current_instance())
+    for handler in handlers:
+        handler.addFilter(heard)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(heard)
 
 
 @contextmanager
@@ -119,14 +137,19 @@ def _screens(logger: logging.Logger) -> list[logging.Handler]:
 
 
 def _is_noise(record: logging.LogRecord) -> bool:
-    """Whether a library only says that it calls something by an old name."""
-    if 'deprecat' not in str(record.msg).lower():
-        return False
+    """Whether a library speaks of old names, or while it is imported.
+
+    Then it says what it lacks, which a run may not need; where it is needed,
+    that is an error.
+    """
+    old = 'deprecat' in str(record.msg).lower()
     frame = inspect.currentframe()
     silent = ('logging', 'mmengine.logging', __name__)
     while frame is not None:
         name = frame.f_globals.get('__name__', '')
         if not name.startswith(silent):
-            return name.partition('.')[0] in _LIBRARIES
+            imported = frame.f_code.co_name == '<module>'
+            theirs = name.partition('.')[0] in _LIBRARIES
+            return theirs and (old or imported)
         frame = frame.f_back
     return False

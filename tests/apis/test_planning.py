@@ -16,12 +16,13 @@ from mmmoco.apis.config.adapt import fit_workers
 from mmmoco.apis.config.python_text import Code, assigned
 from mmmoco.apis.planning import backbones, budget, measure, plan
 from mmmoco.apis.planning.backbones import Backbone, find_backbone
-from mmmoco.apis.planning.choices import Wishes, choose, set_length
+from mmmoco.apis.planning.choices import choose, set_length
 from mmmoco.apis.planning.config_text import config_text
 from mmmoco.apis.planning.images import Images, Labelled, look
 from mmmoco.apis.planning.jobs import plan as plan_job
 from mmmoco.apis.planning.machine import Machine
 from mmmoco.apis.planning.pretrain import judged
+from mmmoco.apis.planning.wishes import Wishes
 from mmmoco.apis.preflight import sample_batch
 from mmmoco.engine.evaluation import build_evaluation
 from mmmoco.registry import DATASETS, MODELS, in_scope_of
@@ -89,7 +90,7 @@ def written_config(chosen, tmp_path):
     if chosen.images.labelled:
         chosen.evaluated = 16, 16
     path = tmp_path / 'config.py'
-    path.write_text(config_text(chosen, str(tmp_path / 'run'), []))
+    path.write_text(config_text(chosen, []))
     return load_config(str(path))
 
 
@@ -194,6 +195,8 @@ MISTAKES = {
     'two kinds': (of_two_kinds, {}, 'do not fit one network'),
     'too few': (too_few, {}, 'holds 1 image'),
     'batch': (8, {'batch_size': 64}, '--batch-size 64: there are 8 images'),
+    'one GPU': (8, {'gpus': 8}, '--gpus 8: there are 8 images only'),
+    'more than all': (8, {'gpus': 2, 'batch_size': 16}, 'there are 8 images'),
     'backbone': (8, {'backbone': 'resnt50'}, 'Did you mean resnet50'),
     'tokens': (8, {'backbone': 'mixer_b16_224'}, 'These can: resnet18'),
     'size': (8, {'backbone': 'vit_tiny', 'image_size': 50}, 'take 48'),
@@ -228,7 +231,7 @@ def test_a_mistake_is_one_line(case, tmp_path, capsys):
 def test_pretrain_is_one_process(tmp_path, capsys):
     """It takes the options of plan, but trains for no more GPUs than one."""
     assert call(main, 'pretrain', tmp_path, '--gpus', 2) == 2
-    assert 'tools/dist_train.sh' in one_line(capsys)
+    assert 'pretrain starts one process' in one_line(capsys)
 
 
 def images_like(count, side=300, labelled=None):
@@ -256,9 +259,14 @@ def test_choices_fit_each_other(machine, known_backbone):
         if machine is CPU and gpus > 1:
             continue
         wishes = Wishes(method=method, gpus=gpus, epochs=10)
+        if count < 2 * gpus:
+            with pytest.raises(ValueError, match=f'--gpus {gpus}'):
+                choose(images_like(count), machine, wishes)
+            continue
         chosen = choose(images_like(count), machine, wishes)
         budget.spend(chosen, 0.5, 10)
-        assert 2 <= chosen.micro_batch <= max(32, count)
+        assert chosen.micro_batch >= 2 and chosen.batch <= count
+        assert chosen.per_epoch >= (4 if count > 64 else 1)
         assert chosen.iterations == 10 * chosen.per_epoch
         if method == 'mocov3':
             assert not chosen.queue and not chosen.splits
@@ -292,10 +300,11 @@ def test_a_folder_is_only_a_name(name, tmp_path, known_backbone):
     labelled = Labelled([('a', 'a'), ('b', 'b')], [('c', 'a')], f'val{name}')
     images = images_like(64, labelled=labelled)
     images.root, images.prefix = f'/data/{name}', f'train{name}'
-    chosen = choose(images, CPU, Wishes(epochs=1))
+    wishes = Wishes(epochs=1, work_dir=f'/run/{name}')
+    chosen = choose(images, CPU, wishes)
     budget.spend(chosen, 0.5, 10)
     path = tmp_path / 'config.py'
-    path.write_text(config_text(chosen, f'/run/{name}', []))
+    path.write_text(config_text(chosen, []))
     cfg = load_config(str(path))
     dataset = cfg.train_dataloader.dataset
     assert (cfg.work_dir, dataset.data_root) == (f'/run/{name}', images.root)
@@ -523,6 +532,8 @@ def test_a_plan_says_what_it_chose(tmp_path, monkeypatch, known_backbone):
     monkeypatch.chdir(tmp_path)
     found = plan_job(data, hours=0.1)
     text = str(found)
+    wider = str(dataclasses.replace(found, gpus=8)).splitlines()[-1]
+    assert 'torchrun --nproc_per_node 8 -m mmmoco train' in wider
     assert found.config == 'work_dirs/tiles/plan/tiles.py'
     assert f'mmmoco train {found.config}' in text
     assert 'warning' in text and 'few' in text

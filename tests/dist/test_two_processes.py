@@ -85,7 +85,7 @@ def test_queue_and_key_encoder_are_identical_on_both(states):
 def test_the_guard_against_the_leak_is_shuffle_bn(states):
     _, output, _ = states
     assert 'ShuffleBN over 2 processes' in output
-    assert 'Effective batch 128 = 32 per GPU x 2 processes x 2' in output
+    assert 'Effective batch 128 = 32 per process x 2 processes x 2' in output
 
 
 def test_knn_covers_every_sample_once(states):

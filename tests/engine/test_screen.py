@@ -118,8 +118,14 @@ def test_what_libraries_say_of_their_names_goes_by_origin(logger):
     exec("p('x will be deprecated', log, 30)", theirs)
     assert not on(logger)
     print_log('y will be deprecated', logger, logging.WARNING)
-    exec("p('z is wrong', log, 30)", theirs)
+    exec("def called(): p('z is wrong', log, 30)", theirs)
+    theirs['called']()
     assert 'y will' in on(logger) and 'z is wrong' in on(logger)
+    # What they lack is said at their import.
+    exec("p('w is not compiled', log, 30)", theirs)
+    assert 'not compiled' not in on(logger)
+    exec("p('v is wrong', log, 30)", theirs | {'__name__': 'mine'})
+    assert 'v is wrong' in on(logger)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,13 @@
 Grounded in the published recipes: the figures in the reasons are theirs.
 """
 
-import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from .backbones import Backbone, find_backbone
 from .images import Images
 from .machine import Machine
-
-Method = Literal['mocov1', 'mocov2', 'mocov3']
+from .wishes import Method, Wishes
 
 #: Images → largest queue: up to a third of the data, so that an image rarely
 #: meets its own older keys (lightly-train's steps).
@@ -24,62 +22,6 @@ _LARGEST_QUEUE = 65536
 _MANY = 100_000
 #: Iterations from which keys may move as slowly as on ImageNet.
 _LONG = 50_000
-#: Planning and starting take longer than this anywhere.
-LEAST_SECONDS = 18.0
-_LEAST = dict(image_size=32, batch_size=2, queue=1, epochs=1, gpus=1, seed=0)
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user has said; None: to be chosen."""
-
-    method: Method | None = None
-    backbone: str | None = None
-    image_size: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    m: float | None = None
-    queue: int | None = None
-    epochs: int | None = None
-    hours: float | None = None
-    seed: int = 0
-    gpus: int = 1
-
-    def pick(self, name: str, usual: Any, why: str) -> tuple[Any, str]:
-        """Return what was asked for, or else what is usual, and why."""
-        asked = getattr(self, name)
-        return (usual, why) if asked is None else (asked, 'as asked')
-
-    def check(self) -> None:
-        """Refuse what makes no sense.
-
-        Raises:
-            ValueError: Naming the option.
-        """
-        for name, low in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                flag = name.replace('_', '-')
-                raise ValueError(f'--{flag} {value}: must be at least {low}.')
-        for name in ('lr', 'hours'):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f'--{name} {value}: must be above 0.')
-        if self.m is not None and not 0.5 <= self.m < 1:
-            raise ValueError(
-                f'--m {self.m}: it is the weight of the old key parameters, '
-                'from 0.5 to below 1 (0.99, 0.999).'
-            )
-        if self.hours is not None and self.hours * 3600 < LEAST_SECONDS:
-            raise ValueError(
-                f'--hours {self.hours:g} are {self.hours * 3600:.2g} s, too '
-                'few: planning and starting alone take more. Give at least '
-                f'--hours {LEAST_SECONDS / 3600:.2g}.'
-            )
-        if self.epochs is not None and self.hours is not None:
-            raise ValueError(
-                '--epochs and --hours both say how long: give one of them.'
-            )
 
 
 @dataclass
@@ -234,6 +176,11 @@ def _batch(
 ) -> tuple[int, str]:
     """Return the images of a step, of one process."""
     count = len(images.paths)
+    if count < 2 * wishes.gpus:
+        raise ValueError(
+            f'--gpus {wishes.gpus}: there are {count} images only, and each '
+            'GPU needs two.'
+        )
     if wishes.batch_size:
         each, rest = divmod(wishes.batch_size, wishes.gpus)
         if rest or each < 2:
@@ -242,7 +189,7 @@ def _batch(
                 f'{wishes.gpus} GPUs together: take a multiple, at least 2 '
                 'images for each.'
             )
-        if each > count:
+        if wishes.batch_size > count:
             raise ValueError(
                 f'--batch-size {wishes.batch_size}: there are {count} images '
                 'only; take at most as many.'
@@ -257,9 +204,9 @@ def _batch(
     # A power of two, which SplitBN's parts divide.
     most = 1 << (count.bit_length() - 1)
     # At least four steps an epoch, where there are few images.
-    few = max(4, most // 4)
+    few = max(4, most // 4) // wishes.gpus
     if few < usual:
-        return few, f'small, for {count} images'
+        return max(2, few), f'small, for {count} images'
     return usual, why
 
 

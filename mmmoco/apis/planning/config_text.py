@@ -13,17 +13,16 @@ from .images import ARRAYS, Images
 _NAMES = {'mocov1': 'MoCo v1', 'mocov2': 'MoCo v2', 'mocov3': 'MoCo v3'}
 
 
-def config_text(chosen: Choices, work_dir: str, lists: list[str]) -> str:
+def config_text(chosen: Choices, lists: list[str]) -> str:
     """Return the config of a pre-training.
 
     Args:
         chosen: Every choice.
-        work_dir: For logs and checkpoints.
         lists: Files that list bank and queries of k-NN; none where the
             folders serve.
     """
     lines = [
-        *_head(chosen, work_dir),
+        *_head(chosen),
         *_data(chosen),
         *_knn(chosen, lists),
         *_model(chosen),
@@ -37,7 +36,7 @@ def _set(**values: Any) -> str:
     return '\n'.join(assigned(k, v) for k, v in values.items())
 
 
-def _head(chosen: Choices, work_dir: str) -> Iterator[str]:
+def _head(chosen: Choices) -> Iterator[str]:
     images, why, method = chosen.images, chosen.why, chosen.method
     vit = method == 'mocov3' and chosen.backbone.is_vit
     yield said(
@@ -57,7 +56,7 @@ def _head(chosen: Choices, work_dir: str) -> Iterator[str]:
     )
     yield _set(
         _base_=[f'mmmoco::_base_/{base}.py' for base in bases],
-        work_dir=work_dir,
+        work_dir=str(chosen.wishes.folder),
         randomness=dict(seed=chosen.wishes.seed),
     )
 
@@ -293,14 +292,3 @@ def _hooks(chosen: Choices) -> Iterator[str]:
         default_hooks=dict(logger=dict(interval=every), checkpoint=checkpoint),
         custom_hooks=hooks,
     )
-
-
-def config_path(work_dir: str) -> Path:
-    """Return where the config of a work dir lies.
-
-    Not in the work dir itself: there the runner puts the resolved one, by
-    the same name and without comments.
-    """
-    folder = Path(work_dir)
-    name = ''.join(c if c.isalnum() or c in '-_' else '_' for c in folder.name)
-    return folder / 'plan' / f'{name or "config"}.py'

@@ -5,19 +5,20 @@ Nothing of it is a second way to train: a config is written, and trained.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import os
+from typing import TYPE_CHECKING, Annotated, Any
 
 from mmmoco.apis.process import tidy
+
+from .wishes import Method, Wishes
 
 if TYPE_CHECKING:
     from .plan import Plan
     from .pretrain import Pretrained
 
-Method = Literal['mocov1', 'mocov2', 'mocov3']
 Folder = Annotated[str, {'metavar': 'DATA'}]
 
 
-@tidy
 def plan(
     data: Folder,
     *,
@@ -69,15 +70,9 @@ def plan(
     Example:
         mmmoco plan photos --hours 8 --backbone vit_small_patch16_224
     """
-    wishes = dict(locals())
-    from .choices import Wishes
-    from .plan import make_plan
-
-    del wishes['data'], wishes['work_dir']
-    return make_plan(data, Wishes(**wishes), work_dir)
+    return _plan(_checked(locals()))
 
 
-@tidy
 def pretrain(data: Folder, **options: Any) -> Pretrained:
     """Make a backbone from a folder of images: plan, train, judge, export.
 
@@ -100,8 +95,35 @@ def pretrain(data: Folder, **options: Any) -> Pretrained:
     Example:
         mmmoco pretrain photos --hours 8
     """
-    from .choices import Wishes
+    wishes = _checked({'data': data, **options})
+    if wishes.gpus > 1:
+        raise ValueError(
+            f'--gpus {wishes.gpus}: pretrain starts one process. mmmoco plan '
+            'writes a config for several, and says how it is trained.'
+        )
+    return _pretrain(wishes)
+
+
+def _checked(options: dict[str, Any]) -> Wishes:
+    """Return what was said, if it makes sense; torch is not needed for it."""
+    plain = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in options.items()
+    }
+    wishes = Wishes(**plain)
+    wishes.check()
+    return wishes
+
+
+@tidy
+def _plan(wishes: Wishes) -> Plan:
+    from .plan import make_plan
+
+    return make_plan(wishes)
+
+
+@tidy
+def _pretrain(wishes: Wishes) -> Pretrained:
     from .pretrain import make_backbone
 
-    work_dir = options.pop('work_dir', None)
-    return make_backbone(data, Wishes(**options), work_dir)
+    return make_backbone(wishes)

@@ -13,14 +13,14 @@ from mmmoco.apis.config.files import load_config
 from mmmoco.apis.preflight.memory_estimate import estimate_memory
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.instances import own_instances
-from mmmoco.messages import printable
 
 from .budget import evaluation_seconds, spend, write_lists
-from .choices import Choices, Wishes, choose
-from .config_text import config_path, config_text
+from .choices import Choices, choose
+from .config_text import config_text
 from .images import Images, look
 from .machine import this_machine
 from .measure import Speed, measure_speed
+from .wishes import Wishes
 
 #: Part of the memory that a training may take, by the estimate.
 _ROOM = 0.85
@@ -40,6 +40,7 @@ class Plan:
         seconds_per_iteration: Measured.
         train_seconds: Of the training with its evaluations.
         memory: Bytes, estimated.
+        gpus: Processes that it is for.
     """
 
     config: str
@@ -51,11 +52,17 @@ class Plan:
     seconds_per_iteration: float
     train_seconds: float
     memory: int
+    gpus: int = 1
 
     def __str__(self) -> str:
+        command = f'mmmoco train {self.config}'
+        if self.gpus > 1:
+            command = (
+                f'torchrun --nproc_per_node {self.gpus} -m {command} '
+                '--launcher pytorch'
+            )
         return (
-            f'{self.table()}\nconfig      {self.config}\n'
-            f'train it    mmmoco train {self.config}'
+            f'{self.table()}\nconfig      {self.config}\ntrain it    {command}'
         )
 
     def table(self) -> str:
@@ -74,13 +81,11 @@ class Plan:
         return '\n'.join(lines)
 
 
-def make_plan(data: str, wishes: Wishes, work_dir: str | None) -> Plan:
+def make_plan(wishes: Wishes) -> Plan:
     """Look at images and machine, choose, measure, and write the config.
 
     Args:
-        data: Folder of images.
-        wishes: What the user has said.
-        work_dir: Of the run.
+        wishes: What the user has said; it has been checked.
 
     Raises:
         FileNotFoundError: If there are no images.
@@ -88,64 +93,36 @@ def make_plan(data: str, wishes: Wishes, work_dir: str | None) -> Plan:
         ValueError: If something does not fit, or the budget is too small.
     """
     start = time.monotonic()
-    wishes.check()
     with own_instances():
-        # Of what is built and measured only warnings are shown.
-        MMLogger.get_instance('plan', log_level='WARNING')
-        images = look(data)
-        work_dir = work_dir or f'work_dirs/{_name(images.root)}'
-        _require_unused(work_dir)
-        chosen, cfg, memory = _fitting(images, wishes, work_dir)
+        # Of what is built and measured only warnings are shown, and none
+        # about one process where several are planned for.
+        level = 'WARNING' if wishes.gpus == 1 else 'ERROR'
+        MMLogger.get_instance('plan', log_level=level)
+        chosen, cfg, memory = _fitting(look(wishes.data), wishes)
         speed = measure_speed(cfg)
         spend(chosen, speed.seconds, time.monotonic() - start)
-        path = config_path(work_dir)
+        path = wishes.config
         path.parent.mkdir(parents=True, exist_ok=True)
         lists = write_lists(chosen, path.parent)
-        text = config_text(chosen, work_dir, lists)
-        checkpoint_io.write_text(str(path), text)
+        checkpoint_io.write_text(str(path), config_text(chosen, lists))
         load_config(str(path))  # What was written can be read.
     training = chosen.iterations * speed.seconds
     seconds = training + evaluation_seconds(chosen, speed.seconds)
     return Plan(
         config=str(path),
-        work_dir=work_dir,
+        work_dir=str(wishes.folder),
         rows=_rows(chosen, seconds, speed, memory),
         remarks=tuple(chosen.remarks),
-        images=len(images.paths),
+        images=len(chosen.images.paths),
         iterations=chosen.iterations,
         seconds_per_iteration=speed.seconds,
         train_seconds=seconds,
         memory=memory,
+        gpus=wishes.gpus,
     )
 
 
-def _name(root: str) -> str:
-    """Return what a run on a folder is called."""
-    path = Path(root)
-    plain = {'images', 'image', 'img_dir', 'data', 'imgs', 'img', 'jpg'}
-    if path.name.lower() in plain and path.parent.name:
-        path = path.parent
-    return printable(path.name) or 'images'
-
-
-def _require_unused(work_dir: str) -> None:
-    """See that a work dir holds no run, before minutes are spent.
-
-    Raises:
-        ValueError: If it does.
-    """
-    path = config_path(work_dir)
-    if checkpoint_io.any_numbered(work_dir, None):
-        go_on = f'mmmoco train {path} --resume goes on with it, or '
-        raise ValueError(
-            f'--work-dir {work_dir!r} holds the checkpoints of a run: '
-            f'{go_on if path.is_file() else ""}take another one.'
-        )
-
-
-def _fitting(
-    images: Images, wishes: Wishes, work_dir: str
-) -> tuple[Choices, Config, int]:
+def _fitting(images: Images, wishes: Wishes) -> tuple[Choices, Config, int]:
     """Return choices that the memory has room for, a draft, and its bytes.
 
     Raises:
@@ -154,7 +131,7 @@ def _fitting(
     machine = this_machine()
     chosen = choose(images, machine, wishes)
     while True:
-        cfg = _draft(chosen, work_dir)
+        cfg = _draft(chosen)
         memory = estimate_memory(cfg, processes=wishes.gpus).total
         if memory <= _ROOM * machine.memory:
             return chosen, cfg, memory
@@ -168,7 +145,7 @@ def _fitting(
         chosen = choose(images, machine, wishes, chosen.micro_batch // 2)
 
 
-def _draft(chosen: Choices, work_dir: str) -> Config:
+def _draft(chosen: Choices) -> Config:
     """Return the config as it is before its length is known."""
     bare = replace(
         chosen,
@@ -177,7 +154,7 @@ def _draft(chosen: Choices, work_dir: str) -> Config:
     )
     with TemporaryDirectory() as folder:
         path = Path(folder) / 'draft.py'
-        path.write_text(config_text(bare, work_dir, []))
+        path.write_text(config_text(bare, []))
         return load_config(str(path))
 
 
@@ -202,7 +179,7 @@ def _rows(
         if name in chosen.why:  # There may be no queue.
             rows[name.replace('_', ' ')] = f'{value}: {chosen.why[name]}'
     room = f'{chosen.machine.memory / 2**30:.0f} GiB'
-    rows['time'] = f'about {duration(seconds)}, measured by {speed}'
+    rows['time'] = f'about {duration(seconds)} to train, by {speed}'
     rows['memory'] = f'{memory / 2**30:.1f} of {room}, estimated'
     if chosen.images.labelled:
         bank, query = chosen.evaluated

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from mmmoco.apis.exchange.jobs import export_backbone
 from mmmoco.apis.exchange.model_folder import check_place
@@ -11,8 +12,8 @@ from mmmoco.engine.endings import ExpectedEnd
 from mmmoco.engine.results import read_results
 from mmmoco.messages import log_info
 
-from .choices import Wishes
 from .plan import Plan, duration, make_plan
+from .wishes import Wishes
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,8 @@ class Pretrained:
         return '\n'.join(self.lines)
 
 
-def make_backbone(
-    data: str, wishes: Wishes, work_dir: str | None
-) -> Pretrained:
-    """Make a backbone; the arguments are those of :func:`make_plan`.
+def make_backbone(wishes: Wishes) -> Pretrained:
+    """Make a backbone.
 
     Raises:
         FileNotFoundError: If there are no images.
@@ -55,12 +54,7 @@ def make_backbone(
         ValueError: If something does not fit, or the time is too short.
     """
     start = time.monotonic()
-    if wishes.gpus > 1:
-        raise ValueError(
-            f'--gpus {wishes.gpus}: pretrain starts one process. mmmoco plan '
-            'writes a config for several, tools/dist_train.sh trains it.'
-        )
-    plan = make_plan(data, wishes, work_dir)
+    plan = make_plan(wishes)
     log_info(f'The plan:\n{plan.table()}')
     export = f'{plan.work_dir}/export'
     check_place(export, 'unknown', overwrite=True)  # Not hours later.
@@ -68,9 +62,7 @@ def make_backbone(
     done = train(plan.config, work_dir=plan.work_dir)
     if done.checkpoint is None:
         raise ExpectedEnd(f'No checkpoint was saved in {plan.work_dir}.')
-    written = export_backbone(
-        done.checkpoint, export, config=plan.config, overwrite=True
-    )
+    written = export_backbone(done.checkpoint, export, overwrite=True)
     figures = [
         result
         for result in read_results(plan.work_dir)[known:]
@@ -82,6 +74,10 @@ def make_backbone(
         before, after = (figures[i]['metrics']['top1'] for i in (0, -1))
         queries = figures[-1]['protocol']['queries']
     seconds = time.monotonic() - start
+    took, asked = duration(seconds), 3600 * (wishes.hours or math.inf)
+    if seconds > 1.2 * asked:
+        took += f' (asked for: {duration(asked)}; the machine was slower)'
+    place = Path(plan.work_dir, Path(done.checkpoint).name)
     rows = {name: text.partition(':')[0] for name, text in plan.rows}
     verdict, better = judged(before, after, queries)
     longer = '--hours 8'
@@ -99,7 +95,7 @@ def make_backbone(
             'another --work-dir trains longer.'
         )
     elif better:
-        following = f'mmmoco probe {done.checkpoint} (linear probe), or '
+        following = f'mmmoco probe {place} (linear probe), or '
         following += f'{longer}.'
     return Pretrained(
         plan=plan,
@@ -112,8 +108,8 @@ def make_backbone(
         lines=(
             f'Made: {rows["backbone"]} by {rows["method"]}, '
             f'{plan.iterations:,} iterations on {plan.images:,} images, in '
-            f'{duration(seconds)}.',
-            f'Where: {export} (backbone), {done.checkpoint} (training), '
+            f'{took}.',
+            f'Where: {export} (backbone), {place} (training), '
             f'{plan.config} (config).',
             f'How good: {verdict}',
             f'Use it: {written.loading}',

@@ -14,6 +14,7 @@ from mmmoco.engine.evaluation.preprocessing import (
 )
 from mmmoco.engine.norm_statistics import statistics_of
 from mmmoco.engine.results import figures_text
+from mmmoco.engine.screen import ABOUT
 from mmmoco.evaluation.classification import Metrics
 from mmmoco.registry import HOOKS
 
@@ -110,7 +111,8 @@ class EvaluationHook(Hook):
             ]
             runner.logger.info(
                 f'{self.evaluation.title} after {done} {unit}: '
-                f'{figures_text(found.metrics)} ({", ".join(told)})'
+                f'{figures_text(found.metrics)} ({", ".join(told)})',
+                extra=ABOUT,
             )
             suffix = ''.join(
                 f'_{name}{x:g}'

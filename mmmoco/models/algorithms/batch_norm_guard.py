@@ -56,7 +56,8 @@ def choose_shuffle_bn(
         guard = 'none needed, no BatchNorm on the key path'
     elif available and plain and (world > 1 or splits):
         shuffles, log = True, log_info
-        guard = f'SplitBN in {splits} parts, permuted keys'
+        parts = ' or '.join(map(str, sorted(splits)))
+        guard = f'SplitBN in {parts} parts, permuted keys'
         if world > 1:
             guard = f'ShuffleBN over {world} processes'
     elif available:

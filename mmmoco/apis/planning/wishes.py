@@ -1,0 +1,102 @@
+"""What the user of ``plan`` and ``pretrain`` has said.
+
+Nothing heavy is imported, so that what makes no sense is said at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Method = Literal['mocov1', 'mocov2', 'mocov3']
+#: Planning and starting take longer than this anywhere.
+LEAST_SECONDS = 18.0
+#: Names of folders that say nothing about the images in them.
+_PLAIN = {'images', 'image', 'img_dir', 'data', 'imgs', 'img', 'jpg'}
+_LEAST = dict(image_size=32, batch_size=2, queue=1, epochs=1, gpus=1, seed=0)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The options of :func:`mmmoco.plan`; None: to be chosen."""
+
+    data: str = ''
+    work_dir: str | None = None
+    method: Method | None = None
+    backbone: str | None = None
+    image_size: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    m: float | None = None
+    queue: int | None = None
+    epochs: int | None = None
+    hours: float | None = None
+    seed: int = 0
+    gpus: int = 1
+
+    @property
+    def folder(self) -> Path:
+        """The work dir: given, or called as the images are."""
+        if self.work_dir:
+            return Path(self.work_dir)
+        path = Path(self.data).expanduser().resolve()
+        if path.name.lower() in _PLAIN and path.parent.name:
+            path = path.parent
+        name = ''.join(c if c.isprintable() else '_' for c in path.name)
+        return Path('work_dirs', name or 'images')
+
+    @property
+    def config(self) -> Path:
+        """Where the config lies.
+
+        Not in the work dir itself: there the runner puts the resolved one, by
+        the same name and without comments.
+        """
+        name = re.sub(r'[^\w-]', '_', self.folder.name)
+        return self.folder / 'plan' / f'{name or "config"}.py'
+
+    def pick(self, name: str, usual: Any, why: str) -> tuple[Any, str]:
+        """Return what was asked for, or else what is usual, and why."""
+        asked = getattr(self, name)
+        return (usual, why) if asked is None else (asked, 'as asked')
+
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ValueError: Naming the option.
+        """
+        for name, low in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                flag = name.replace('_', '-')
+                raise ValueError(f'--{flag} {value}: must be at least {low}.')
+        for name in ('lr', 'hours'):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f'--{name} {value}: must be above 0.')
+        if self.m is not None and not 0.5 <= self.m < 1:
+            raise ValueError(
+                f'--m {self.m}: it is the weight of the old key parameters, '
+                'from 0.5 to below 1 (0.99, 0.999).'
+            )
+        if self.hours is not None and self.hours * 3600 < LEAST_SECONDS:
+            raise ValueError(
+                f'--hours {self.hours:g} are {self.hours * 3600:.2g} s, too '
+                'few: planning and starting alone take more. Give at least '
+                f'--hours {LEAST_SECONDS / 3600:.2g}.'
+            )
+        if self.epochs is not None and self.hours is not None:
+            raise ValueError(
+                '--epochs and --hours both say how long: give one of them.'
+            )
+        if any(self.folder.glob('*_[0-9]*.pth')):
+            again = f'mmmoco train {self.config} --resume goes on with it, or '
+            raise ValueError(
+                f'--work-dir {str(self.folder)!r} holds the checkpoints of a '
+                f'run: {again if self.config.is_file() else ""}take another '
+                'one.'
+            )
