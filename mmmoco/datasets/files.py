@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from mmmoco.messages import log_warning, printable
+from mmmoco.system import flags
 
 Path = str | os.PathLike[str]
 
 #: Larger files are refused before they are read.
 MAX_BYTES = 1 << 30
 
+_READ = os.O_RDONLY | flags('O_NONBLOCK', 'O_CLOEXEC', 'O_BINARY')
 _KINDS = {
     stat.S_IFDIR: 'a folder',
     stat.S_IFIFO: 'a pipe',
@@ -34,7 +36,7 @@ def open_regular(path: Path) -> IO[bytes]:
         # Some devices act on being opened, hence the look before; what lies
         # there may be exchanged meanwhile, hence the look after.
         _require_regular(os.stat(name), name)
-        number = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        number = os.open(name, _READ)
     except ValueError as error:
         text = f'is no name of a file ({error})'
         raise OSError(errno.EINVAL, text, name) from error

@@ -6,6 +6,7 @@ from operator import length_hint
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmmoco.registry import bare_type, dicts_in
@@ -124,6 +125,8 @@ def _hardware(runner: Runner) -> str:
     parts = []
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
+    elif get_device() == 'mps':
+        parts.append('GPU of Apple')
     else:
         parts.append(f'CPU, {torch.get_num_threads()} thread(s)')
     if runner.world_size > 1:

@@ -1,7 +1,6 @@
 """One run, one work dir."""
 
 import errno
-import fcntl
 import os
 import socket
 import time
@@ -17,7 +16,9 @@ from mmmoco.engine.checkpoint_io.latest import POINTER, iteration_of
 from mmmoco.engine.checkpoint_io.writing import open_own
 from mmmoco.engine.disk import survive
 from mmmoco.messages import log_warning
+from mmmoco.system import module
 
+fcntl = module('fcntl')
 LOCK = '.lock'
 
 #: Says that a run has begun whose checkpoints are to replace those here. If it
@@ -183,6 +184,8 @@ def _locked(folder: Path, real: str) -> Iterator[None]:
 
 def _lock(descriptor: int, folder: Path) -> None:
     try:
+        if fcntl is None:
+            raise OSError(errno.ENOSYS, 'python has no fcntl here')
         # Unlike flock, this lock is not shared with forked processes.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

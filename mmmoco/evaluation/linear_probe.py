@@ -248,12 +248,14 @@ def _moments(
     x: Tensor, device: torch.device | str, chunk: int = 8192
 ) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each column, in one pass."""
-    total = torch.zeros(2, x.shape[1], dtype=torch.float64, device=device)
+    # Apple's GPUs have no float64.
+    place = 'cpu' if torch.device(device).type == 'mps' else device
+    total = torch.zeros(2, x.shape[1], dtype=torch.float64, device=place)
     for part in x.split(chunk):
-        part = part.to(device, torch.float64)
+        part = part.to(place, torch.float64)
         total += torch.stack([part.sum(0), part.square().sum(0)])
     mean, square = total / len(x)
     std = (square - mean.square()).clamp(min=0).sqrt()
     # A constant feature says nothing: it becomes zero.
     std = torch.where(std < 1e-6, torch.ones_like(std), std)
-    return mean.float(), std.float()
+    return mean.float().to(device), std.float().to(device)

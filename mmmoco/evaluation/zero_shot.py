@@ -200,7 +200,7 @@ def summarise(
             f'{len(names)} images with objects: T is chosen on a half of '
             'them, so that two are the least.'
         )
-    ious, ap = ious.double().cpu(), ap.double().cpu()
+    ious, ap = ious.cpu().double(), ap.cpu().double()
     label = torch.tensor(classes)
     order = np.random.default_rng(derive_seed(seed, 'halves'))
     chosen = set(order.permutation(names)[: len(names) // 2].tolist())

@@ -10,6 +10,7 @@ import random
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 Address = int | str
 
@@ -56,7 +57,7 @@ def generator_on(
 
 
 def seed_global_generators(seed: int, *address: Address) -> None:
-    """Seed the global generators of python, numpy and torch (CPU and CUDA).
+    """Seed the global generators of python, numpy and torch, on all devices.
 
     Foreign transforms and layers (torchvision, dropout) draw from these.
     """
@@ -66,3 +67,5 @@ def seed_global_generators(seed: int, *address: Address) -> None:
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(value)
+    if torch.backends.mps.is_available() and get_worker_info() is None:
+        torch.mps.manual_seed(value)

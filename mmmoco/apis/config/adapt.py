@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 
 from mmmoco.engine.schedule import end_of
 from mmmoco.messages import log_info, log_warning
 from mmmoco.older_versions import gpu_has_bfloat16
 from mmmoco.private_names import cpu_has_bfloat16
 from mmmoco.registry import DATASETS, MODELS, bare_type, dicts_in
+from mmmoco.system import cores
 from mmmoco.two_phase import TwoPhaseModel
 
 _WITH_LOADERS = (
@@ -62,6 +64,13 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
     here = 'CPU' if on_cpu else 'GPU'
     kind = bare_type(wrapper)
     needs_gpu = kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
+    mixed = amp or needs_gpu or wrapper.get('dtype') == 'bfloat16'
+    if mixed and get_device() == 'mps':  # Nor has mmengine any there.
+        wrapper.type = 'mmmoco.ContrastOptimWrapper'
+        wrapper.dtype = 'float32'
+        wrapper.pop('loss_scale', None)
+        log_warning('No mixed precision on GPUs of Apple: using float32.')
+        amp = needs_gpu = False
     if fast and slow_bf16 and not amp:
         log_info(
             f'--fast: this {here} has no bfloat16 units; the precision stays.'
@@ -171,7 +180,7 @@ def fit_workers(cfg: Config) -> None:
         cfg: Config to change.
     """
     processes = int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
-    cores = max(1, len(os.sched_getaffinity(0)) // processes)
+    own = max(1, cores() // processes)
     most = chosen = 0
     for loader in dicts_in([cfg.get(place) for place in _WITH_LOADERS]):
         if not {'num_workers', 'persistent_workers'} & loader.keys():
@@ -179,20 +188,20 @@ def fit_workers(cfg: Config) -> None:
         wanted = loader.get('num_workers', 0)
         if wanted == 'auto':
             kind = DATASETS.get((loader.get('dataset') or {}).get('type', ''))
-            wanted = min(cores, 8 if getattr(kind, 'is_stream', False) else 32)
+            wanted = min(own, 8 if getattr(kind, 'is_stream', False) else 32)
             chosen = max(chosen, wanted)
         most = max(most, wanted)
-        loader['num_workers'] = min(wanted, cores)
+        loader['num_workers'] = min(wanted, own)
         if loader['num_workers'] == 0:
             loader['persistent_workers'] = False
     if chosen:
         log_info(
             f"{chosen} data workers (num_workers='auto': this process has "
-            f'{cores} cores).'
+            f'{own} cores).'
         )
-    if most > cores:
+    if most > own:
         log_info(
-            f'{cores} data workers instead of {most}: this process has no '
+            f'{own} data workers instead of {most}: this process has no '
             'more cores.'
         )
 

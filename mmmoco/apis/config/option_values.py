@@ -6,8 +6,6 @@ be built is caught by `mmmoco.engine.endings.building`.
 """
 
 import math
-import os
-import resource
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,6 +17,7 @@ from mmmoco.apis.foreign_flags import meaning_of
 from mmmoco.engine.changes import READ
 from mmmoco.engine.signatures import meant_by
 from mmmoco.messages import few, shortened
+from mmmoco.system import memory
 
 #: What is wanted instead of a value; None: it does.
 Rule = Callable[[Any], str | None]
@@ -168,11 +167,9 @@ def _check_memory(cfg: Config) -> None:
     size, width = (dictionary.get(name) for name in ('size', 'feat_dim'))
     if not (isinstance(size, int) and isinstance(width, int)):
         return
-    rooms = [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')]
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY:
-        rooms.append(limit)
-    room = min(rooms)
+    room = memory()
+    if room is None:
+        return
     if torch.cuda.is_available():
         room = max(room, torch.cuda.get_device_properties(0).total_memory)
     if size * width * 4 > room:

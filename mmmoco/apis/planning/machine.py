@@ -1,12 +1,15 @@
 """What there is to train on: device, memory, cores, units for bfloat16."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from mmmoco.apis.config.adapt import has_bfloat16_units
+from mmmoco.system import cores, memory
+
+#: Bytes that are planned with where nothing tells how many there are.
+UNKNOWN = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,16 @@ class Machine:
 
 def this_machine() -> Machine:
     """Return what this process has."""
-    name, gpus, memory = '', 0, 0
+    name, gpus, room = '', 0, 0
     if torch.cuda.is_available():
         facts = torch.cuda.get_device_properties(0)
         name, gpus = facts.name, torch.cuda.device_count()
-        memory = facts.total_memory
+        room = facts.total_memory
     return Machine(
         name,
         gpus,
-        memory or _free_memory(),
-        len(os.sched_getaffinity(0)),
+        room or _free_memory(),
+        cores(),
         has_bfloat16_units(),
     )
 
@@ -65,4 +68,4 @@ def _free_memory() -> int:
         facts = dict(line.split(':', 1) for line in lines)
         return int(facts['MemAvailable'].split()[0]) << 10
     except (OSError, KeyError, ValueError):
-        return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+        return memory() or UNKNOWN

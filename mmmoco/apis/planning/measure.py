@@ -116,6 +116,6 @@ def _timed(step: TrainStep, batches: Iterator[Any]) -> float:
     """Return the seconds of an iteration, waiting for data included."""
     start = time.perf_counter()
     step(next(batches))
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if (device := get_device()) in ('cuda', 'mps'):
+        getattr(torch, device).synchronize()
     return time.perf_counter() - start

@@ -14,6 +14,8 @@ from typing import IO, Any, cast
 
 import torch
 
+from mmmoco.system import flags, may_run
+
 from .reading import PathLike
 
 _HOST = re.sub(r'[^\w.-]', '_', socket.gethostname())
@@ -21,7 +23,7 @@ _HOST = re.sub(r'[^\w.-]', '_', socket.gethostname())
 _UNFINISHED = re.compile(
     r'\..+~(?P<host>[\w.-]+)~(?P<pid>\d+)(~[0-9a-f]+)?\.tmp'
 )
-_GUARDS = os.O_NOFOLLOW | os.O_CLOEXEC
+_GUARDS = flags('O_NOFOLLOW', 'O_CLOEXEC', 'O_BINARY')
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _GUARDS
 
 
@@ -80,16 +82,18 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def open_own(path: PathLike, flags: int = 0) -> int:
+def open_own(path: PathLike, mode: int = 0) -> int:
     """Open a file to change it, or create it, if it is its folder's own.
 
     Raises:
         OSError: It could not be opened; or something else lies there, by
             which a file elsewhere would be changed.
     """
-    flags |= os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | _GUARDS
+    mode |= os.O_RDWR | os.O_CREAT | _GUARDS | flags('O_NONBLOCK')
     try:
-        descriptor = os.open(path, flags, 0o666)
+        if not hasattr(os, 'O_NOFOLLOW') and os.path.islink(path):
+            raise OSError(errno.ELOOP, 'a link')
+        descriptor = os.open(path, mode, 0o666)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
@@ -115,7 +119,7 @@ def remove_leftovers(folder: PathLike) -> list[Path]:
         match = _UNFINISHED.fullmatch(path.name)
         if match is None or path.is_symlink() or not path.is_file():
             continue
-        if match['host'] == _HOST and _is_running(int(match['pid'])):
+        if match['host'] == _HOST and may_run(int(match['pid'])):
             continue
         path.unlink(missing_ok=True)
         removed.append(path)
@@ -214,13 +218,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # It is another user's.
-    return True

@@ -1,4 +1,5 @@
 import ctypes
+import sys
 
 import torch
 from mmengine.hooks import Hook
@@ -67,7 +68,8 @@ class KernelSettingsHook(Hook):
 
 def _keep_freed_memory() -> bool:
     """Tell the allocator to keep what is freed; False if it cannot."""
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    linux = sys.platform == 'linux'
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if linux else None
     if mallopt is None:  # not glibc
         return False
     return bool(

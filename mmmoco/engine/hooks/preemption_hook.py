@@ -39,6 +39,9 @@ GRACE = 60
 #: for a step that usually takes a fifth of it or less.
 ALONE, TOGETHER, STEP = 10.0, 30.0, 45.0
 
+#: Signals that Windows does not have, so that none can come.
+NOT_EVERYWHERE = ('SIGUSR1', 'SIGUSR2')
+
 #: Keys under which the processes tell each other that the run ends here.
 GIVE_UP, MARKED = 'mmmoco/give_up', 'mmmoco/marked'
 
@@ -67,13 +70,14 @@ class PreemptionHook(RunHook):
     def __init__(
         self, signals: Sequence[str] = ('SIGTERM', 'SIGUSR1')
     ) -> None:
-        unknown = [name for name in signals if not hasattr(signal, name)]
+        there = [name for name in signals if hasattr(signal, name)]
+        unknown = [n for n in signals if n not in (*there, *NOT_EVERYWHERE)]
         if unknown:
             raise ValueError(
                 f'PreemptionHook(signals={list(signals)}): {unknown[0]!r} is '
                 "no signal; they are called 'SIGTERM', 'SIGUSR1', …"
             )
-        self.signals = [signal.Signals[name] for name in signals]
+        self.signals = [signal.Signals[name] for name in there]
         self.received: str | None = None
         self._asked_at: float | None = None
         self._before: dict[int, Any] = {}
@@ -328,11 +332,12 @@ class _Forks:
     def __init__(self) -> None:
         self.listeners: list[PreemptionHook] = []
         self._mask = threading.local()
-        os.register_at_fork(
-            before=self._hold,
-            after_in_parent=self._let,
-            after_in_child=self._let_end,
-        )
+        if hasattr(os, 'register_at_fork'):
+            os.register_at_fork(
+                before=self._hold,
+                after_in_parent=self._let,
+                after_in_child=self._let_end,
+            )
 
     def _hold(self) -> None:
         numbers = {n for hook in self.listeners for n in hook.signals}
@@ -364,8 +369,10 @@ def _outlive(
     def stay(*_: object) -> None:
         if released.is_set():
             os._exit(0)
-        signal.alarm(GRACE)
+        if hasattr(signal, 'alarm'):  # Else the worker ends with its run.
+            signal.alarm(GRACE)
 
     signal.signal(signal.SIGTERM, stay)
-    for name in ('SIGUSR1', 'SIGUSR2'):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for name in NOT_EVERYWHERE:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
