@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -24,7 +25,7 @@ def cores() -> int:
 def memory() -> int | None:
     """Return the bytes that this process may have; None if nothing tells."""
     rooms = []
-    if hasattr(os, 'sysconf'):
+    with suppress(AttributeError, ValueError):
         rooms.append(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))
     if (resource := module('resource')) is not None:
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]

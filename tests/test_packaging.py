@@ -611,3 +611,29 @@ def test_help_sets_nothing_up(name, tmp_path):
     )
     assert done.returncode == 0 and f'tools/{name}.sh' in done.stdout
     assert not (tools / 'setup.sh.called').exists()
+
+
+def test_ops_are_compiled_without_symbols_unless_one_asks(
+    bare_checkout, tmp_path
+):
+    """They take more than half of the time, and change no code."""
+    seen = tmp_path / 'seen'
+    fake = executable(
+        tmp_path / 'env' / 'bin' / 'python',
+        '#!/bin/bash\n[[ "$*" == *"pip wheel"* ]] || exit 0\n'
+        f'echo "$CFLAGS|$CXXFLAGS" >"{seen}"; exit 3\n',
+    )
+    done = run(
+        'bash',
+        bare_checkout / 'tools' / 'setup.sh',
+        'full',
+        MMMOCO_CACHE=str(tmp_path / 'cache'),
+        MMMOCO_USE_ACTIVE='1',
+        VIRTUAL_ENV=str(fake.parents[1]),
+        CXX='sh',
+        CFLAGS='-g',
+    )
+    assert done.returncode == 1
+    assert "Compile mmcv's ops" in done.stdout
+    # The last flag counts.
+    assert seen.read_text() == '-g0 -g|-g0 \n'
