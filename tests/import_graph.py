@@ -32,6 +32,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
             'openmmlab',
             'private_names',
             'progress',
+            'restarts',
             'system',
         ],
         None,

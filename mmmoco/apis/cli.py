@@ -82,8 +82,11 @@ def main(
     """
     prog = prog or os.path.basename(sys.argv[0])
     given, debug = arguments(job, argv, prog, options_of, positionals)
+    own = inspect.signature(job).parameters.values()
+    if positionals is None:
+        positionals = [p.name for p in own if p.kind is _PLAIN]
     try:
-        require_places(given)
+        require_places(given, positionals)
     except OSError as error:
         if debug:
             raise

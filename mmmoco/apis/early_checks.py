@@ -6,11 +6,12 @@ is imported, which takes seconds.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mmmoco.restarts import usual_work_dir, why_started_again
 
 from .lookup import missing, resolve_config
 
@@ -29,15 +30,16 @@ PLACES = (
 WORDS = ('auto', 'random', 'supervised')
 #: Data sets that fetch their files into a new folder.
 FETCHING = re.compile(r'CIFAR10|MNIST|HuggingFace|download')
-#: Says in a work dir that its run was stopped and can go on.
-STOPPED = 'PREEMPTED'
 
 
-def require_places(given: Mapping[str, Any]) -> None:
+def require_places(
+    given: Mapping[str, Any], positionals: Sequence[str] = ()
+) -> None:
     """Check that config, checkpoints and data of a command line are there.
 
     Args:
         given: Values of a job's parameters, by name.
+        positionals: Those that are given without their name.
 
     Raises:
         FileNotFoundError: If one is not, with the nearest that is.
@@ -48,7 +50,10 @@ def require_places(given: Mapping[str, Any]) -> None:
     # Of a run that is started again they were for the first time; of several
     # the job says that they contradict each other.
     starts = [n for n in ('resume', 'load_from', 'init') if given.get(n)]
-    unused = len(starts) > 1 or _started_again(given)
+    again = config and why_started_again(
+        given.get('work_dir') or usual_work_dir(str(config))
+    )
+    unused = len(starts) > 1 or again
     for name in FILES:
         path = given.get(name)
         if unused and name in starts:
@@ -66,8 +71,11 @@ def require_places(given: Mapping[str, Any]) -> None:
     for name in PLACES:
         for path in _paths(given.get(name)):
             if _absent(path):
-                raise FileNotFoundError(f'{flag_of(name)}: {missing(path)}')
+                flag = '' if name in positionals else f'{flag_of(name)}: '
+                raise FileNotFoundError(f'{flag}{missing(path)}')
     options = given.get('cfg_options') or {}
+    if isinstance(config, str) and 'max_iters' in given:
+        _require_own_data(config, options)
     for key, value in options.items():
         if key.rpartition('.')[2] != 'data_root':
             continue
@@ -79,15 +87,6 @@ def require_places(given: Mapping[str, Any]) -> None:
 def flag_of(name: str) -> str:
     """Return the option of a parameter."""
     return f'--{name.rstrip("_").replace("_", "-")}'
-
-
-def _started_again(given: Mapping[str, Any]) -> bool:
-    """Whether a scheduler gave the same command before."""
-    usual = f'work_dirs/{Path(str(given.get("config"))).stem}'
-    return Path(given.get('work_dir') or usual, STOPPED).is_file() or any(
-        name.endswith('RESTART_COUNT') and value not in ('', '0')
-        for name, value in os.environ.items()
-    )
 
 
 def _paths(value: Any) -> Iterator[str]:
@@ -104,17 +103,39 @@ def _absent(path: str) -> bool:
     return not Path(path).expanduser().exists()
 
 
+def _require_own_data(config: str, options: Mapping[str, Any]) -> None:
+    """Check that the data of a training's config are there.
+
+    Its text tells, unexecuted, if it names one folder and no option another.
+    """
+    roots = set[str]()
+    for text in _texts(config):
+        roots |= set(re.findall(r"""data_root\s*=\s*['"](.+?)['"]""", text))
+    if len(roots) != 1 or any('data' in key for key in options):
+        return
+    (root,) = roots
+    if _absent(root) and not _fetches(config, options):
+        raise FileNotFoundError(
+            f'{config}: its data_root {missing(root)} Say where your images '
+            'are: --cfg-options train_dataloader.dataset.data_root=DIR.'
+        )
+
+
 def _fetches(config: Any, options: Mapping[str, Any]) -> bool:
     """Whether a data set may fetch its files; its text tells, unexecuted."""
     if FETCHING.search(str(dict(options))) or not isinstance(config, str):
         return True
+    return any(FETCHING.search(text) for text in _texts(config))
+
+
+def _texts(config: str) -> Iterator[str]:
+    """Yield the text of a config and of all that it builds on."""
     waiting, seen = [resolve_config(config)], set()
     while waiting:
         path = waiting.pop()
         seen.add(path)
         text = path.read_text(encoding='utf-8', errors='replace')
-        if FETCHING.search(text):
-            return True
+        yield text
         for base in re.findall(r"""['"]([^'"\n]+\.(?:py|json|ya?ml))""", text):
             place = path.parent / base
             try:
@@ -123,4 +144,3 @@ def _fetches(config: Any, options: Mapping[str, Any]) -> bool:
                 continue  # Said when the config is read.
             if found.is_file() and found not in seen:
                 waiting.append(found)
-    return False

@@ -1,24 +1,17 @@
 """Being stopped by the scheduler, and starting again."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.endings import ExpectedEnd
-from mmmoco.engine.work_dir import REPLACED
-
-#: File in the work dir of a run that was stopped and can go on.
-MARKER = 'PREEMPTED'
+from mmmoco.restarts import MARKER
 
 #: What becomes the marker on a full disk, and its size in bytes.
 RESERVE = '.PREEMPTED.reserve'
 BLOCK = 4096
-
-#: Where torchrun and Slurm count how often they started a job again.
-RESTART_COUNTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
 
 
 class MarkerError(ExpectedEnd):
@@ -70,22 +63,3 @@ def remove(work_dir: str, name: str = MARKER) -> None:
         OSError: If that is not allowed.
     """
     Path(work_dir, name).unlink(missing_ok=True)
-
-
-def why_started_again(work_dir: str, overwrite: bool = False) -> str | None:
-    """Return why a run is a continuation although nobody said so, or None.
-
-    Args:
-        work_dir: Of the run.
-        overwrite: Whether it was to replace what is there. Then it does not
-            go on from that before it has.
-    """
-    if overwrite and Path(work_dir, REPLACED).exists():
-        return None
-    if Path(work_dir, MARKER).is_file():
-        return f'{work_dir}/{MARKER} says that this run was stopped'
-    for name in RESTART_COUNTS:
-        count = os.environ.get(name, '0')
-        if count.isdigit() and int(count):
-            return f'{name}={count}'
-    return None

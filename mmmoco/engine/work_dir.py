@@ -16,14 +16,11 @@ from mmmoco.engine.checkpoint_io.latest import POINTER, iteration_of
 from mmmoco.engine.checkpoint_io.writing import open_own
 from mmmoco.engine.disk import survive
 from mmmoco.messages import log_warning
+from mmmoco.restarts import REPLACED
 from mmmoco.system import module
 
 fcntl = module('fcntl')
 LOCK = '.lock'
-
-#: Says that a run has begun whose checkpoints are to replace those here. If it
-#: is started again before it has trained, it does not go on from those.
-REPLACED = '.replaced'
 
 #: What a file system without locks answers.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)

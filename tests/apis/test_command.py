@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import mmmoco
+from mmmoco import restarts
 from mmmoco.apis import command, early_checks
 from mmmoco.apis.config.option_values import check_option
 from mmmoco.apis.foreign_flags import MEANINGS, translated
-from mmmoco.engine import preemption
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -251,8 +251,8 @@ def test_what_can_be_said_at_once_is_said_before_torch_is_imported(tmp_path):
         'knn runs/epoch_9.pth --config demo/x': "no config 'demo/x'",
         'stats data/imagenett': "did you mean 'data/imagenet'?",
         'stats demo/mocov2_digitz': "'demo/mocov2_digitz' does not exist",
-        'label-subset gone --percent 1 --out x': "--folder: 'gone'",
-        'report runs gone': "--work-dirs: 'gone' does not exist",
+        'label-subset gone --percent 1 --out x': "'gone'",
+        'report runs gone': "'gone' does not exist",
         'train demo/mocov2_digits --seed one': 'invalid int value',
         'train demo/mocov2_digits --schedule fat': "choose from 'keep', 'fit'",
         'train': 'required: config',
@@ -301,6 +301,40 @@ def test_a_config_whose_data_fetches_itself(tmp_path, monkeypatch):
         early_checks.require_places(given | {'config': 'other.py'})
 
 
+@pytest.mark.parametrize(
+    ('config', 'options', 'said'),
+    [
+        ('mocov2_r50_8xb32', {}, "its data_root 'data/imagenet'"),
+        ('mine.py', {}, "its data_root 'photos'"),
+        ('mine.py', {'train_dataloader.dataset.data_root': 'here'}, ''),
+        ('mine.py', {'train_dataloader.dataset.type': 'Mine'}, ''),
+        ('two.py', {}, ''),  # Which one is read, the text does not tell.
+        ('demo/mocov2_digits', {}, ''),
+    ],
+)
+def test_data_of_a_config_that_are_not_there(
+    config, options, said, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path('here').mkdir()
+    Path('mine.py').write_text("d = dict(data_root='photos')\n")
+    Path('two.py').write_text("_base_ = 'mine.py'\nx = dict(data_root='b')\n")
+    given = dict(config=config, cfg_options=options)
+    early_checks.require_places(given)  # Not read by every job.
+    given['max_iters'] = None
+    if said:
+        with pytest.raises(FileNotFoundError, match=said):
+            early_checks.require_places(given)
+    else:
+        early_checks.require_places(given)
+
+
+def test_a_positional_has_no_flag():
+    for positionals, said in ((['data'], "'gone'"), ([], "--data: 'gone'")):
+        with pytest.raises(FileNotFoundError, match=f'^{said}'):
+            early_checks.require_places({'data': 'gone'}, positionals)
+
+
 def test_a_run_that_is_started_again_needs_no_first_checkpoint(
     tmp_path, monkeypatch
 ):
@@ -309,13 +343,13 @@ def test_a_run_that_is_started_again_needs_no_first_checkpoint(
     given = dict(config='demo/mocov2_digits', load_from='gone.pth')
     with pytest.raises(FileNotFoundError, match=r'--load-from: .gone\.pth'):
         early_checks.require_places(given)
-    for name in preemption.RESTART_COUNTS:
+    for name in restarts.RESTART_COUNTS:
         monkeypatch.setenv(name, '1')
         early_checks.require_places(given)
         monkeypatch.setenv(name, '0')
     run = Path('work_dirs/mocov2_digits')
     run.mkdir(parents=True)
-    (run / preemption.MARKER).touch()
+    (run / restarts.MARKER).touch()
     early_checks.require_places(given)
     with pytest.raises(FileNotFoundError, match='gone'):
         early_checks.require_places(given | {'work_dir': str(tmp_path)})

@@ -124,7 +124,8 @@ def test_every_kind_of_image_gets_a_config_that_reads_it(kind, tmp_path):
 def test_all_that_is_stored_is_named(tmp_path):
     for kind in ('photographs', 'grey', 'transparent'):
         folder_of(tmp_path / kind, kind, ())
-    assert look(str(tmp_path)).stored.startswith('RGB and grey, 8 bits')
+    said = 'RGB (the fourth channel is left out) and RGB and grey, 8 bits'
+    assert look(str(tmp_path)).stored.startswith(said)
 
 
 def test_no_ending_of_bands_is_left_out(tmp_path):
@@ -184,6 +185,12 @@ def of_two_kinds(path):
         save(path / f'{i}.png', noise((9, 9, 3), 'uint8', 0, 255, i))
 
 
+def one_of_16_bits(path):
+    for i in range(6):
+        save(path / f'{i}.png', noise((9, 9, 3), 'uint8', 0, 255, i))
+    save(path / '7.png', np.full((9, 9), 30000, np.uint16))
+
+
 def too_few(path):
     save(path / '0.png', noise((9, 9, 3), 'uint8', 0, 255, 0))
 
@@ -193,6 +200,7 @@ MISTAKES = {
     'no images': (lambda path: None, {}, 'No image in'),
     'unreadable': (broken, {}, 'None of 6 images looked at can be read'),
     'two kinds': (of_two_kinds, {}, 'do not fit one network'),
+    'constant': (one_of_16_bits, {}, "7.png' and what else has more than 8"),
     'too few': (too_few, {}, 'holds 1 image'),
     'batch': (8, {'batch_size': 64}, '--batch-size 64: there are 8 images'),
     'one GPU': (8, {'gpus': 8}, '--gpus 8: there are 8 images only'),

@@ -14,8 +14,8 @@ from mmmoco.apis.training import train
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine import work_dir as module
 from mmmoco.engine.checkpoint_io import CheckpointError
-from mmmoco.engine.preemption import why_started_again
 from mmmoco.engine.work_dir import WorkDirError, claimed
+from mmmoco.restarts import why_started_again
 
 
 def in_child(function):

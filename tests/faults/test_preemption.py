@@ -16,6 +16,7 @@ import torch
 from mmengine.hooks import Hook
 from runs import SMALL, Faults
 
+from mmmoco import restarts
 from mmmoco.apis import cli
 from mmmoco.apis.training import jobs, train
 from mmmoco.engine import checkpoint_io, preemption
@@ -160,7 +161,7 @@ def test_a_marker_that_cannot_be_left_is_an_error(tmp_path, uninterrupted):
 @pytest.fixture
 def chosen(tmp_path, monkeypatch):
     """What train.py would start from, in a work dir."""
-    for name in preemption.RESTART_COUNTS:
+    for name in restarts.RESTART_COUNTS:
         monkeypatch.delenv(name, raising=False)
 
     def choose(*arguments):
@@ -183,7 +184,7 @@ def test_what_a_start_goes_on_from(chosen, tmp_path, monkeypatch):
     assert chosen() == (True, None)
     preemption.remove(str(tmp_path))
     assert chosen() == (False, None)
-    for name in preemption.RESTART_COUNTS:
+    for name in restarts.RESTART_COUNTS:
         monkeypatch.setenv(name, '0')
         assert chosen('--load-from', path) == first
         monkeypatch.setenv(name, '2')

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from mmmoco import restarts
 from mmmoco.apis.lookup import PACKAGES, package_configs, resolve_config
 from mmmoco.private_names import base_of, bases_found_by
 
@@ -84,7 +84,7 @@ def usual_work_dir(cfg: Config) -> str:
     """
     if not cfg.filename:
         raise ValueError('This config was read from no file: give a work_dir.')
-    return f'work_dirs/{Path(cfg.filename).stem}'
+    return restarts.usual_work_dir(cfg.filename)
 
 
 def read_config(name: str) -> Config:

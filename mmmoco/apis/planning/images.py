@@ -162,7 +162,7 @@ def look(data: str) -> Images:
         labelled=labelled,
         remarks=remarks,
     )  # fmt: skip
-    _add_ranges(found, list(looks.values()))
+    _add_ranges(found, looks)
     return found
 
 
@@ -171,7 +171,8 @@ def _stored(
 ) -> str:
     """Say how images are stored."""
     channels = sorted({x.stored for x in looks.values()}, reverse=True)
-    names = ['grey' if count == 1 else 'RGB' for count in channels]
+    words = {1: 'grey', 4: 'RGB (the fourth channel is left out)'}
+    names = [words.get(count, 'RGB') for count in channels]
     if kind == 'bands':
         names = [f'{count} bands' for count in channels]
     one = next(iter(looks.values()))
@@ -253,7 +254,8 @@ def _read(path: str) -> _Look:
     if deep is not None:
         return _Look('deep', channels, deep.reshape(*deep.shape[:2], -1))
     grey = channels < 3 and image.mode != 'P'
-    return _Look('colours', 1 if grey else 3, decode_rgb(data, path))
+    stored = 1 if grey else 4 if image.mode == 'RGBA' else 3
+    return _Look('colours', stored, decode_rgb(data, path))
 
 
 def _bands(path: str) -> _Look:
@@ -291,7 +293,7 @@ def _common(looks: dict[str, _Look]) -> tuple[Kind, int]:
     )
 
 
-def _add_ranges(images: Images, looks: Sequence[_Look]) -> None:
+def _add_ranges(images: Images, looks: Mapping[str, _Look]) -> None:
     """Add the ranges and statistics that the kind of images needs."""
     if images.kind == 'colours':
         return
@@ -299,9 +301,17 @@ def _add_ranges(images: Images, looks: Sequence[_Look]) -> None:
     span = None
     if images.kind == 'deep':
         dataset = ImageFolderDataset(images.root, images.prefix)
-        span = measure_range(dataset) or (0.0, 65535.0)
+        try:
+            span = measure_range(dataset) or (0.0, 65535.0)
+        except ValueError as error:
+            one = next(p for p, x in looks.items() if x.kind == 'deep')
+            raise ValueError(
+                f'{printable(one)!r} and what else has more than 8 bits: '
+                'nearly all of their values are the same, so there is '
+                'nothing to learn from them. Take them out of the folder.'
+            ) from error
         images.low, images.high = [span[0]], [span[1]]
-    for x in looks:
+    for x in looks.values():
         values = x.values
         if x.kind == 'deep':
             values = to_bytes(values, '', span, allow_narrow=True)
@@ -309,7 +319,7 @@ def _add_ranges(images: Images, looks: Sequence[_Look]) -> None:
             values = np.repeat(values, 3, axis=2)
         statistics.add(values[..., : images.channels], x.missing)
     mean, std = statistics.mean, statistics.std
-    if span or all(x.values.dtype == np.uint8 for x in looks):
+    if span or all(x.values.dtype == np.uint8 for x in looks.values()):
         images.mean = _rounded(mean)
         images.std = _rounded(np.maximum(std, 1.0))
         return

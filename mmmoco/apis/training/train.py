@@ -22,9 +22,9 @@ from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import two_phase_model
-from mmmoco.engine.preemption import why_started_again
 from mmmoco.engine.screen import ABOUT, early_notes, hand_on
 from mmmoco.messages import log_warning
+from mmmoco.restarts import why_started_again
 
 
 def prepare(

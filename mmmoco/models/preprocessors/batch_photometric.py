@@ -46,7 +46,8 @@ def require_rgb(shape: torch.Size) -> None:
     """
     if shape[1] != 3:
         raise ValueError(
-            f'Colours are defined for RGB; the batch has {shape[1]} channels.'
+            f'Colours are defined for RGB; the batch has {shape[1]} channels: '
+            'take the views of _base_/views/bands.py.'
         )
 
 
