@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from mmmoco.datasets.transforms.pipeline import build_pipeline
-from mmmoco.engine.evaluation.preprocessing import preprocessing_of_training
+from mmmoco.engine.evaluation.preprocessing import CROPS, RESIZES
 from mmmoco.registry import bare_type
 
 from .config.image_range import settle_from
+from .config.image_steps import Steps, steps_of
 
-Steps = list[dict[str, Any]]
 TAKEN = (
     'a path, a PIL image, an array H×W×C of uint8, a list of these, or '
     'normalised images as a tensor N×C×H×W'
@@ -74,7 +74,13 @@ class ImageInput:
 
     def _one(self, image: Any, channels: int) -> Tensor:
         if self._steps is None:
-            self._steps = steps_of(self.cfg, channels, self.checkpoint)
+            cfg = copy.deepcopy(self.cfg)
+            if self.checkpoint:
+                settle_from(cfg, self.checkpoint)
+            self._steps = steps_of(cfg)
+            seen = (cfg.get('knn') or {}).get('query', {}).get('dataset')
+            if seen and not seen.get('pipeline'):  # Those are seen whole.
+                self._steps = [x for x in self._steps if not _resizes(x)]
             self._pipeline = build_pipeline(self._steps)
         loader = bare_type(self._steps[0]).rpartition('/')[2]
         sample: dict[str, Any] = {'sample_idx': 0}
@@ -140,51 +146,8 @@ class ImageInput:
         return image
 
 
-def steps_of(
-    cfg: Config, channels: int, checkpoint: str | None = None
-) -> Steps:
-    """Return the transforms by which a config's model sees a single image.
-
-    Args:
-        cfg: Config of the model.
-        channels: That it takes.
-        checkpoint: Tells the range of 16-bit images, if the config leaves it
-            open.
-    """
-    cfg = copy.deepcopy(cfg)
-    if checkpoint:
-        settle_from(cfg, checkpoint)
-    seen = (cfg.get('knn') or {}).get('query', {}).get('dataset')
-    # A config that a checkpoint tells has no data sets.
-    told = seen if seen else {'pipeline': cfg.get('eval_pipeline')}
-    steps: Steps = list(told.get('pipeline') or ())
-    if steps:
-        return steps
-    data = (cfg.get('train_dataloader') or {}).get('dataset', {})
-    steps = list(_loading(data.get('pipeline') or ()))
-    if not steps:
-        kind = 'LoadRGB' if channels == 3 else 'LoadBands'
-        steps = [dict(type=f'mmmoco.{kind}')]
-    crop = None if seen else preprocessing_of_training(cfg).crop
-    if crop:
-        edge = round(max(crop) * 256 / 224)
-        steps += [
-            dict(type='mmpretrain.ResizeEdge', scale=edge),
-            # Width before height, as everywhere in mmcv.
-            dict(type='mmpretrain.CenterCrop', crop_size=(crop[-1], crop[0])),
-        ]
-    return [*steps, dict(type='mmmoco.PackImage')]
-
-
-def _loading(
-    pipeline: Iterable[Mapping[str, Any]],
-) -> Iterator[dict[str, Any]]:
-    """Yield what comes before the views."""
-    for step in pipeline:
-        if 'views' in step:
-            yield from step.get('load', ())
-            return
-        yield dict(step)
+def _resizes(step: Mapping[str, Any]) -> bool:
+    return bare_type(step).rpartition('/')[2] in (*CROPS, *RESIZES)
 
 
 def _each(images: Any) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from mmengine.config import Config
 import mmmoco
 from mmmoco.apis.config.from_checkpoint import config_of
 from mmmoco.engine.checkpoint_io import CheckpointError
+from mmmoco.registry import MODELS
 
 PLACE = '/no/such/place'
 
@@ -164,7 +165,19 @@ def test_nothing_but_parts_and_numbers_is_taken(
         ),
         ({'model.data_preprocessor.mean': ('a',)}, 'normalised'),
         ({'model.data_preprocessor.std': (1.0, 1.0)}, 'std'),
+        ({'model.data_preprocessor.std': (0.0,)}, 'std'),
         ({'input_range': 'x'}, "range='x'"),
+        ({'model.backbone._scope_': 'evil'}, 'odd names'),
+        ({'model.backbone.norm_cfg._scope_': 'evil'}, 'odd names'),
+        ({'model.backbone.self': 1}, 'odd names'),
+        (
+            {
+                'knn.query.dataset.pipeline': [
+                    dict(type='CenterCrop', crop_size=8192)
+                ]
+            },
+            '8192',
+        ),
     ],
 )
 def test_a_backbone_beyond_the_lists_is_not_built(write, change, said):
@@ -190,6 +203,66 @@ def test_another_part_leaves_the_backbone_alone(write, change):
     cfg = config_of(write(change))
     assert cfg.model.type == 'mmmoco.BackboneOnly'
     assert [*cfg.model] == ['type', 'backbone', 'data_preprocessor']
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'in_channels': 1.0},
+        {'channels': ()},
+        {'channels': (-1, 8)},
+        {'channels': (1 << 31, 1 << 31)},
+        {'strides': 2},
+        {'norm_cfg': 'x'},
+        {'nosuch': 1},
+    ],
+)
+def test_a_backbone_that_cannot_be_built_so(write, change):
+    change = {f'model.backbone.{k}': v for k, v in change.items()}
+    with pytest.raises(CheckpointError, match=r'epoch_1\.pth') as caught:
+        config_of(write(change))
+    said = str(caught.value)
+    assert 'cannot be built as told' in said or 'does not fit' in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('eyes', 'mean'),
+    [
+        ({}, 20.0),
+        (dict(value_range=1.0), 5100.0),
+        (dict(value_range=510), 10.0),
+        (dict(channel_order='RGB'), 20.0),
+        (dict(value_range=0), None),
+        (dict(value_range=-1), None),
+        (dict(channel_order='BGR'), None),
+        (dict(channel_order='xyz'), None),
+    ],
+)
+def test_statistics_are_those_of_bytes(write, small_config, eyes, mean):
+    told = small_config().model.backbone.to_dict()
+    eyes = dict(mean=[20.0], std=[2.0], **eyes)
+    path = write(meta=dict(preprocessing=eyes, backbone=told))
+    if mean is None:
+        with pytest.raises(ValueError, match='Give its config'):
+            config_of(path)
+    else:
+        assert config_of(path).model.data_preprocessor.mean == (mean,)
+
+
+def test_what_is_told_is_not_replaced_without_a_word(tmp_path, capfd):
+    """Tensors do not tell strides."""
+    backbone = dict(type='mmdet.ResNet', depth=18, strides=(1, 2, 2, 1))
+    eyes = dict(type='X', mean=[1.0] * 3, std=[1.0] * 3)
+    told = dict(model=dict(backbone=backbone, data_preprocessor=eyes))
+    net = MODELS.build(dict(type='mmpretrain.ResNet', depth=18))
+    state = {f'backbone.{k}': v for k, v in net.state_dict().items()}
+    meta = {'cfg': f'model = {told["model"]!r}'}
+    path = str(tmp_path / 'a.pth')
+    torch.save({'state_dict': state, 'meta': meta}, path)
+    config_of(path)
+    said = ''.join(capfd.readouterr())
+    assert "type='mmdet.ResNet'" in said and 'strides' in said
 
 
 def test_a_backbone_larger_than_the_file_takes_no_memory(write):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmmoco.engine import checkpoint_io
-from mmmoco.registry import MODELS, in_scope_of
+from mmmoco.messages import clipped
+from mmmoco.registry import MODELS, bare_type, in_scope_of
 
 
 class _RealLinspace(TorchFunctionMode):
@@ -49,10 +50,18 @@ def check_complete(
         source: Where the weights are from.
 
     Raises:
-        CheckpointError: Keys are missing, unknown or of another shape.
+        CheckpointError: Keys are missing, unknown or of another shape, or
+            the network cannot be built.
     """
     cfg = Config(dict(model=dict(model), default_scope=scope))
-    module = build_without_memory(cfg)
+    try:
+        module = build_without_memory(cfg)
+    except Exception as error:  # Given anything, a class may raise anything.
+        text = ' '.join(str(error).split()) or type(error).__name__
+        raise checkpoint_io.CheckpointError(
+            f'{source}: its {bare_type(cfg.model)} cannot be built as told '
+            f'({clipped(text, 200)}): give a config that fits with --config.'
+        ) from error
     with warnings.catch_warnings():
         # Only shapes are compared: on the meta device nothing is copied.
         warnings.filterwarnings('ignore', message='.*meta.*no-op')

@@ -12,9 +12,9 @@ import mmmoco
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import method_class
 from mmmoco.apis.config.files import load_config
-from mmmoco.apis.config.from_checkpoint import plain_backbone
+from mmmoco.apis.config.from_checkpoint import told_backbone
 from mmmoco.apis.config.without_memory import check_complete
-from mmmoco.convert.anatomy import below, describe_backbone, family_of
+from mmmoco.convert.anatomy import below, family_of
 from mmmoco.convert.exporting import TARGETS, rename_backbone
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.evaluation.preprocessing import (
@@ -166,10 +166,8 @@ def read_source(
         scope = cfg.get('default_scope', scope)
     else:
         cfg = told_cfg
-        told_backbone = cfg.model.backbone.to_dict() if cfg else {}
-        described = plain_backbone(told_backbone)
-        if not described:
-            described = describe_backbone(backbone, num_heads)
+        given = cfg.model.backbone.to_dict() if cfg else None
+        described = told_backbone(given, backbone, checkpoint, num_heads)
     told = {
         'method': (cfg and cfg.model.get('type')) or method_of(content),
         'epochs': meta.get('epoch') or None,  # 0: it counts iterations.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from mmmoco.apis.cli import UsageError
-from mmmoco.apis.config.from_checkpoint import usual_steps
+from mmmoco.apis.config.image_steps import steps_of
 from mmmoco.datasets.image_folder import EXTENSIONS
 from mmmoco.engine.evaluation import (
     KNN,
@@ -17,6 +17,7 @@ from mmmoco.engine.evaluation import (
     Splits,
     build_evaluation,
 )
+from mmmoco.engine.evaluation.preprocessing import preprocessing_of
 from mmmoco.messages import log_info
 from mmmoco.registry import bare_type
 
@@ -92,11 +93,11 @@ class Folder(NamedTuple):
         log_info(f'{self.path}: {classes} classes; {how}.')
         if isinstance(judge, KNN) and open_k:
             usual = KNN(k=knn.get('k', KNN.k)).ks
-            most = bank - self.leave_one_out
+            most = max(1, bank // 2)  # More would vote for what is frequent.
             k = tuple(dict.fromkeys(min(each, most) for each in usual))
             judge = replace(judge, k=k)
             if k != usual:
-                log_info(f'{self.path}: k={k[-1]}, all that there are.')
+                log_info(f'{self.path}: k={k[-1]}, half of what there is.')
         return judge, data
 
 
@@ -110,29 +111,20 @@ def loader_of(
         dataset: Config of the data set, without its pipeline.
         size: Side of what it sees instead.
     """
-    steps = steps_of(cfg) if size is None else usual_steps(cfg, size)
+    steps = steps_of(cfg, size)
+    sides = preprocessing_of(None, steps).crop or (224,)
     endings: tuple[str, ...] = EXTENSIONS
     if any(bare_type(step) == 'LoadBands' for step in steps):
         endings = (*endings, '.npy')
     return dict(
-        batch_size=64,
+        # As many pixels as 64 images of 512.
+        batch_size=max(1, min(64, (4096 // max(sides)) ** 2)),
         num_workers='auto',
         persistent_workers=False,
         collate_fn=dict(type='default_collate'),
         sampler=dict(type='mmmoco.AddressedSampler', shuffle=False),
         dataset={**dataset, 'extensions': endings, 'pipeline': steps},
     )
-
-
-def steps_of(cfg: Config) -> list[dict[str, Any]]:
-    """Return the transforms by which a config's model sees an image file.
-
-    Those of its k-NN; where that has none (its images are no files), what
-    its training tells.
-    """
-    own = ((cfg.get('knn') or {}).get('query') or {}).get('dataset') or {}
-    steps = own.get('pipeline') or cfg.get('eval_pipeline')
-    return [dict(step) for step in steps] if steps else usual_steps(cfg)
 
 
 def _parts(root: Path) -> tuple[str, str | None]:

@@ -137,7 +137,7 @@ def preprocessing_of_checkpoint(
         return Preprocessing(
             _numbers(told.get('mean')),
             _numbers(told.get('std')),
-            None if order is None else str(order),
+            None if order is None else str(order).lower(),
             span[0] if span else None,
             crop=_side({'size': told.get('crop')}),
         )
