@@ -126,6 +126,17 @@ def test_what_is_said(place):
     assert len(said.splitlines()) == 1 and len(said) < 700
 
 
+def test_a_name_that_is_right_elsewhere_is_not_proposed_again():
+    options = {
+        'train_cfg.type': 'IterBasedTrainLoop',
+        'train_cfg.max_iters': 3,
+        'train_cfg.max_epochs': 3,
+    }
+    with pytest.raises(KeyError, match='TrainLoop takes .*max_iters') as found:
+        load_config('mocov2_r50_8xb32', options)
+    assert 'did you mean' not in str(found.value)
+
+
 @pytest.mark.parametrize(
     ('place', 'value', 'said'),
     [

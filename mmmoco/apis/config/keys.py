@@ -213,7 +213,8 @@ class Taker:
             ]
         meaning = meaning_of(name)
         if not meant and meaning and meaning.setting:
-            meant = [meaning.setting.partition('=')[0]]
+            setting = meaning.setting.partition('=')[0]
+            meant = [setting] * (setting != f'{self.place}.{name}')
         hint = f'did you mean {" or ".join(meant[:3])}? ' if meant else ''
         what = self.kind or self.place
         shown = few([n for n in known if n not in _ALWAYS | _GIVEN], 24)

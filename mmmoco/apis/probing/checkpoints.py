@@ -105,8 +105,9 @@ def open_evaluation(
         cfg = folder.applied_to(cfg)
     if 'knn' not in cfg:
         raise KeyError(
-            'The config has no knn=dict(bank=…, query=…): name class folders '
-            'with --data, or see configs/_base_/datasets/image_folder.py.'
+            'The config has no knn=dict(bank=…, query=…), and a checkpoint '
+            'names no images: name class folders with --data, or the config '
+            'of the run with --config.'
         )
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
     fit_workers(cfg)
