@@ -85,19 +85,26 @@ class Screen(logging.Filter):
             logger.info(line)
 
 
+#: What this job has said before a run had a log of its own.
+_said: list[logging.LogRecord] = []
+
+
 @contextmanager
 def noise_kept_off() -> Iterator[None]:
     """Keep from the screen what libraries say about themselves."""
 
     def heard(record: logging.LogRecord) -> bool:
+        _said.append(record)
         return not _is_noise(record)
 
+    before = len(_said)
     handlers = _screens(MMLogger.get_current_instance())
     for handler in handlers:
         handler.addFilter(heard)
     try:
         yield
     finally:
+        del _said[before:]
         for handler in handlers:
             handler.removeFilter(heard)
 
@@ -125,7 +132,12 @@ def early_notes() -> Iterator[list[logging.LogRecord]]:
 
 
 def hand_on(records: Sequence[logging.LogRecord]) -> None:
-    """Write what was said before into the file of the run's log."""
+    """Write what was said before into the file of the run's log.
+
+    That is also what the job has said, on the screen, before ``records``.
+    """
+    records = list(dict.fromkeys([*_said, *records]))
+    _said.clear()
     for handler in MMLogger.get_current_instance().handlers:
         if isinstance(handler, logging.FileHandler):
             for record in records:

@@ -418,6 +418,7 @@ def test_a_part_of_the_classes_keeps_their_shares(tmp_path):
     [
         ('resnet18_8xb16_cifar10', 'mmpretrain.ResNet', 512),
         ('vit_tiny_patch16_224.augreg_in21k', 'MoCoV3ViT', 192),
+        ('resnext50_32x4d', 'mmpretrain.ResNeXt', 2048),
         ('convnext_tiny', 'mmpretrain.ConvNeXt', 768),
         ('efficientnet_b0', 'mmpretrain.TIMMBackbone', 1280),
     ],

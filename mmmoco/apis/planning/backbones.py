@@ -16,7 +16,6 @@ from mmmoco.private_names import BatchNorm
 from mmmoco.registry import MODELS
 
 _RESNET = re.compile(r'resnet(18|34|50|101|152)')
-_RESNEXT = re.compile(r'resnext(50|101|152)_32x(4|8)d')
 _VIT = re.compile(
     r'(?:vit|deit)_(tiny|small|base|large)(?:_p(?:atch)?(\d+))?'
     r'(?:_(?:\d|pt_).*)?'
@@ -94,28 +93,18 @@ def _candidates(
     name: str, channels: int, size: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what a name can mean, the best first."""
+    given = {} if channels == 3 else dict(in_channels=channels)
     resnet = _RESNET.match(name)
     if resnet and name[resnet.end() : resnet.end() + 1] in ('', '_'):
-        depth = int(resnet[1])
-        kind = dict(type='mmpretrain.ResNet', depth=depth)
-        yield resnet[0], kind | _map(channels)
-    resnext = _RESNEXT.match(name)
-    if resnext:
-        kind = dict(
-            type='mmpretrain.ResNeXt',
-            depth=int(resnext[1]),
-            groups=32,
-            width_per_group=int(resnext[2]),
-        )
-        yield resnext[0], kind | _map(channels)
+        kind = dict(type='mmpretrain.ResNet', depth=int(resnet[1]))
+        yield resnet[0], kind | dict(out_indices=(3,)) | given
     vit = _VIT.fullmatch(name)
     if vit:
-        yield name, _vit(vit[1], int(vit[2] or 16), channels, size)
+        yield name, _vit(vit[1], int(vit[2] or 16), size) | given
     # timm adds the size, mmpretrain the recipe: swin_tiny_patch4_window7_224.
     zoo = _zoo_config(name) or _zoo_config(re.sub(r'_patch\d+.*', '', name))
     if zoo:
         known, kind = zoo
-        given = {} if channels == 3 else dict(in_channels=channels)
         kind['type'] = f'mmpretrain.{kind["type"]}'
         yield known, kind | given
     if name in _timm_names():
@@ -123,13 +112,7 @@ def _candidates(
         yield name, kind | dict(in_channels=channels)
 
 
-def _map(channels: int) -> dict[str, Any]:
-    """Return what gives a ResNet its last map, of images with channels."""
-    given = {} if channels == 3 else dict(in_channels=channels)
-    return dict(out_indices=(3,), norm_cfg=dict(type='BN'), **given)
-
-
-def _vit(kind: str, patch: int, channels: int, size: int) -> dict[str, Any]:
+def _vit(kind: str, patch: int, size: int) -> dict[str, Any]:
     width, depth, heads = _VITS[kind]
     if size % patch:
         near = max(patch, round(size / patch) * patch)
@@ -137,7 +120,6 @@ def _vit(kind: str, patch: int, channels: int, size: int) -> dict[str, Any]:
             f'--image-size {size} is no multiple of the patches of {patch} '
             f'pixels: take {near}.'
         )
-    given = {} if channels == 3 else dict(in_channels=channels)
     return dict(
         type='MoCoV3ViT',
         arch=dict(
@@ -149,7 +131,6 @@ def _vit(kind: str, patch: int, channels: int, size: int) -> dict[str, Any]:
         img_size=size,
         patch_size=patch,
         stop_grad_conv1=True,
-        **given,
     )
 
 
