@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -31,6 +32,7 @@ from mmmoco.engine.signatures import (
     one_edit_apart,
 )
 from mmmoco.messages import few, log_info, log_warning, shortened
+from mmmoco.registry import bare_type
 
 from .option_values import places
 
@@ -287,25 +289,36 @@ def drop_leftovers(cfg: Config, options: Collection[str]) -> None:
     """
     for taker in takers(cfg):
         place = taker.place
-        if f'{place}.type' not in options or not taker.takes.complete:
+        known = taker.takes.hints.keys() - {*taker.room.also}
+        if f'{place}.type' not in options or not known:
             continue
         given = {
             o.split('.')[place.count('.') + 1]
             for o in options
             if o.startswith(f'{place}.')
         }
-        left = [
-            name
-            for name in taker.node
-            if name not in {*taker.takes.hints, *_ALWAYS, *given}
-        ]
+        kept = {*taker.takes.hints, *_ALWAYS}
+        if place == 'model.backbone':
+            kept -= _of_another_network(taker)
+        left = [name for name in taker.node if name not in {*kept, *given}]
         for name in left:
             del taker.node[name]
         if left:
             log_info(
-                f'{place}.type={taker.kind}: it does not take '
-                f'{", ".join(left)} of the config, which are left out.'
+                f'{place}.type={taker.kind}: {", ".join(left)} of the config '
+                'are of another type, and left out.'
             )
+
+
+def _of_another_network(taker: Taker) -> set[str]:
+    """Return what means something else in each network, by equal names."""
+    found = {'out_indices'}
+    for cls in _classes(taker.kind, taker.room.registries, taker.scopes):
+        own = signature(cls).parameters.get('norm_cfg')
+        usual = own and own.default
+        if isinstance(usual, dict) and not bare_type(usual).endswith('BN'):
+            found.add('norm_cfg')
+    return found
 
 
 def _way(cfg: Config, parts: list[str]) -> Iterator[tuple[Taker, str]]:

@@ -8,9 +8,9 @@ from mmengine.utils import to_2tuple
 from torch import nn
 
 from mmmoco.engine.evaluation.preprocessing import preprocessing_of
+from mmmoco.models.encoders.fitting import image_channels
 
 from .export_backbone import Source
-from .timm_model import channels_of
 
 _INTERPOLATIONS = 'nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'
 #: How evaluations crop, if nothing is told: 224 of 256.
@@ -52,7 +52,9 @@ def images_of(source: Source, net: nn.Module) -> Images:
     Raises:
         ValueError: If they are BGR: all that reads the folder gives RGB.
     """
-    channels = channels_of(net)
+    channels = image_channels(net)
+    if channels is None:
+        raise ValueError(f'{type(net).__name__} has no convolution.')
     seen = source.seen
     if seen is None:
         seen = preprocessing_of(None)

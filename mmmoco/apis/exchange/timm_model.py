@@ -79,14 +79,6 @@ def timm_model(net: nn.Module, config: Mapping[str, Any]) -> TimmModel:
     raise NoTimmModelError(f'timm is not known to have a {kind}')
 
 
-def channels_of(net: nn.Module) -> int:
-    """Return how many channels the images of a backbone have."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    raise ValueError(f'{type(net).__name__} has no convolution.')
-
-
 def width_of(net: nn.Module) -> int | None:
     """Return how wide the features of a ResNet or a ViT are."""
     inner = getattr(net, 'timm_model', None)
