@@ -3,8 +3,8 @@
 import inspect
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from mmengine.logging import MMLogger
 
@@ -91,57 +91,47 @@ _said: list[logging.LogRecord] = []
 
 @contextmanager
 def noise_kept_off() -> Iterator[None]:
-    """Keep from the screen what libraries say about themselves."""
+    """Keep from the screen what libraries say about themselves.
+
+    All of it is kept for the file: see :func:`hand_on`.
+    """
 
     def heard(record: logging.LogRecord) -> bool:
         _said.append(record)
         return not _is_noise(record)
 
     before = len(_said)
+    try:
+        with _filtered(heard):
+            yield
+    finally:
+        del _said[before:]
+
+
+def early_notes() -> AbstractContextManager[None]:
+    """Show only warnings of what is said while a run is built."""
+    return _filtered(lambda record: record.levelno >= logging.WARNING)
+
+
+@contextmanager
+def _filtered(heard: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
     handlers = _screens(MMLogger.get_current_instance())
     for handler in handlers:
         handler.addFilter(heard)
     try:
         yield
     finally:
-        del _said[before:]
         for handler in handlers:
             handler.removeFilter(heard)
 
 
-@contextmanager
-def early_notes() -> Iterator[list[logging.LogRecord]]:
-    """Keep from the screen what is said before a run has a log of its own.
-
-    Warnings are shown. All of it is given, for the file: see :func:`hand_on`.
-    """
-    held: list[logging.LogRecord] = []
-
-    def keep(record: logging.LogRecord) -> bool:
-        held.append(record)
-        return record.levelno >= logging.WARNING and not _is_noise(record)
-
-    logger = MMLogger.get_current_instance()
-    for handler in _screens(logger):
-        handler.addFilter(keep)
-    try:
-        yield held
-    finally:
-        for handler in _screens(logger):
-            handler.removeFilter(keep)
-
-
-def hand_on(records: Sequence[logging.LogRecord]) -> None:
-    """Write what was said before into the file of the run's log.
-
-    That is also what the job has said, on the screen, before ``records``.
-    """
-    records = list(dict.fromkeys([*_said, *records]))
-    _said.clear()
+def hand_on() -> None:
+    """Write what the job said before into the file of the run's log."""
     for handler in MMLogger.get_current_instance().handlers:
         if isinstance(handler, logging.FileHandler):
-            for record in records:
+            for record in dict.fromkeys(_said):
                 handler.handle(record)
+    _said.clear()
 
 
 def _screens(logger: logging.Logger) -> list[logging.Handler]:

@@ -143,11 +143,11 @@ def _choose_checkpoint(
 
 def build(cfg: Config) -> Runner:
     """Build the runner of a config of :func:`prepare`."""
-    with early_notes() as said:
+    with early_notes():
         init_processes(cfg, cfg.launcher)
         settle_for_training(cfg)
         runner = build_runner(cfg)
-    hand_on(said)
+    hand_on()
     if cfg.get('initialization'):
         runner.logger.info(f'Initialised: {cfg.initialization}.', extra=ABOUT)
     return runner
