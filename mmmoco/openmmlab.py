@@ -88,7 +88,7 @@ def how_to_compile(error: ImportError) -> str:
     return (
         'mmdet and mmseg need the compiled ops of mmcv, which the installed '
         f'one {lacks} ({error}). To compile them, which takes 5 to 30 '
-        f'minutes: {uninstall}CFLAGS=-g0 pip install --force-reinstall '
+        f'minutes: {uninstall}CPPFLAGS=-g0 pip install --force-reinstall '
         f'--no-deps --no-cache-dir --no-build-isolation {name}{number}; in a '
         'checkout bash tools/setup.sh full does it.'
     )

@@ -621,7 +621,7 @@ def test_ops_are_compiled_without_symbols_unless_one_asks(
     fake = executable(
         tmp_path / 'env' / 'bin' / 'python',
         '#!/bin/bash\n[[ "$*" == *"pip wheel"* ]] || exit 0\n'
-        f'echo "$CFLAGS|$CXXFLAGS" >"{seen}"; exit 3\n',
+        f'echo "$CPPFLAGS|$CFLAGS" >"{seen}"; exit 3\n',
     )
     done = run(
         'bash',
@@ -631,9 +631,27 @@ def test_ops_are_compiled_without_symbols_unless_one_asks(
         MMMOCO_USE_ACTIVE='1',
         VIRTUAL_ENV=str(fake.parents[1]),
         CXX='sh',
-        CFLAGS='-g',
+        CPPFLAGS='-g',
     )
     assert done.returncode == 1
     assert "Compile mmcv's ops" in done.stdout
     # The last flag counts.
-    assert seen.read_text() == '-g0 -g|-g0 \n'
+    assert seen.read_text() == '-g0 -g|\n'
+
+
+def test_flags_for_the_ops_are_added_to_those_of_python():
+    """Torch compiles with these; without them nothing is optimised."""
+    script = (
+        'import setuptools\n'
+        'from distutils.ccompiler import new_compiler\n'
+        'from distutils.sysconfig import customize_compiler\n'
+        'compiler = new_compiler()\n'
+        'customize_compiler(compiler)\n'
+        'print(*compiler.compiler_so)\n'
+    )
+    without, added = (
+        run(sys.executable, '-c', script, CPPFLAGS=flags).stdout.split()
+        for flags in ('', '-g0')
+    )
+    assert [flag for flag in added if flag != '-g0'] == without
+    assert '-g' not in added[added.index('-g0') :]

@@ -396,8 +396,8 @@ build_wheel() { # ops|noops DIRECTORY
     else
       [[ $2 == */*_ops-cuda-* ]] || export CUDA_VISIBLE_DEVICES='' FORCE_CUDA=0
       # Python's own flags ask for debugging symbols: more than half of the
-      # time, and nothing of the code.
-      export CFLAGS="-g0 ${CFLAGS:-}" CXXFLAGS="-g0 ${CXXFLAGS:-}"
+      # time, and nothing of the code. CFLAGS would replace those flags.
+      export CPPFLAGS="-g0 ${CPPFLAGS:-}"
       "$python" -m pip wheel -v --no-build-isolation "${arguments[@]}" ||
         exit 1
       marker=1

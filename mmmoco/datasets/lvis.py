@@ -1,6 +1,7 @@
 """LVIS as its JSON files have it, without the package lvis."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -10,35 +11,6 @@ from mmengine.dataset import BaseDataset
 from mmmoco.registry import DATASETS
 
 from .files import open_regular
-
-#: What each image of LVIS says besides: its classes were not all looked for.
-FEDERATED = ('neg_category_ids', 'not_exhaustive_category_ids')
-
-
-def read_lvis(path: str) -> dict[str, Any]:
-    """Return the content of an annotation file.
-
-    Raises:
-        ValueError: If it is none of LVIS.
-    """
-    with open_regular(path) as file:
-        content = json.load(file)
-    parts = ('images', 'annotations', 'categories')
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(part), list) for part in parts
-    ):
-        raise ValueError(f'{path!r} has no {", ".join(parts)}, as LVIS has.')
-    lacking = [
-        name
-        for image in content['images']
-        for name in FEDERATED
-        if name not in image
-    ]
-    if lacking:
-        raise ValueError(
-            f'{path!r} is not of LVIS: an image has no {lacking[0]}.'
-        )
-    return content
 
 
 @DATASETS.register_module()
@@ -71,8 +43,20 @@ class LVISInstances(BaseDataset):
         super().__init__(ann_file, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Return an entry for each image."""
-        content = read_lvis(self.ann_file)
+        """Return an entry for each image.
+
+        Raises:
+            ValueError: If the file is none of LVIS.
+        """
+        with open_regular(self.ann_file) as file:
+            content = json.load(file)
+        try:
+            return self._entries(content)
+        except (KeyError, TypeError) as error:
+            text = f'{self.ann_file!r} is no file of LVIS ({error!r}).'
+            raise ValueError(text) from error
+
+    def _entries(self, content: dict[str, Any]) -> list[dict[str, Any]]:
         categories = content['categories']
         self._metainfo['classes'] = tuple(c['name'] for c in categories)
         labels = {c['id']: label for label, c in enumerate(categories)}
@@ -80,35 +64,31 @@ class LVISInstances(BaseDataset):
         for image in content['images']:
             # Version 0.5 has the names of COCO 2014, the files those of 2017.
             name = PurePosixPath(image.get('file_name') or image['coco_url'])
-            short = name.name.rpartition('_')[2]
-            coco = name.name.startswith('COCO_')
+            if name.name.startswith('COCO_'):
+                name = PurePosixPath(name.name.rpartition('_')[2])
             entries[image['id']] = {
-                'img_path': str(
-                    PurePosixPath(
-                        self.data_prefix['img'], short if coco else name
-                    )
-                ),
+                'img_path': os.path.join(self.data_prefix['img'], name),
                 'img_id': image['id'],
                 'height': image['height'],
                 'width': image['width'],
                 'instances': [],
             }
-        for instance in content['annotations']:
-            entry = entries[instance['image_id']]
-            x, y, width, height = instance['bbox']
+        for one in content['annotations']:
+            entry = entries[one['image_id']]
+            x, y, width, height = one['bbox']
             across = min(x + width, entry['width']) - max(x, 0)
             down = min(y + height, entry['height']) - max(y, 0)
-            small = width < 1 or height < 1 or instance['area'] <= 0
-            if across <= 0 or down <= 0 or small:
-                continue
-            entry['instances'].append(
-                {
-                    'ignore_flag': 0,
-                    'bbox': [x, y, x + width, y + height],
-                    'bbox_label': labels[instance['category_id']],
-                    'mask': instance['segmentation'],
-                }
-            )
+            small = width < 1 or height < 1 or one['area'] <= 0
+            if across > 0 and down > 0 and not small:
+                box = [x, y, x + width, y + height]
+                entry['instances'].append(
+                    {
+                        'ignore_flag': 0,
+                        'bbox': box,
+                        'bbox_label': labels[one['category_id']],
+                        'mask': one['segmentation'],
+                    }
+                )
         return list(entries.values())
 
     def filter_data(self) -> list[dict[str, Any]]:

@@ -132,57 +132,36 @@ class LVISAveragePrecision(BaseMetric):
         self, data_batch: Any, data_samples: Sequence[dict[str, Any]]
     ) -> None:
         """Keep the detections of a batch."""
+        masks = library('pycocotools.mask', 'The evaluation of LVIS')
         for sample in data_samples:
             found = sample['pred_instances']
-            shared = [
-                {
-                    'image_id': sample['img_id'],
-                    'category_id': self.categories[label],
-                    'score': score,
-                }
-                for label, score in zip(
-                    found['labels'].tolist(),
-                    found['scores'].tolist(),
-                    strict=True,
-                )
-            ]
-            kept = {}
-            if 'bbox' in self.kinds:
-                kept['bbox'] = [
-                    dict(one, bbox=[x, y, right - x, bottom - y])
-                    for one, (x, y, right, bottom) in zip(
-                        shared, found['bboxes'].tolist(), strict=True
-                    )
-                ]
+            boxes = found['bboxes'].cpu().to(torch.float64, copy=True)
+            boxes[:, 2:] -= boxes[:, :2]
+            labels = found['labels'].tolist()
+            columns = {
+                'image_id': [sample['img_id']] * len(labels),
+                'category_id': [self.categories[label] for label in labels],
+                'score': found['scores'].tolist(),
+                'bbox': boxes.tolist(),
+            }
             if 'segm' in self.kinds:
-                kept['segm'] = [
-                    dict(one, segmentation=mask)
-                    for one, mask in zip(
-                        shared, _encoded(found['masks']), strict=True
-                    )
-                ]
-            self.results.append(kept)
+                shapes = found['masks']
+                if isinstance(shapes, torch.Tensor):  # Columns first, there.
+                    shapes = shapes.permute(1, 2, 0).cpu().numpy()
+                    shapes = masks.encode(np.asfortranarray(shapes, np.uint8))
+                columns['segmentation'] = list(shapes)
+            rows = zip(*columns.values(), strict=True)
+            self.results.append(
+                [dict(zip(columns, row, strict=True)) for row in rows]
+            )
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Return the figures of each kind."""
+        found = [one for sample in results for one in sample]
         return {
             f'{kind}_{name}': value
             for kind in self.kinds
             for name, value in lvis_average_precision(
-                self.truth,
-                [one for kept in results for one in kept[kind]],
-                kind,
+                self.truth, found, kind
             ).items()
         }
-
-
-def _encoded(found: Any) -> list[Any]:
-    """Return masks as RLE."""
-    if not isinstance(found, torch.Tensor):
-        return list(found)
-    masks = library('pycocotools.mask', 'The evaluation of LVIS')
-    # Columns come first there.
-    array = np.asfortranarray(
-        found.cpu().numpy().astype(np.uint8).transpose(1, 2, 0)
-    )
-    return list(masks.encode(array))
