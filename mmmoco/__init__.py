@@ -24,6 +24,7 @@ from .apis.exchange.jobs import (
     export_backbone,
     import_checkpoint,
 )
+from .apis.own_data.jobs import transfer_config
 from .apis.planning.jobs import plan, pretrain
 from .apis.preflight.jobs import browse_views, estimate_memory, verify_config
 from .apis.probing.jobs import (
@@ -74,6 +75,7 @@ __all__ = [
     'test',
     'train',
     'transfer',
+    'transfer_config',
     'verify_config',
     'visualize_similarity',
     'zero_shot_segmentation',

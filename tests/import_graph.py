@@ -79,6 +79,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
     ('6c', ['apis/model'], None),
     ('6d', ['apis/exchange'], None),
     ('6e', ['apis/training'], None),
+    ('6e+', ['apis/own_data'], None),
     ('6f', ['apis/probing'], None),
     ('6g', ['apis/dense'], None),
     ('6h', ['apis/data'], None),

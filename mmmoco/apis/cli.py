@@ -189,8 +189,8 @@ def _add(
     settings['help'] = text.replace('%', '%%')
     if not positional:
         off = 'no_' if settings.get('action') == 'store_false' else ''
-        flag = flag_of(off + name)
-        parser.add_argument(flag, dest=name, required=needed, **settings)
+        flags = [flag_of(off + name), *settings.pop('short', '').split()]
+        parser.add_argument(*flags, dest=name, required=needed, **settings)
     else:
         needed = needed or parameter.kind is _NAMED
         nargs = {} if needed else {'nargs': '?'}

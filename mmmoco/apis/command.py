@@ -61,6 +61,7 @@ COMMANDS = {
         'plan': Command('planning', 'plan'),
         'train': Command('training', 'train'),
         'transfer': Command('training', 'transfer', options_of='train'),
+        'transfer-config': Command('own_data', 'transfer_config'),
         'verify': Command('preflight', 'verify_config'),
         'memory': Command('preflight', 'estimate_memory'),
         'views': Command('preflight', 'browse_views'),

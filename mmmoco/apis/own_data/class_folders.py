@@ -1,0 +1,105 @@
+"""Folders that are classes."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmmoco.datasets.files import files_below
+from mmmoco.messages import few, shortened
+
+#: What mmpretrain takes for an image.
+_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+
+
+@dataclass
+class ClassFolders:
+    """What a folder holds.
+
+    Attributes:
+        folder: With a folder for each class.
+        files: Of each class, relative to the folder.
+        others: Folders that mmpretrain would count as classes.
+        remarks: What there is to say.
+    """
+
+    folder: str
+    files: dict[str, list[str]]
+    others: list[str]
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        """Return the number of images."""
+        return sum(map(len, self.files.values()))
+
+    @property
+    def paths(self) -> set[str]:
+        """Return the files of its images."""
+        return {
+            os.path.realpath(os.path.join(self.folder, name))
+            for names in self.files.values()
+            for name in names
+        }
+
+    def text(self, classes: tuple[str, ...]) -> str | None:
+        """Return the list of images; None if the folders serve.
+
+        Args:
+            classes: By number, those of the training.
+        """
+        if tuple(self.files) == classes and not self.others:
+            return None
+        lines = [
+            f'{name} {classes.index(label)}\n'
+            for label, names in self.files.items()
+            for name in names
+        ]
+        return ''.join(lines)
+
+
+def read_folders(folder: str) -> ClassFolders:
+    """List class folders and their images.
+
+    Raises:
+        OSError: If a folder cannot be listed.
+        ValueError: If there are fewer than two classes.
+    """
+    files, others = {}, []
+    for name in sorted(os.listdir(folder)):
+        place = Path(folder, name)
+        if not place.is_dir():
+            continue
+        found = files_below(place, _EXTENSIONS)
+        if name.startswith('.') or not found.paths:
+            others.append(name)
+            continue
+        files[name] = [os.path.relpath(p, folder) for p in found.paths]
+    if len(files) < 2:
+        raise ValueError(
+            f'{folder!r} has {len(files)} folders with images; it needs one '
+            'for each class, and two classes.'
+        )
+    result = ClassFolders(folder, files, others)
+    result.remarks.append(f'{result.number:,} images of {len(files)} classes')
+    if others:
+        shown = few([shortened(name, 60) for name in others])
+        result.remarks.append(f'folders without images left out: {shown}')
+    return result
+
+
+def require_known(val: ClassFolders, train: ClassFolders) -> None:
+    """See that a second folder has no class that the first lacks.
+
+    Raises:
+        ValueError: If it does.
+    """
+    other = [name for name in val.files if name not in train.files]
+    if other:
+        raise ValueError(
+            f'{val.folder!r} has classes that {train.folder!r} does not know: '
+            f'{few([shortened(name, 60) for name in other])}.'
+        )
+    lacking = [name for name in train.files if name not in val.files]
+    if lacking:
+        shown = few([shortened(name, 60) for name in lacking])
+        val.remarks.append(f'no images of {shown}')

@@ -1,0 +1,321 @@
+"""Objects in a file of COCO's format: read, checked, and mended.
+
+mmdet finds classes by name, but numbers them as the file lists them, and
+leaves out without a word what it cannot use.
+"""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmmoco.datasets.files import read_file
+from mmmoco.messages import few, shortened
+
+#: Number of names that a message holds.
+_SHOWN = 8
+
+
+@dataclass
+class Objects:
+    """What a file holds.
+
+    Attributes:
+        ann: The file.
+        folder: Of the images.
+        content: Its JSON, mended.
+        classes: Those that are wanted, as the file lists them.
+        mended: What was changed; then a copy has to be written.
+        remarks: What else there is to say.
+    """
+
+    ann: str
+    folder: str
+    content: dict[str, Any]
+    classes: tuple[str, ...]
+    mended: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def images(self) -> list[dict[str, Any]]:
+        """Return its images."""
+        found: list[dict[str, Any]] = self.content['images']
+        return found
+
+    @property
+    def paths(self) -> set[str]:
+        """Return the files of its images."""
+        return {
+            os.path.realpath(os.path.join(self.folder, x['file_name']))
+            for x in self.images
+        }
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Return the ids of the classes, by name."""
+        ids = {x['name']: x['id'] for x in self.content['categories']}
+        return {name: ids[name] for name in self.classes}
+
+    def text(self) -> str | None:
+        """Return the mended JSON; None if the file can be used as it is."""
+        return json.dumps(self.content) if self.mended else None
+
+
+def read_objects(
+    ann: str, folder: str, wanted: Sequence[str] | None, outlines: bool
+) -> Objects:
+    """Read and check a file.
+
+    Args:
+        ann: The file.
+        folder: Of its images.
+        wanted: Names of the classes; None: all.
+        outlines: Whether every object needs one.
+
+    Raises:
+        OSError: If the file, or an image, is missing or cannot be read.
+        ValueError: If something in it cannot be used.
+    """
+    try:
+        content = json.loads(read_file(ann))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{ann!r} is no JSON ({error}).') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{ann!r} is no file of COCO: it holds no object.')
+    images = _entries(
+        ann, content, 'images', id=int, file_name=str, width=int, height=int
+    )
+    categories = _entries(ann, content, 'categories', id=int, name=str)
+    objects = _entries(
+        ann, content, 'annotations', image_id=int, category_id=int, bbox=list
+    )
+    _require_unique(ann, 'images', 'id', images)
+    _require_unique(ann, 'categories', 'id', categories)
+    _require_unique(ann, 'categories', 'name', categories)
+    names = [x['name'] for x in categories]
+    unknown = [name for name in wanted or () if name not in names]
+    if unknown:
+        raise ValueError(
+            f'--classes: {ann!r} has no {_listed(unknown)}; it has '
+            f'{_listed(names)}.'
+        )
+    kept = tuple(n for n in names if wanted is None or n in wanted)
+    found = Objects(ann, folder, content, kept)
+    sizes = {x['id']: (x['width'], x['height']) for x in images}
+    _check_objects(found, sizes, {x['id'] for x in categories}, outlines)
+    _check_files(found)
+    _mend(found, objects)
+    return found
+
+
+def follow(val: Objects, train: Objects) -> None:
+    """Let the classes of a second file be those of the first, in its order.
+
+    Raises:
+        ValueError: If it has objects of another class.
+    """
+    used = {x['category_id'] for x in val.content['annotations']}
+    other = [
+        name
+        for name, number in val.numbers.items()
+        if name not in train.classes and number in used
+    ]
+    if other:
+        raise ValueError(
+            f'{val.ann!r} has objects of {_listed(other)}, which {train.ann!r}'
+            ' does not know. Name the classes that both have with --classes.'
+        )
+    known = {x['name']: x for x in val.content['categories']}
+    own = [name for name in known if name in train.classes]
+    if tuple(own) != train.classes:
+        free = max((x['id'] for x in known.values()), default=0) + 1
+        first = [
+            known.get(name) or {'id': free + i, 'name': name}
+            for i, name in enumerate(train.classes)
+        ]
+        rest = [x for n, x in known.items() if n not in train.classes]
+        val.content['categories'] = first + rest
+        val.mended.append('its categories stand as those of the training')
+    val.classes = train.classes
+
+
+def _entries(
+    ann: str, content: dict[str, Any], part: str, **kinds: type
+) -> list[dict[str, Any]]:
+    """Return the entries of a part, each with keys of these types."""
+    entries = content.get(part)
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(
+            f'{ann!r} has no {part}: it is no file of COCO with objects '
+            '(images, annotations, categories).'
+        )
+    for i, entry in enumerate(entries):
+        given = entry if isinstance(entry, dict) else {}
+        for key, kind in kinds.items():
+            if type(given.get(key)) is not kind:
+                raise ValueError(
+                    f'{ann!r}: {part}[{i}] has '
+                    f'{key}={shortened(given.get(key), 60)}, where '
+                    f'{_WORDS[kind]} has to stand.'
+                )
+    return entries
+
+
+_WORDS = {int: 'a whole number', str: 'a text', list: 'a list'}
+
+
+def _require_unique(
+    ann: str, part: str, key: str, entries: list[dict[str, Any]]
+) -> None:
+    count = Counter(entry[key] for entry in entries)
+    twice = [value for value, number in count.items() if number > 1]
+    if twice:
+        raise ValueError(
+            f'{ann!r}: several {part} have the same {key}: {_listed(twice)}. '
+            f'Give each its own.'
+        )
+
+
+def _check_objects(
+    found: Objects,
+    sizes: dict[int, tuple[int, int]],
+    ids: set[int],
+    outlines: bool,
+) -> None:
+    """Check objects, and count what the reader may want to know."""
+    of_class = {number: name for name, number in found.numbers.items()}
+    count: Counter[str] = Counter()
+    crowds = outside = 0
+    with_objects = set()
+    for i, item in enumerate(found.content['annotations']):
+        place = f'{found.ann!r}: annotations[{i}]'
+        number, image = item['category_id'], item['image_id']
+        if image not in sizes or number not in ids:
+            name = 'category_id' if image in sizes else 'image_id'
+            raise ValueError(
+                f'{place} has {name}={item[name]}, which no entry has as its '
+                'id.'
+            )
+        box = item['bbox']
+        if len(box) != 4 or not all(map(_is_number, box)):
+            raise ValueError(
+                f'{place} has bbox={shortened(box, 60)}, where four numbers '
+                'have to stand: left, top, width, height.'
+            )
+        if number not in of_class:
+            continue
+        outline = item.get('segmentation')
+        if outlines and not _is_outline(outline, sizes[image]):
+            raise ValueError(
+                f'{place} has no outline that can be used (segmentation='
+                f'{shortened(outline, 60)}): polygons of '
+                'three points or more, or RLE of the size of its image. '
+                'Remove the object, or train boxes alone: det.'
+            )
+        x, y, w, h = box
+        width, height = sizes[image]
+        seen = min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
+        if not seen or w < 1 or h < 1:
+            outside += 1
+            continue
+        crowds += bool(item.get('iscrowd'))
+        count[of_class[number]] += 1
+        with_objects.add(image)
+    if not count:
+        raise ValueError(
+            f'{found.ann!r} has no object of {_listed(found.classes)} that '
+            'can be trained on.'
+        )
+    ranked = [f'{n} {c:,}' for n, c in count.most_common()]
+    text = f'{len(sizes):,} images, {count.total():,} objects: {few(ranked)}'
+    found.remarks.append(text)
+    empty = len(sizes) - len(with_objects)
+    if empty:
+        found.remarks.append(
+            f'{empty:,} images without objects are kept as negatives'
+        )
+    if crowds:
+        found.remarks.append(f'{crowds:,} objects are crowds: not learnt')
+    if outside:
+        found.remarks.append(
+            f'{outside:,} boxes lie outside of their image, or are smaller '
+            'than a pixel: mmdet leaves them out'
+        )
+    absent = [name for name in found.classes if not count[name]]
+    if absent:
+        found.remarks.append(f'no objects of {_listed(absent)}')
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_outline(outline: Any, size: tuple[int, int]) -> bool:
+    if isinstance(outline, dict):
+        rows = outline.get('size') == [size[1], size[0]]
+        return rows and isinstance(outline.get('counts'), list | str)
+    return (
+        isinstance(outline, list)
+        and bool(outline)
+        and all(
+            isinstance(x, list)
+            and len(x) >= 6
+            and len(x) % 2 == 0
+            and all(map(_is_number, x))
+            for x in outline
+        )
+    )
+
+
+def _check_files(found: Objects) -> None:
+    """See that the images are there.
+
+    Raises:
+        FileNotFoundError: If not, with the first of them.
+    """
+    names = [x['file_name'] for x in found.images]
+    absent = [name for name in names if not _exists(found.folder, name)]
+    if absent:
+        shown = few([shortened(name, 80) for name in absent], 3)
+        raise FileNotFoundError(
+            f'{len(absent):,} of {len(names):,} images of {found.ann!r} are '
+            f'not in {found.folder!r}: {shown}. The folder has to be the one '
+            'from which file_name counts.'
+        )
+
+
+def _exists(folder: str, name: str) -> bool:
+    return '\0' not in name and os.path.isfile(os.path.join(folder, name))
+
+
+def _mend(found: Objects, objects: list[dict[str, Any]]) -> None:
+    """Give objects what the evaluation needs and some tools do not write."""
+    ids = [x.get('id') for x in objects]
+    usable = all(type(x) is int and x for x in ids)
+    if not usable or len({*ids}) < len(ids):
+        # An object with the id 0 counts as not found.
+        found.mended.append('its annotations have ids from 1 on')
+        for i, item in enumerate(objects, 1):
+            item['id'] = i
+    for key, value in _absent(objects):
+        found.mended.append(f'its annotations have {key}')
+        for item in objects:
+            if not _is_number(item.get(key)):
+                item[key] = value(item)
+
+
+def _absent(objects: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield what some objects lack, and what it is made of."""
+    for key, value in (
+        ('area', lambda x: x['bbox'][2] * x['bbox'][3]),
+        ('iscrowd', lambda x: int(x.get('iscrowd') is True)),
+    ):
+        if not all(_is_number(x.get(key)) for x in objects):
+            yield key, value
+
+
+def _listed(names: Sequence[Any]) -> str:
+    return few([shortened(name, 60) for name in names], _SHOWN)

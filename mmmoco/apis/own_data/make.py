@@ -1,0 +1,465 @@
+"""A recipe, another backbone, own labels: the text of one flat config."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mmmoco
+from mmmoco.apis.config.files import load_config
+from mmmoco.apis.config.python_text import Code, assigned, said
+from mmmoco.engine import checkpoint_io
+from mmmoco.messages import few, shortened
+from mmmoco.registry import dicts_in
+
+from . import models
+from .data import Data, palette, read_data
+from .start import Start, read_start
+
+#: Of the ResNets and of the ViTs: recipe, and how many images it is for.
+_RECIPES = {
+    'det': (
+        ('mmdetection/coco/mask-rcnn_r50-fpn_8xb2_1x', 118_287),
+        ('mmdetection/coco/mask-rcnn_vit-b_8xb8_100e', 118_287),
+    ),
+    'seg': (
+        ('mmsegmentation/voc12aug/fcn16s_r50_8xb2_30k', 10_582),
+        ('mmsegmentation/ade20k/upernet_vit-b_8xb2_160k', 20_210),
+    ),
+    'cls': (
+        ('classification/fine_tune/mocov2_r50_8xb32_30e', 1_281_167),
+        ('classification/fine_tune/mocov3_vit-b_8xb64_150e', 1_281_167),
+    ),
+    'linear': (
+        ('classification/linear/mocov2_r50_8xb32_100e', 1_281_167),
+        ('classification/linear/mocov3_vit-b_8xb128_90e', 1_281_167),
+    ),
+}
+_V3_LINEAR = 'classification/linear/mocov3_r50_8xb128_90e'
+_SCOPES = {'det': 'mmdet', 'inst': 'mmdet', 'seg': 'mmseg'}
+#: So many passes are the most, whatever the number of images.
+_MOST_EPOCHS = {'cls': 100, 'linear': 100}
+#: What a recipe holds and a flat config needs, after the rest.
+_RUNTIME = (
+    *('env_cfg', 'vis_backends', 'visualizer', 'log_processor', 'log_level'),
+    *('load_from', 'resume'),
+)
+_SIZES = ('scale', 'scales', 'crop_size')
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user chose; see :func:`mmmoco.transfer_config`."""
+
+    task: str
+    classes: tuple[str, ...] | None
+    mask_suffix: str | None
+    reduce_zero_label: bool
+    image_size: int | None
+    batch_size: int | None
+    epochs: int | None
+    gpus: int
+
+
+@dataclass
+class _Plan:
+    """All that the text says.
+
+    Attributes:
+        wishes: What was asked for.
+        data: The labels.
+        start: The backbone.
+        cfg: The recipe, changed.
+        name: Of the model.
+        model: Its config.
+        pipelines: Of training and test.
+        batch: Images of a GPU.
+        epochs: Passes over the images.
+        why: Reasons, by what they are for.
+    """
+
+    wishes: Wishes
+    data: Data
+    start: Start
+    cfg: dict[str, Any]
+    name: str
+    model: dict[str, Any]
+    pipelines: tuple[Any, Any]
+    batch: int
+    epochs: int
+    why: dict[str, str]
+
+    @property
+    def scope(self) -> str:
+        return _SCOPES.get(self.wishes.task, 'mmpretrain')
+
+    @property
+    def images(self) -> int:
+        """Return the number of images of a step."""
+        return self.batch * self.wishes.gpus
+
+
+def make(
+    wishes: Wishes,
+    train: Sequence[str],
+    val: Sequence[str],
+    init: str,
+    out: str,
+) -> tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Write the config; see :func:`mmmoco.transfer_config`.
+
+    Returns:
+        Path, model, classes, remarks, and the files beside it.
+    """
+    _check(wishes, out)
+    data = read_data(
+        wishes.task,
+        {'train': train, 'val': val},
+        out,
+        wishes.classes,
+        wishes.mask_suffix,
+        wishes.reduce_zero_label,
+    )
+    start = read_start(init)
+    plan = _plan(wishes, data, start)
+    text = '\n'.join(_text(plan, out)) + '\n'
+    for path, content in {**data.files, out: text}.items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        checkpoint_io.write_text(path, content)
+    load_config(out)  # What was written can be read.
+    kind = start.kind + str(start.backbone.get('depth', ''))
+    return (
+        out,
+        f'{plan.name} with {kind}',
+        data.classes,
+        (*data.remarks, *plan.why.values()),
+        tuple(data.files),
+    )
+
+
+def _check(wishes: Wishes, out: str) -> None:
+    for name in ('image_size', 'batch_size', 'epochs', 'gpus'):
+        value = getattr(wishes, name)
+        if value is not None and value < 1:
+            raise ValueError(
+                f'--{name.replace("_", "-")} {value}: it has to be 1 or more.'
+            )
+    if not out.endswith('.py'):
+        raise ValueError(f'--out {out!r}: a config ends in .py.')
+    if Path(out).exists():
+        raise FileExistsError(
+            f'--out: {out!r} is there already, and may have been edited: '
+            'remove it, or give another name.'
+        )
+
+
+def _plan(wishes: Wishes, data: Data, start: Start) -> _Plan:
+    """Choose everything."""
+    task = 'det' if wishes.task == 'inst' else wishes.task
+    scope = _SCOPES.get(task, 'mmpretrain')
+    modern = not start.batch_norm
+    vit_recipe = start.is_vit or (modern and task != 'det')
+    recipe, images = _RECIPES[task][vit_recipe]
+    if task == 'linear' and start.method == 'MoCoV3' and not modern:
+        recipe = _V3_LINEAR
+    cfg = load_config(f'benchmarks/{recipe}').to_dict()
+    for node in dicts_in(cfg):  # Of the library is all of it.
+        node.pop('_scope_', None)
+    gpus, per_gpu = map(int, recipe.split('_')[-2].split('xb'))
+    dense = scope != 'mmpretrain'
+    batch = wishes.batch_size or (2 if dense else per_gpu)
+    total = batch * wishes.gpus
+    model = cfg['model']
+    pipelines = _pipelines(cfg)
+    why: dict[str, str] = {}
+    new, own, why['norm'] = models.norms(start, total, wishes.gpus)
+    norm = new, own
+    n = len(data.classes)
+    if task == 'det':
+        usual = 1024 if start.is_vit else 800
+        factor = (wishes.image_size or usual) / usual
+        pipelines = models.sized(pipelines, factor, _SIZES)
+        name = models.detector(model, start, n, norm)
+        if wishes.task == 'det':
+            name = models.without_masks(model)
+            for step in (*pipelines[0], *pipelines[1]):
+                step.pop('with_mask', None)
+    elif task == 'seg':
+        crop = _crop(wishes, data, start)
+        long = max(data.size or (crop, crop))
+        pipelines = _cropped(pipelines, crop, (long, long))
+        name = models.segmentor(model, start, n, norm, crop)
+    else:
+        del why['norm']
+        size = wishes.image_size or start.size
+        pipelines = models.sized(pipelines, size / 224, _SIZES)
+        frozen = task == 'linear'
+        model['data_preprocessor'] = cfg['data_preprocessor'] | start.seen
+        model['data_preprocessor']['num_classes'] = n
+        name = models.classifier(model, start, n, size, frozen)
+        data.evaluators['topk'] = models.top(n)
+    base = gpus * per_gpu
+    passes = _epochs(cfg, base, images)
+    epochs = wishes.epochs or max(
+        1,
+        min(
+            _MOST_EPOCHS.get(task, 300),
+            round(passes * (images / data.count) ** 0.4),
+        ),
+    )
+    plan = _Plan(
+        wishes, data, start, cfg, name, model, pipelines, batch, epochs, why
+    )
+    _set_schedule(plan, base)
+    if wishes.epochs is None:
+        why['length'] = (
+            f'{epochs} epochs: the recipe has {passes:.3g} for {images:,} '
+            f'images; fewer images, more epochs'
+        )
+    return plan
+
+
+def _pipelines(cfg: dict[str, Any]) -> tuple[Any, Any]:
+    """Return those of training and test of a recipe."""
+    found = []
+    for part in ('train', 'val'):
+        dataset = cfg[f'{part}_dataloader']['dataset']
+        dataset = dataset.get('datasets', [dataset])[0]
+        found.append(dataset['pipeline'])
+    return found[0], found[1]
+
+
+def _crop(wishes: Wishes, data: Data, start: Start) -> int:
+    """Return the side of the crops of a segmentor."""
+    side = wishes.image_size or min(512, *(data.size or ()))
+    if start.is_resnet:  # The corners of its maps are aligned.
+        return max(2, round(side / 16)) * 16 + 1
+    patch: int = start.backbone.get('patch_size', 16)
+    return max(2, round(side / patch)) * patch
+
+
+def _cropped(
+    pipelines: tuple[Any, Any], crop: int, size: tuple[int, int]
+) -> tuple[Any, Any]:
+    """Let images be scaled around their own size; the test sees all of it."""
+    train, test = pipelines
+    for step in (*train, *test):
+        step.pop('reduce_zero_label', None)  # The data set says it.
+    for step in train:
+        if step['type'] == 'RandomResize':
+            step['scale'] = size
+        if step['type'] == 'RandomCrop':
+            step['crop_size'] = (crop, crop)
+    return train, [step for step in test if step['type'] != 'Resize']
+
+
+def _epochs(cfg: dict[str, Any], base: int, images: int) -> float:
+    """Return the passes of a recipe."""
+    loop = cfg['train_cfg']
+    iterations: int = loop.get('max_iters', 0)
+    return float(loop.get('max_epochs') or iterations * base / images)
+
+
+def _set_schedule(plan: _Plan, base: int) -> None:
+    """Scale loop, schedules and rate to the data."""
+    cfg, data = plan.cfg, plan.data
+    loop = cfg['train_cfg']
+    by_epoch = 'max_epochs' in loop
+    name = 'max_epochs' if by_epoch else 'max_iters'
+    length = plan.epochs
+    if not by_epoch:
+        length = -(-plan.epochs * data.count // plan.images)
+    schedules = cfg['param_scheduler']
+    if isinstance(schedules, dict):
+        schedules = [schedules]
+    factor = length / loop[name]
+    cfg['param_scheduler'] = [_fitted(s, factor) for s in schedules]
+    often = max(1, length // 10)
+    cfg['train_cfg'] = dict(
+        type=f'{"Epoch" if by_epoch else "Iter"}BasedTrainLoop',
+        val_interval=often,
+        **{name: length},
+    )
+    saver = dict(
+        type='CheckpointHook',
+        by_epoch=by_epoch,
+        interval=often,
+        max_keep_ckpts=3,
+    )
+    hooks = cfg['default_hooks']
+    steps = -(-data.count // plan.images) if by_epoch else length // 20
+    hooks['checkpoint'] = saver
+    hooks['logger']['interval'] = max(1, min(50, steps))
+    _set_rate(plan, base)
+
+
+def _fitted(schedule: dict[str, Any], factor: float) -> dict[str, Any]:
+    """Return a schedule of another length."""
+    begin = round(schedule.get('begin', 0) * factor)
+    fitted = dict(schedule)
+    if begin:
+        fitted['begin'] = begin
+    if 'T_max' in schedule:
+        end = schedule.get('begin', 0) + schedule['T_max']
+        fitted['T_max'] = max(1, round(end * factor) - begin)
+        # Else it would be cut by a run that is made shorter.
+        fitted['end'] = begin + fitted['T_max']
+    elif 'end' in schedule:
+        fitted['end'] = max(begin + 2, round(schedule['end'] * factor))
+    if 'milestones' in schedule:
+        fitted['milestones'] = sorted(
+            {max(1, round(m * factor)) for m in schedule['milestones']}
+        )
+    return fitted
+
+
+def _set_rate(plan: _Plan, base: int) -> None:
+    """Scale the learning rate to the batch."""
+    wrapper = plan.cfg['optim_wrapper']
+    # float16 is for GPUs; the tools have --amp.
+    wrapper['type'] = 'OptimWrapper'
+    wrapper.pop('loss_scale', None)
+    if not (plan.start.is_vit or plan.start.batch_norm):
+        wrapper.pop('constructor', None)
+        wrapper['optimizer'] = dict(
+            type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05
+        )
+        wrapper['paramwise_cfg'] = dict(norm_decay_mult=0.0)
+        base = 16 if plan.scope != 'mmpretrain' else 512
+    optimizer = wrapper['optimizer']
+    adam = optimizer['type'] == 'AdamW'
+    rate, ratio = optimizer['lr'], plan.images / base
+    optimizer['lr'] = float(f'{rate * ratio ** (0.5 if adam else 1.0):.3g}')
+    plan.cfg['auto_scale_lr'] = dict(enable=False, base_batch_size=plan.images)
+    plan.why['lr'] = (
+        f'lr {optimizer["lr"]:g} for {plan.images} images a step: {rate:g} '
+        f'for {base}, scaled {"by the square root" if adam else "linearly"}'
+    )
+
+
+# --------------------------------------------------------------------- text
+
+
+def _text(plan: _Plan, out: str) -> Iterator[str]:
+    data, start, cfg = plan.data, plan.start, plan.cfg
+    yield said(
+        f'{plan.name}, {len(data.classes)} classes; written by mmmoco '
+        f'transfer-config {plan.wishes.task}, {mmmoco.__version__}',
+        f'It needs nothing of mmmoco: the tools of {plan.scope} run it'
+        if 'mmmoco.' not in str(plan.model)
+        else 'Its backbone is of mmmoco, which has to be installed',
+    )
+    yield assigned('default_scope', plan.scope)
+    imports = {
+        part['type'].split('.')[0]
+        for part in dicts_in(plan.model)
+        if '.' in str(part.get('type'))
+    }
+    if imports:
+        yield assigned(
+            'custom_imports',
+            dict(
+                imports=[f'{name}.models' for name in sorted(imports)],
+                allow_failed_imports=False,
+            ),
+        )
+    yield '\n' + said('Data')
+    yield from (said(f'- {remark}') for remark in data.remarks)
+    yield from _classes(data, plan.scope)
+    yield from _loaders(plan)
+    yield '\n' + said(
+        f'Model. {_origin(start)}',
+        f'norm: {plan.why["norm"]}' if 'norm' in plan.why else '',
+    )
+    yield assigned('model', plan.model)
+    yield '\n' + said('Schedule', plan.why.get('length', ''), plan.why['lr'])
+    yield from _schedule(plan)
+    yield ''
+    yield assigned('default_hooks', cfg['default_hooks'])
+    yield assigned(
+        'custom_hooks',
+        [
+            hook
+            for hook in cfg.get('custom_hooks') or ()
+            if 'mmmoco.' not in hook['type']
+        ],
+    )
+    if start.init:
+        yield said(
+            'With mmmoco installed, these lines end a run whose file does '
+            'not fill the backbone'
+        )
+        hook = "dict(type='mmmoco.VerifyPretrainedHook')"
+        if start.is_vit and plan.scope != 'mmpretrain':  # The final norm.
+            hook = f"{hook[:-1]}, allow_unexpected=['ln1.*'])"
+        yield "# __import__('mmmoco.engine')"
+        yield f'# custom_hooks += [{hook}]'
+    yield ''
+    for name in _RUNTIME:
+        if name in cfg:
+            yield assigned(name, cfg[name])
+
+
+def _classes(data: Data, scope: str) -> Iterator[str]:
+    if data.numbers:
+        pairs = [f'{shortened(n, 40)} {i}' for n, i in data.numbers.items()]
+        yield said(
+            f'The ids in the annotation: {few(pairs, 20)}',
+            'Classes are found by name and numbered in the order of that '
+            'file: their order is not free',
+        )
+    yield assigned('classes', data.classes)
+    metainfo: dict[str, Any] = dict(classes=Code('classes'))
+    if scope != 'mmpretrain':
+        yield assigned('palette', palette(len(data.classes)))
+        metainfo['palette'] = Code('palette')
+    yield assigned('metainfo', metainfo)
+
+
+def _loaders(plan: _Plan) -> Iterator[str]:
+    cfg, data = plan.cfg, plan.data
+    for part, steps in zip(('train', 'test'), plan.pipelines, strict=True):
+        yield assigned(f'{part}_pipeline', steps)
+    for part, dataset in (('train', data.train), ('val', data.val)):
+        loader = cfg[f'{part}_dataloader']
+        loader['num_workers'] = min(4, loader.get('num_workers', 4))
+        if part == 'train':
+            loader['batch_size'] = plan.batch
+        pipeline = 'train_pipeline' if part == 'train' else 'test_pipeline'
+        loader['dataset'] = dict(**dataset, pipeline=Code(pipeline))
+        if plan.scope == 'mmpretrain':
+            loader['collate_fn'] = dict(type='default_collate')
+        yield assigned(f'{part}_dataloader', loader)
+    yield 'test_dataloader = val_dataloader'
+    yield assigned('val_evaluator', data.evaluators)
+    yield 'test_evaluator = val_evaluator'
+
+
+def _origin(start: Start) -> str:
+    if start.init is None:
+        return (
+            'Its weights begin at random: mmmoco transfer-config --init CKPT '
+            'writes one that starts from a checkpoint'
+        )
+    return (
+        'The backbone is that of '
+        f'{shortened(start.init["checkpoint"])}, and so are mean and '
+        'standard deviation'
+    )
+
+
+def _schedule(plan: _Plan) -> Iterator[str]:
+    cfg = plan.cfg
+    wrapper = cfg['optim_wrapper']
+    keys = (wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
+    if 'backbone.layers.11.' in keys:
+        depth, _ = models.blocks_of(plan.model['backbone'], plan.scope)
+        for name, value in models.layer_decay(keys, depth):
+            yield assigned(name, value)
+        wrapper['paramwise_cfg']['custom_keys'] = Code('rates')
+    yield assigned('optim_wrapper', wrapper)
+    yield assigned('param_scheduler', cfg['param_scheduler'])
+    yield assigned('train_cfg', cfg['train_cfg'])
+    yield assigned('val_cfg', cfg.get('val_cfg') or {})
+    yield assigned('test_cfg', cfg.get('test_cfg') or {})
+    yield assigned('auto_scale_lr', cfg['auto_scale_lr'])
