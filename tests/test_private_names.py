@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.optim import LinearLR, OptimWrapper
@@ -45,6 +46,7 @@ INHERITED = {
     EpochBasedTrainLoop: {'_epoch'},
     CheckpointHook: {'_save_checkpoint_with_step'},
     OptimWrapper: {'_clip_grad'},
+    BaseDataset: {'_metainfo'},
     nn.BatchNorm2d: {'_check_input_dim'},
     VisionTransformer: {'_freeze_stages'},
 }
