@@ -42,6 +42,10 @@ def test_readme_and_metafile_name_every_config_and_no_other():
     named = re.findall(r'`([a-z]\w*_[\w-]*\dxb[\w-]*|demo/[\w-]+)`', readme)
     assert set(named) <= set(NAMES)
     meta = yaml.safe_load((config_root() / 'metafile.yml').read_text())
+    # MIM keeps what it downloads in one folder.
+    weights = [m['Weights'] for m in meta['Models'] if 'Weights' in m]
+    assert len({Path(url).name for url in weights}) == len(weights) == 8
+    assert all(url.startswith('https://') for url in weights)
     collections = {c['Name'] for c in meta['Collections']}
     for entry in meta['Models']:
         assert entry['In Collection'] in collections
