@@ -11,7 +11,7 @@ from PIL import Image
 
 import mmmoco
 from mmmoco.apis import load_config
-from mmmoco.apis.own_data import class_folders, coco, masks, models
+from mmmoco.apis.own_data import class_folders, coco, make, masks, models
 from mmmoco.apis.own_data.data import read_data
 from mmmoco.apis.own_data.start import read_start
 
@@ -273,6 +273,39 @@ def test_a_class_that_only_validation_has_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="has objects of 'bus', which"):
         coco.follow(val, train)
+
+
+@pytest.mark.downstream
+def test_what_is_there_is_not_written_over(tmp_path, monkeypatch):
+    """A copy beside the config could be called as the annotation itself."""
+    monkeypatch.chdir(tmp_path)
+    content = json.loads(json.dumps(GOOD))
+    content['annotations'][0]['id'] = 0
+    write(tmp_path, content, 'my_train')
+    before = Path('my_train.json').read_text()
+    given = ['my_train.json', '.']
+    with pytest.raises(FileExistsError, match=r'my_train\.json. is there'):
+        mmmoco.transfer_config('det', train=given, val=given, out='my.py')
+    assert Path('my_train.json').read_text() == before
+    assert not Path('my.py').exists()
+
+
+@pytest.mark.parametrize('length', [1, 7, 90, 900, 90_000])
+def test_schedules_end_with_the_run(length):
+    ends = dict(begin=1500, T_max=88_500)
+    schedules = [
+        dict(type='LinearLR', start_factor=1e-3, end=1500),
+        dict(type='CosineAnnealingLR', **ends),
+        dict(type='MultiStepLR', milestones=[60_000, 80_000]),
+    ]
+    warm, cosine, steps = make._fitted(schedules, 90_000, length)
+    if length == 90_000:
+        assert [warm['end'], cosine['T_max']] == [1500, 88_500]
+        assert cosine['begin'] == 1500
+        assert steps['milestones'] == [60_000, 80_000]
+    assert warm['end'] == cosine['begin'] == max(2, min(1500, length // 20))
+    assert cosine['begin'] + cosine['T_max'] == max(3, length)
+    assert cosine['end'] == max(3, length)
 
 
 # -------------------------------------------------------------------- masks

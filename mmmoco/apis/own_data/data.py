@@ -133,39 +133,30 @@ def _objects(
         for ann, images in found.values()
     )
     coco.follow(val, train)
-    files: dict[str, str] = {}
+    texts: list[str | None] = []
     sets: list[dict[str, Any]] = []
-    for part, of in (('train', train), ('val', val)):
-        path, text = of.ann, of.text()
-        if text is not None:
-            path = f'{stem}_{part}.json'
-            files[path] = text
+    for of in (train, val):
+        texts.append(of.text())
+        if of.mended:
             of.remarks.append(f'in the copy {"; ".join(of.mended)}')
+        # With its slash: mmdet joins what is no folder as a text.
+        prefix = dict(img=f'{of.folder}/')
         sets.append(
-            dict(
-                type='CocoDataset',
-                ann_file=path,
-                # With its slash: mmdet joins what is no folder as a text.
-                data_prefix=dict(img=f'{of.folder}/'),
-                metainfo=Code('metainfo'),
-            )
+            dict(type='CocoDataset', ann_file=of.ann, data_prefix=prefix)
         )
     sets[0]['filter_cfg'] = dict(filter_empty_gt=False)
     sets[1]['test_mode'] = True
-    metric = ['bbox', 'segm'] if outlines else 'bbox'
+    files = _lists(sets, texts, (stem, '.json'))
     evaluator = dict(
-        type='CocoMetric', ann_file=sets[1]['ann_file'], metric=metric
+        type='CocoMetric',
+        ann_file=sets[1]['ann_file'],
+        metric=['bbox', 'segm'] if outlines else 'bbox',
     )
-    remarks = _remarks(train, val)
-    count = len(train.images)
     return Data(
         train.classes,
         train.numbers,
-        sets[0],
-        sets[1],
-        evaluator,
-        count,
-        remarks,
+        *(sets[0], sets[1], evaluator, len(train.images)),
+        _remarks(train, val),
         files,
     )
 
@@ -183,44 +174,34 @@ def _masks(
     )
     values = train.values | val.values
     classes = masks.classes_of(values, wanted, reduce_zero)
-    unused = len(classes) - len(
-        {v - reduce_zero for v in values - {masks.IGNORED}}
-        & {*range(len(classes))}
-    )
+    unused = {*range(len(classes))} - {v - reduce_zero for v in values}
     if unused:
         train.remarks.append(
-            f'{unused:,} of {len(classes):,} classes occur in no mask'
+            f'{len(unused):,} of {len(classes):,} classes occur in no mask'
         )
     unseen = sorted(val.values - train.values - {masks.IGNORED})
     if unseen:
         val.remarks.append(
             f'the values {", ".join(map(str, unseen))} occur here only'
         )
-    files: dict[str, str] = {}
-    sets: list[dict[str, Any]] = []
-    for part, of in (('train', train), ('val', val)):
-        dataset = dict(
+    sets: list[dict[str, Any]] = [
+        dict(
             type='BaseSegDataset',
             data_prefix=dict(img_path=of.images, seg_map_path=of.folder),
             img_suffix=of.suffixes[0],
             seg_map_suffix=of.suffixes[1],
-            metainfo=Code('metainfo'),
             reduce_zero_label=reduce_zero,
         )
-        if not of.whole:
-            path = f'{stem}_{part}.txt'
-            files[path] = ''.join(f'{name}\n' for name in of.stems)
-            dataset['ann_file'] = path
-        sets.append(dataset)
+        for of in (train, val)
+    ]
+    texts = [of.text() for of in (train, val)]
+    evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
     return Data(
         classes,
         {},
-        sets[0],
-        sets[1],
-        dict(type='IoUMetric', iou_metrics=['mIoU']),
-        len(train.stems),
+        *(sets[0], sets[1], evaluator, len(train.stems)),
         _remarks(train, val),
-        files,
+        _lists(sets, texts, (stem, '.txt')),
         train.size,
     )
 
@@ -231,30 +212,34 @@ def _folders(found: dict[str, list[str]], stem: str) -> Data:
     )
     class_folders.require_known(val, train)
     classes = tuple(train.files)
-    files: dict[str, str] = {}
-    sets: list[dict[str, Any]] = []
-    for part, of in (('train', train), ('val', val)):
-        dataset = dict(
-            type='CustomDataset',
-            data_prefix=of.folder,
-            metainfo=Code('metainfo'),
-        )
-        text = of.text(classes)
-        if text is not None:
-            path = f'{stem}_{part}.txt'
-            files[path] = text
-            dataset['ann_file'] = path
-        sets.append(dataset)
+    sets: list[dict[str, Any]] = [
+        dict(type='CustomDataset', data_prefix=of.folder)
+        for of in (train, val)
+    ]
+    texts = [of.text(classes) for of in (train, val)]
     return Data(
         classes,
         {},
-        sets[0],
-        sets[1],
-        dict(type='Accuracy'),
-        train.number,
+        *(sets[0], sets[1], dict(type='Accuracy'), train.number),
         _remarks(train, val),
-        files,
+        _lists(sets, texts, (stem, '.txt')),
     )
+
+
+def _lists(
+    sets: list[dict[str, Any]], texts: list[str | None], place: tuple[str, str]
+) -> dict[str, str]:
+    """Let data sets read what is written beside the config; return it."""
+    files = {}
+    for part, dataset, text in zip(_PARTS, sets, texts, strict=True):
+        dataset['metainfo'] = Code('metainfo')
+        if text is not None:
+            dataset['ann_file'] = f'_{part}'.join(place)
+            files[dataset['ann_file']] = text
+    return files
+
+
+_PARTS = ('train', 'val')
 
 
 def _remarks(train: Any, val: Any) -> list[str]:

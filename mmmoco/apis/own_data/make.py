@@ -1,9 +1,12 @@
 """A recipe, another backbone, own labels: the text of one flat config."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import mmmoco
 from mmmoco.apis.config.files import load_config
@@ -120,13 +123,25 @@ def make(
         wishes.mask_suffix,
         wishes.reduce_zero_label,
     )
-    start = read_start(init)
-    plan = _plan(wishes, data, start)
-    text = '\n'.join(_text(plan, out)) + '\n'
-    for path, content in {**data.files, out: text}.items():
+    with redirect_stdout(StringIO()), catch_warnings():
+        # The libraries tell of others that nobody asked for.
+        simplefilter('ignore')
+        start = read_start(init)
+        plan = _plan(wishes, data, start)
+        text = '\n'.join(_text(plan)) + '\n'
+    written = {**data.files, out: text}
+    for path, content in written.items():
+        place = Path(path)
+        if place.exists() and place.read_bytes() != content.encode():
+            raise FileExistsError(
+                f'{path!r} is there already, and would have to be written '
+                'beside the config: give --out another name.'
+            )
+    for path, content in written.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         checkpoint_io.write_text(path, content)
-    load_config(out)  # What was written can be read.
+    with redirect_stdout(StringIO()):
+        load_config(out)  # What was written can be read.
     kind = start.kind + str(start.backbone.get('depth', ''))
     return (
         out,
@@ -232,7 +247,7 @@ def _pipelines(cfg: dict[str, Any]) -> tuple[Any, Any]:
 def _crop(wishes: Wishes, data: Data, start: Start) -> int:
     """Return the side of the crops of a segmentor."""
     side = wishes.image_size or min(512, *(data.size or ()))
-    if start.is_resnet:  # The corners of its maps are aligned.
+    if start.batch_norm:  # The corners of its maps are aligned.
         return max(2, round(side / 16)) * 16 + 1
     patch: int = start.backbone.get('patch_size', 16)
     return max(2, round(side / patch)) * patch
@@ -272,8 +287,7 @@ def _set_schedule(plan: _Plan, base: int) -> None:
     schedules = cfg['param_scheduler']
     if isinstance(schedules, dict):
         schedules = [schedules]
-    factor = length / loop[name]
-    cfg['param_scheduler'] = [_fitted(s, factor) for s in schedules]
+    cfg['param_scheduler'] = _fitted(schedules, loop[name], length)
     often = max(1, length // 10)
     cfg['train_cfg'] = dict(
         type=f'{"Epoch" if by_epoch else "Iter"}BasedTrainLoop',
@@ -293,24 +307,38 @@ def _set_schedule(plan: _Plan, base: int) -> None:
     _set_rate(plan, base)
 
 
-def _fitted(schedule: dict[str, Any], factor: float) -> dict[str, Any]:
-    """Return a schedule of another length."""
-    begin = round(schedule.get('begin', 0) * factor)
-    fitted = dict(schedule)
-    if begin:
-        fitted['begin'] = begin
-    if 'T_max' in schedule:
-        end = schedule.get('begin', 0) + schedule['T_max']
-        fitted['T_max'] = max(1, round(end * factor) - begin)
-        # Else it would be cut by a run that is made shorter.
-        fitted['end'] = begin + fitted['T_max']
-    elif 'end' in schedule:
-        fitted['end'] = max(begin + 2, round(schedule['end'] * factor))
-    if 'milestones' in schedule:
-        fitted['milestones'] = sorted(
-            {max(1, round(m * factor)) for m in schedule['milestones']}
-        )
-    return fitted
+def _fitted(
+    schedules: list[dict[str, Any]], old: int, new: int
+) -> list[dict[str, Any]]:
+    """Return the schedules of a run of another length.
+
+    A warm-up takes a twentieth of it, or as long as the recipe's.
+    """
+    warm_up = next((s['end'] for s in schedules if 'start_factor' in s), None)
+
+    def at(point: int) -> int:
+        scaled = round(point * new / old)
+        if point == warm_up:
+            scaled = max(2, scaled, min(point, new // 20))
+        return scaled
+
+    result = []
+    for schedule in schedules:
+        fitted = dict(schedule)
+        begin = schedule.get('begin', 0)
+        if begin:
+            fitted['begin'] = at(begin)
+        end = schedule.get('end')
+        if 'T_max' in schedule:
+            end = begin + schedule['T_max']
+            fitted['T_max'] = max(1, at(end) - at(begin))
+        if end:
+            # Without it a run that is made shorter would cut it.
+            fitted['end'] = max(at(begin) + 1, at(end))
+        if 'milestones' in schedule:
+            fitted['milestones'] = sorted({*map(at, schedule['milestones'])})
+        result.append(fitted)
+    return result
 
 
 def _set_rate(plan: _Plan, base: int) -> None:
@@ -340,7 +368,7 @@ def _set_rate(plan: _Plan, base: int) -> None:
 # --------------------------------------------------------------------- text
 
 
-def _text(plan: _Plan, out: str) -> Iterator[str]:
+def _text(plan: _Plan) -> Iterator[str]:
     data, start, cfg = plan.data, plan.start, plan.cfg
     yield said(
         f'{plan.name}, {len(data.classes)} classes; written by mmmoco '

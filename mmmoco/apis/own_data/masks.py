@@ -53,6 +53,11 @@ class Masks:
             for s in self.stems
         }
 
+    def text(self) -> str | None:
+        """Return the list of its images; None if all have a mask."""
+        lines = ''.join(f'{stem}\n' for stem in self.stems)
+        return None if self.whole else lines
+
 
 def read_masks(folder: str, images: str, suffix: str | None) -> Masks:
     """Find pairs of image and mask, and look into the masks.

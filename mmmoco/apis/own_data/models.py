@@ -97,7 +97,7 @@ def segmentor(
     """Change the FCN-16s, or the UPerNet, of a recipe; return its name."""
     _set_norms(model, norm[0])
     heads = [model['decode_head']]
-    if start.is_resnet:
+    if start.batch_norm:
         role: Model = dict(dilations=(1, 1, 1, 2), strides=(1, 2, 2, 1))
         if start.backbone['type'] == 'ResNet':  # Others never contract it.
             role['contract_dilation'] = False
@@ -122,7 +122,7 @@ def segmentor(
         head['num_classes'] = classes
     model['data_preprocessor']['size'] = (crop, crop)
     _see(model, start)
-    return 'FCN-16s' if start.is_resnet else 'UPerNet'
+    return 'FCN-16s' if start.batch_norm else 'UPerNet'
 
 
 def classifier(

@@ -1,11 +1,8 @@
 """What a downstream backbone starts from: the one that a checkpoint holds."""
 
 import os
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from typing import Any
-from warnings import catch_warnings, simplefilter
 
 from mmengine.config import Config
 from torch import nn
@@ -24,7 +21,7 @@ _VITS = ('MoCoV3ViT', 'VisionTransformer')
 _RESNETS = ('ResNet', 'MoCoV3ResNet')
 _BATCH_NORM = (
     *_RESNETS,
-    *('ResNeXt', 'ResNetV1d', 'SEResNet', 'SEResNeXt', 'RegNet'),
+    *('ResNeXt', 'ResNetV1d', 'SEResNet', 'SEResNeXt'),
 )
 _LAYER_NORM = ('ConvNeXt', 'SwinTransformer')
 #: What is of the pre-training, or of the new model.
@@ -69,13 +66,8 @@ class Start:
 
     @property
     def batch_norm(self) -> bool:
-        """Whether it normalises over the batch."""
+        """Whether it is a ResNet: it normalises over the batch."""
         return self.kind in _BATCH_NORM
-
-    @property
-    def is_resnet(self) -> bool:
-        """Whether its last stage can be dilated."""
-        return self.kind.startswith(('ResNe', 'SEResNe', 'MoCoV3ResNet'))
 
     def placed(self, **role: Any) -> dict[str, Any]:
         """Return its config in a model.
@@ -158,9 +150,6 @@ def built(backbone: dict[str, Any], scope: str) -> nn.Module:
     """Build a backbone without memory: its shapes tell the rest."""
     model = {k: v for k, v in backbone.items() if k != 'init_cfg'}
     cfg = Config(dict(model=model, default_scope=scope))
-    with redirect_stdout(StringIO()), catch_warnings():
-        # They tell of libraries that nobody asked for.
-        simplefilter('ignore')
-        module = build_without_memory(cfg)
+    module = build_without_memory(cfg)
     module.eval()  # Some of mmpretrain's return nothing.
     return module
