@@ -78,7 +78,12 @@ EXTRAS = {
 }
 
 # Tools that make sense in a checkout only.
-CHECKOUT_ONLY = ('setup.sh', 'quickstart.sh', 'run_tests.sh')
+CHECKOUT_ONLY = (
+    'setup.sh',
+    'quickstart.sh',
+    'run_tests.sh',
+    'test_matrix.sh',
+)
 
 # Where MIM looks for the models of a package; names configs/metafile.yml.
 MODEL_INDEX = 'model-index.yml'

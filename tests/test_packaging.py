@@ -17,7 +17,13 @@ from mmmoco.openmmlab import DISTRIBUTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = [*sorted((ROOT / 'tools').glob('*.sh')), ROOT / '.ci' / 'run']
-CHECKOUT_ONLY = {'setup.sh', 'quickstart.sh', 'run_tests.sh'}
+CHECKOUT_ONLY = {
+    'setup.sh',
+    'quickstart.sh',
+    'run_tests.sh',
+    'test_matrix.sh',
+}
+STACKS = sorted((ROOT / 'requirements' / 'stacks').glob('*.txt'))
 
 
 def run(*command, cwd=ROOT, **env):
@@ -135,6 +141,21 @@ def test_every_requirement_is_pinned_to_a_version_it_allows(pins, tmp_path):
         name = canonicalize_name(need.name)
         assert name in pins, f'{name} is not in constraints.txt'
         assert need.specifier.contains(pins[name]), (need, pins[name])
+
+
+@pytest.mark.parametrize('stack', STACKS, ids=lambda path: path.stem)
+def test_an_installation_moves_nothing_of_a_stack(stack, tmp_path):
+    """The whole is tried by tools/test_matrix.sh."""
+    first, *lines = stack.read_text().splitlines()
+    assert re.match(r'# Python 3\.\d+: ', first)
+    source = checkout_copy(tmp_path / 'source')
+    run(sys.executable, 'setup.py', '-q', 'egg_info', cwd=source)
+    needed = needs_by_extra(source / 'mmmoco.egg-info' / 'requires.txt')
+    allowed = {need.name: need.specifier for need in needed['']}
+    pinned = dict(line.split('==') for line in lines if '==' in line)
+    for name in allowed.keys() & pinned.keys():
+        assert allowed[name].contains(pinned[name])
+    assert {'torch', 'torchvision', 'numpy'} <= {*lines, *pinned}
 
 
 @pytest.mark.skipif(
@@ -278,6 +299,7 @@ def test_scripts_are_valid_bash(script):
         ('transfer.sh', ['x.pth', 'voc-seg', '0'], "GPUS .* not '0'"),
         ('setup.sh', [], r'core\|full'),
         ('setup.sh', ['all'], "'all'"),
+        ('test_matrix.sh', ['none'], "'none'.*newest"),
     ],
 )
 def test_a_wrong_call_ends_with_one_line(script, arguments, names):
@@ -295,6 +317,7 @@ def test_a_wrong_call_ends_with_one_line(script, arguments, names):
         'dist_test.sh',
         'slurm_train.sh',
         'setup.sh',
+        'test_matrix.sh',
         'transfer.sh',
     ],
 )
@@ -311,7 +334,7 @@ def echo_environment(tmp_path):
     home = tmp_path / 'an environment'
     executable(
         home / 'bin' / 'python',
-        '#!/bin/bash\n[[ $1 == -c ]] && echo 12345 && exit\n'
+        '#!/bin/bash\n[[ $1 == -c && $2 != *torch* ]] && echo 12345 && exit\n'
         'printf "%s\\n" "OMP=${OMP_NUM_THREADS:-}" "$@"\n',
     )
     return str(home)
@@ -336,9 +359,10 @@ def test_dist_train_starts_one_process_per_gpu(echo_environment, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         'OMP=1',
-        '-P',
-        '-m',
-        'torch.distributed.run',
+        '-c',
+        'import sys; sys.path = [p for p in sys.path if p]',
+        "import runpy; runpy.run_module('torch.distributed.run', {}, "
+        "'__main__', True)",
         '--nnodes=1',
         '--max-restarts=0',
         '--rdzv-backend=c10d',
@@ -458,7 +482,8 @@ def bare_checkout(tmp_path, monkeypatch):
     place = tmp_path / 'a checkout'
     large = disk(99, tmp_path / 'large')
     monkeypatch.setenv('PATH', f'{large}:{os.environ["PATH"]}')
-    for name in ('tools/setup.sh', 'requirements/constraints.txt', 'setup.py'):
+    shutil.copytree(ROOT / 'requirements', place / 'requirements')
+    for name in ('tools/setup.sh', 'setup.py'):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, place / name)
     return place
@@ -655,3 +680,16 @@ def test_flags_for_the_ops_are_added_to_those_of_python():
     )
     assert [flag for flag in added if flag != '-g0'] == without
     assert '-g' not in added[added.index('-g0') :]
+
+
+def test_the_matrix_says_what_it_does_not_run(tmp_path):
+    for name in ('tools', 'requirements'):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    done = run(
+        *('bash', tmp_path / 'tools' / 'test_matrix.sh', STACKS[0].stem),
+        **{f'MMMOCO_PYTHON_3{n}': '/not/there' for n in range(10, 30)},
+    )
+    assert done.returncode == 0, done.stderr
+    header, rule, row = done.stdout.splitlines()
+    assert row.startswith(f'| {STACKS[0].stem} | not run: /not/there is no')
+    assert header.count('|') == rule.count('|') == row.count('|')

@@ -42,12 +42,14 @@ torchrun() {
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
   fi
   if ((nodes == 1)); then meet_here; else meet_over_network "$nodes"; fi
-  # -P: else a torch.py in the current folder would be taken for the library.
+  # As python -P -m, which came with 3.11: else a torch.py in the current
+  # folder would be taken for the library.
   # The signals of a scheduler and Ctrl-C are for the training processes;
   # torchrun itself would kill them, or start them again.
   export PET_SIGNALS_TO_HANDLE=SIGHUP,SIGQUIT
   run_interruptible signal_children_of end_tree \
-    deaf "$python" -P -m torch.distributed.run \
+    deaf "$python" -c "import sys; sys.path = [p for p in sys.path if p]
+import runpy; runpy.run_module('torch.distributed.run', {}, '__main__', True)" \
     --nnodes="$nodes" "${meeting[@]}" --nproc_per_node="$processes" \
     "$tools/$script" "$@" || status=$?
   [[ -z ${MMMOCO_MEETING:-} ]] || rm -rf "$MMMOCO_MEETING"

@@ -4,7 +4,8 @@
 #   bash tools/setup.sh core     pre-training, evaluation, the fast tests
 #   bash tools/setup.sh full     core, then mmcv's compiled ops, mmdet, mmseg
 #                                and the optional libraries; a Chromium for
-#                                the tests of the report
+#                                the tests of the report; OpenMMLab's original
+#                                packages in a folder that only tests import
 #   bash tools/setup.sh python   print the interpreter that they prepare
 #
 # Everything goes into .venv in the checkout, at the versions pinned in
@@ -19,6 +20,7 @@ set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 constraints="$root/requirements/constraints.txt"
+original_pins="$root/requirements/stacks/originals-torch2.6.txt"
 cache="${MMMOCO_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/mmmoco}"
 [[ $cache == /* ]] || cache="$PWD/$cache"
 [[ ${MMMOCO_PYTHON:-/} != [!/]*/* ]] || MMMOCO_PYTHON="$PWD/$MMMOCO_PYTHON"
@@ -176,7 +178,7 @@ fingerprint() { # MODE
   {
     printf '%s\n' "$1" "$root"
     "$python" -VV
-    cat "$constraints" "$root/setup.py" "$root/tools/setup.sh"
+    cat "$constraints" "$original_pins" "$root/setup.py" "$root/tools/setup.sh"
   } | sha256sum | cut -d ' ' -f 1
 }
 
@@ -248,7 +250,7 @@ PYTHON
 ready() { # MODE EXTRAS
   local stamp="$prefix/.mmmoco-setup-$1"
   [[ -f $stamp && $(<"$stamp") == "$(fingerprint "$1")" ]] &&
-    { [[ $1 != full ]] || [[ -x $browser ]]; } &&
+    { [[ $1 != full ]] || [[ -x $browser && -d $prefix/originals ]]; } &&
     check_metadata "$1" "$2" >/dev/null 2>&1
 }
 
@@ -527,6 +529,23 @@ need_browser() {
   [[ -x $browser ]] || apt_install chromium
 }
 
+# Beside the maintained packages, for tests/stack alone. Their Python runs with
+# the compiled ops of the maintained mmcv.
+install_originals() {
+  local place="$prefix/originals" ops
+  rm -rf "$place"
+  ops=$("$python" -c "
+from importlib.metadata import distribution
+found = distribution('onedl-mmcv')
+print(*(found.locate_file(f) for f in found.files
+        if str(f).startswith('mmcv/_ext')))") || return 1
+  # What some of them install as 'tests' would hide ours.
+  MMCV_WITH_OPS=0 "$python" -m pip install --no-deps --no-build-isolation \
+    --target "$place" $(sed -n '/^mm/p' "$original_pins") \
+    mmdet==3.3.0 mmsegmentation==1.2.2 &&
+    rm -rf "$place/tests" && ln -s "$ops" "$place/mmcv/"
+}
+
 install_all() { # MODE EXTRAS
   local duration='1 to 3 minutes'
   rm -f "$prefix"/.mmmoco-setup-*
@@ -553,6 +572,8 @@ install_all() { # MODE EXTRAS
     check_imports
   if [[ $1 == full ]]; then
     step "Check mmcv's ops" 'a few seconds' "read $log." check_ops
+    step 'Put the original packages beside them, for tests' 'half a minute' \
+      "$network_advice" install_originals
     need_browser
   fi
   step 'Check the versions' 'a second' \

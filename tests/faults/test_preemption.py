@@ -424,4 +424,5 @@ def is_rank(place, work_dir):
         return False
     text = [part.decode(errors='replace') for part in parts]
     script = any(part.endswith('tools/train.py') for part in text)
-    return script and work_dir in text and 'torch.distributed.run' not in text
+    started = not any('torch.distributed.run' in part for part in text)
+    return script and work_dir in text and started

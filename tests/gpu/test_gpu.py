@@ -27,6 +27,7 @@ from mmmoco.engine.bare_model import bare_model
 from mmmoco.functional import Candidates, info_nce, nearest
 from mmmoco.models.norms import SplitBN
 from mmmoco.registry import MODELS
+from tests.conftest import since_torch
 from tests.golden import ours
 from tests.golden import test_mmc as mmc
 from tests.models import test_distillation as distillation
@@ -35,14 +36,14 @@ CUDA = pytest.param(
     'cuda',
     marks=pytest.mark.gpu,
 )
+#: Older ones compute in it on a GPU only.
+FLOAT16 = pytest.param(torch.float16, marks=since_torch('2.3'))
 ANYWHERE = pytest.mark.parametrize('device', ['cpu', CUDA])
 SLOWLY_ANYWHERE = pytest.mark.parametrize(
     'device', [pytest.param('cpu', marks=pytest.mark.slow), CUDA]
 )
 ON_A_GPU = pytest.mark.parametrize('device', [CUDA])
-LOW = pytest.mark.parametrize(
-    'dtype', [torch.bfloat16, torch.float16], ids=str
-)
+LOW = pytest.mark.parametrize('dtype', [torch.bfloat16, FLOAT16], ids=str)
 
 
 # ------------------------------------------------------------------- views
@@ -233,7 +234,7 @@ def test_a_loss_scale_that_is_too_large_costs_one_step(device):
 
 
 @ANYWHERE
-@pytest.mark.parametrize('precision', [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('precision', [None, torch.bfloat16, FLOAT16])
 @pytest.mark.parametrize('kind', ['beside', 'among', 'masked'])
 def test_the_look_up_is_that_of_float64(kind, precision, device):
     draws = torch.Generator().manual_seed(0)
@@ -292,7 +293,7 @@ def test_a_collapsed_look_up_finds_nothing(precision, device):
 
 @ANYWHERE
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
-@pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16, FLOAT16])
 def test_split_batch_norm(layout, dtype, device):
     torch.manual_seed(0)
     images = torch.randn(16, 8, 6, 6)
@@ -463,6 +464,7 @@ from torch.distributed.nn.functional import all_to_all_single
 # Whatever else is installed under that name.
 sys.modules['tests'] = types.ModuleType('tests')
 sys.modules['tests'].__path__ = [sys.argv[2]]
+from tests.conftest import since_torch
 from tests.golden import ours
 
 norm = 'SyncBN' if device == 'cuda' else 'BN'

@@ -82,8 +82,10 @@ def test_setup_leaves_the_folder_before_it_calls_python():
 
 
 def test_no_launcher_starts_a_module_from_the_current_folder():
+    # Drops it before anything is imported that has a file.
+    safe = '"$python" -c "import sys; sys.path = [p for p in sys.path if p]'
     for script in (ROOT / 'tools').glob('*.sh'):
-        text = script.read_text()
+        text = script.read_text().replace(safe, '')
         if '\ncd "$root"\n' not in text:
             assert '"$python" -m' not in text, script
             assert '"$python" -c' not in text, script

@@ -57,8 +57,9 @@ def read_tiff(
     tifffile = library('tifffile', 'A TIFF of bands')
     check_directories(data)
     # Dialects of microscopes: some name other files, and all go on to parse.
-    plain: Any = {f'is_{flag}': False for flag in tifffile.TIFF.FILE_FLAGS}
-    with tifffile.TiffFile(io.BytesIO(data), **plain) as file:
+    plain = {f'is_{flag}': False for flag in tifffile.TIFF.FILE_FLAGS}
+    kind: Any = type('PlainTiff', (tifffile.TiffFile,), plain)
+    with kind(io.BytesIO(data)) as file:
         first = file.pages.first
         pages = [
             page
