@@ -187,7 +187,7 @@ setup(
     package_data={
         'mmmoco': [
             *('py.typed', 'visualization/*.html', 'visualization/*.css'),
-            'apis/exchange/*.jinja',
+            *('apis/exchange/*.jinja', 'apis/page/*.css'),
         ]
     },
     python_requires='>=3.10',

@@ -15,13 +15,16 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from mmmoco.apis import cli, get_model, load_config
 from mmmoco.apis.cli import UsageError
+from mmmoco.apis.dense.features import normalised
 from mmmoco.apis.page import pictures, prompting, server
 from mmmoco.apis.page.jobs import prompt_segmentation
 from mmmoco.apis.page.layout import page as page_of
+from mmmoco.apis.page.prompting import SOURCES, Point
 from mmmoco.engine.checkpoint_io import CheckpointError
 from mmmoco.evaluation.zero_shot import similarity_maps
 
@@ -34,7 +37,7 @@ MMC = 'demo/mmc_digits'
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     """As a run of mmengine leaves it, with the text of its config."""
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     path = tmp_path_factory.mktemp('run') / 'epoch_1.pth'
     content = {
         'meta': {'cfg': load_config(MMC).pretty_text},
@@ -47,7 +50,9 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope='module')
 def images(checkpoint):
     """Model and examples, from the checkpoint alone."""
-    return prompting.build(checkpoint)
+    built = prompting.build(checkpoint)
+    built.file = checkpoint
+    return built
 
 
 @pytest.fixture(scope='module')
@@ -99,7 +104,7 @@ def opened_by_page(url, path, name):
     (number,) = [
         each['id']
         for each in config['dependencies']
-        if len(each['inputs']) == 1 and len(each['outputs']) == 6
+        if [event for _, event in each['targets']] == ['upload']
     ]
     file = {'path': path, 'orig_name': name, 'meta': {'_type': TYPE}}
     job = dict(data=[file], fn_index=number, session_hash=str(time.time_ns()))
@@ -200,21 +205,66 @@ def test_clicks_cost_no_forward(images):
         lambda *_: calls.append(1)
     )
     name = images.open(images.examples[0])
-    opened = images.opened(name)
-    assert opened.pixels.shape == (64, 64, 3)
-    assert opened.tokens.shape[1:] == (8, 8)
-    for x, y in ((3, 50), (40, 20)):
-        found = images.map(name, x, y)
-        (expected,) = similarity_maps(opened.tokens, [(y, x)], (64, 64))
+    assert images.opened(name).pixels.shape == (64, 64, 3)
+    layers = images.tokens(name).layers
+    assert [tokens.shape[1:] for tokens in layers] == 4 * [(8, 8)]
+    for layer, (x, y) in ((-1, (3, 50)), (-1, (40, 20)), (1, (40, 20))):
+        found = images.map(name, [Point(x, y, True)], layer=layer)
+        (expected,) = similarity_maps(layers[layer], [(y, x)], (64, 64))
         np.testing.assert_array_equal(found, expected.cpu().numpy())
     assert len(calls) == 1
     handle.remove()
 
 
+def test_several_points_and_those_beside_the_object(images):
+    """The nearest point counts; where it lies beside, there is no value."""
+    name = images.open(images.examples[0])
+    on = [Point(3, 50, True), Point(40, 20, True)]
+    beside = [Point(60, 5, False), Point(20, 20, False)]
+    first, second = (images.map(name, [point]) for point in on)
+    either = images.map(name, on)
+    np.testing.assert_allclose(either, np.maximum(first, second), atol=1e-6)
+    others = [images.map(name, [p._replace(inside=True)]) for p in beside]
+    ahead = np.maximum(*others) - either
+    nearer, clear = ahead > 0, abs(ahead) > 1e-6
+    found = images.map(name, [beside[0], *on, beside[1]])
+    assert nearer.any() and not nearer.all()
+    np.testing.assert_array_equal(np.isnan(found)[clear], nearer[clear])
+    kept = clear & ~nearer
+    np.testing.assert_allclose(found[kept], either[kept], atol=1e-6)
+
+
+def test_random_weights_and_colours_have_maps_of_their_own(images):
+    name = images.open(images.examples[0])
+    at = [Point(40, 20, True)]
+    maps = [images.map(name, at, source) for source in SOURCES]
+    assert not (maps[0] == maps[1]).all() and not (maps[0] == maps[2]).all()
+    # The same random weights each time, which move nothing global.
+    again = prompting.build(images.file)
+    state = torch.get_rng_state()
+    other = again.map(again.open(images.examples[0]), at, SOURCES[1])
+    np.testing.assert_array_equal(maps[1], other)
+    assert torch.equal(state, torch.get_rng_state())
+    # The cosines of mean colours of patches, centred as the model centres.
+    x = normalised(images.features.model, [images.examples[0]], 64)
+    (expected,) = similarity_maps(
+        F.avg_pool2d(x, 8)[0].cpu(), [(20, 40)], (64, 64)
+    )
+    np.testing.assert_allclose(maps[2], expected, atol=1e-6)
+
+
+def test_features_that_are_not_finite_are_one_line(images):
+    name = images.open(images.examples[0])
+    for layer in images.tokens(name).layers:
+        layer.fill_(torch.nan)
+    with pytest.raises(UsageError, match='not finite'):
+        images.map(name, [Point(1, 1, True)])
+
+
 def test_checkpoint_and_config_describe_the_same_model(images, checkpoint):
     other = prompting.build(checkpoint, MMC)
     first, second = (
-        each.opened(each.open(images.examples[0])).tokens
+        each.tokens(each.open(images.examples[0])).layers[-1]
         for each in (images, other)
     )
     torch.testing.assert_close(first, second)
@@ -249,13 +299,15 @@ def test_a_checkpoint_without_normalisation_asks_for_the_config(
 
 
 def test_uploads_keep_their_ratio_and_their_orientation(images):
-    opened = images.opened(images.open_upload(png(900, 1200)))
-    assert opened.pixels.shape == (576, 768, 3)
-    assert opened.tokens.shape[1:] == (42, 56)
+    name = images.open_upload(png(900, 1200))
+    assert images.opened(name).pixels.shape == (576, 768, 3)
+    assert images.opened(name).size == (900, 1200)
+    assert images.tokens(name).layers[-1].shape[1:] == (42, 56)
     exif = Image.Exif()
     exif[prompting.ORIENTATION] = 6  # Lay on its side.
     opened = images.opened(images.open_upload(png(30, 90, exif=exif)))
     assert opened.pixels.shape == (90, 30, 3)
+    assert opened.size == (90, 30)
 
 
 def test_bad_uploads_are_one_line(images, monkeypatch):
@@ -272,10 +324,10 @@ def test_only_the_last_images_are_kept(images):
         images.open(images.examples[0]) for _ in range(prompting.KEPT + 1)
     ]
     with pytest.raises(UsageError, match='open it again'):
-        images.map(names[0], 1, 1)
-    assert images.map(names[-1], 1, 1).shape == (64, 64)
+        images.map(names[0], [Point(1, 1, True)])
+    assert images.map(names[-1], [Point(1, 1, True)]).shape == (64, 64)
     with pytest.raises(UsageError, match='64×64'):
-        images.map(names[-1], 64, 0)
+        images.map(names[-1], [Point(64, 0, True)])
 
 
 def test_pictures_of_small_images_are_enlarged():
@@ -287,11 +339,36 @@ def test_pictures_of_small_images_are_enlarged():
     assert heat.shape == (3, 3, 3) and (heat[0] == heat[2]).all()
     assert (np.diff(heat[0].sum(1)) > 0).all()  # brighter
     assert pictures.heat_map(np.ones((2, 2), np.float32)).any()
-    picture, text = pictures.segmented(
-        np.full((3, 3, 3), 200, np.uint8), found, 0.2
-    )
-    assert text.startswith('33.3% of the image')
-    assert (picture[0, -1] == 200).all() and (picture[0, 0] == 50).all()
+    found[0] = np.nan  # Nearer to a point beside the object.
+    heat = pictures.heat_map(found)
+    assert (heat[0] == 140).all() and (heat[1] != 140).any(1).all()
+
+
+def test_the_picture_shows_mask_and_points():
+    pixels = np.full((400, 500, 3), 200, np.uint8)
+    mask = np.zeros((400, 500), bool)
+    mask[100:300, 100:300] = True
+    points = [Point(200, 200, True), Point(400, 50, False)]
+    shown = pictures.segmented(pixels, mask, points)
+    assert (shown[110, 110] == 200).all() and (shown[390, 490] == 80).all()
+    assert (shown[99, 150] == pictures.OUTLINE).all()
+    for x, y, on in points:
+        assert (shown[y, x] == 255).all()  # The sign,
+        disc = shown[y + 4, x + 4]  # and its colour.
+        assert (disc == (pictures.ON if on else pictures.BESIDE)).all()
+
+
+@pytest.mark.parametrize('low', [-1.0, 0.2, 0.9])
+def test_the_threshold_starts_between_two_heaps(low):
+    draws = np.random.default_rng(0)
+    top = (low + 3) / 4
+    heaps = np.concatenate([np.full(900, low), np.full(100, top)])
+    noise = draws.normal(0, (1 - low) / 100, 1000)
+    found = (heaps + noise).astype(np.float32)
+    found = np.append(found, np.nan)
+    assert ((found > pictures.dividing(found))[:-1] == (heaps == top)).all()
+    flat = np.ones(9, np.float32)
+    assert 0.98 <= pictures.dividing(flat) <= 1.0
 
 
 def test_it_listens_on_this_machine_only():
@@ -330,46 +407,99 @@ def test_bad_arguments_are_one_line(options, words, checkpoint, url, capsys):
 
 @pytest.mark.browser
 @pytest.mark.parametrize('width', [1280, 390])
-def test_click_and_slide(url, browser, tmp_path, width):
+def test_a_browser_segments_and_downloads(url, browser, tmp_path, width):
     from playwright.sync_api import expect
 
     page = browser.new_page(viewport={'width': width, 'height': 844})
+    page.set_default_timeout(30_000)
+    expect.set_options(timeout=30_000)
     requests, complaints = [], []
     page.on('request', lambda request: requests.append(request.url))
     page.on('pageerror', lambda error: complaints.append(str(error)))
     page.goto(url)
     status = page.locator('#status')
-    expect(status).to_contain_text('Open an image', timeout=60_000)
-    upload = tmp_path / 'upload.png'
-    upload.write_bytes(png(60, 90))
-    page.locator('#upload input[type=file]').set_input_files(upload)
-    expect(status).to_contain_text('tokens in', timeout=30_000)
-    examples = page.get_by_role('button').filter(has=page.locator('img'))
-    examples.first.click()
-    expect(status).to_contain_text('8 × 8 tokens', timeout=30_000)
+    expect(status).to_contain_text('Open an image')
+    picture = page.locator('#picture img')
+    slider = page.get_by_label('range slider for Threshold')
+    expect(slider).to_be_disabled()
 
     def share():
         return float(re.search(r'([\d.]+)% of', status.inner_text())[1])
 
-    def shown():
-        return page.locator('#mask img').get_attribute('src')
+    def click(across, down):
+        """Click; wait until the picture has changed."""
+        before, box = picture.get_attribute('src'), picture.bounding_box()
+        at = {'x': across * box['width'], 'y': down * box['height']}
+        picture.click(position=at)
+        expect(picture).not_to_have_attribute('src', before)
 
-    slider = page.get_by_label('range slider for Threshold')
-    page.locator('#prompt img').click()
-    expect(status).to_contain_text('lies above', timeout=30_000)
-    at_first, first = share(), shown()
+    def download():
+        with page.expect_download() as waiting:
+            page.locator('#download').click()
+        file = tmp_path / 'mask.png'
+        waiting.value.save_as(file)
+        assert waiting.value.suggested_filename == 'mask.png'
+        with Image.open(file) as mask:
+            return np.asarray(mask)
+
+    upload = tmp_path / 'upload.png'
+    upload.write_bytes(png(600, 900))
+    page.locator('#picture input[type=file]').set_input_files(upload)
+    expect(status).to_contain_text('56 × 37 tokens in')
+    click(0.5, 0.5)
+    expect(status).to_contain_text('lies above')
+    # As large as the file, not as the page shows it.
+    assert download().shape == (600, 900)
+
+    page.locator('#scenes .gallery-item').first.click()
+    expect(status).to_contain_text('8 × 8 tokens')
+    expect(slider).to_be_disabled()
+    click(0.3, 0.3)
+    expect(status).to_contain_text(' ms, tokens of this model')
+    lowest = float(re.search(r'from ([\d.−-]+) to', status.inner_text())[1])
+    assert 0 <= lowest - float(slider.get_attribute('min')) <= 0.002
+    assert abs(download().mean() * 100 - share()) < 0.1
+    # Picture, slider and what came of it are in sight at once.
+    boxes = [x.bounding_box() for x in (picture, slider, status)]
+    top = min(box['y'] for box in boxes)
+    assert max(box['y'] + box['height'] for box in boxes) - top < 844
+
+    at_first = share()
     number = page.locator('#threshold input[type=number]')
-    number.fill('0.97')
+    start = float(number.input_value())
+    number.fill(f'{(1 + start) / 2:.3f}')
     number.press('Enter')
-    expect(status).to_contain_text('above 0.97', timeout=30_000)
-    assert share() < at_first
-    expect(page.locator('#mask img')).not_to_have_attribute('src', first)
+    expect(status).to_contain_text(f'above {float(number.input_value()):g};')
     higher = share()
+    assert higher < at_first
     slider.focus()
-    for _ in range(10):
+    for _ in range(20):
         page.keyboard.press('ArrowLeft')
-    expect(status).to_contain_text('above 0.87', timeout=30_000)
-    assert share() > higher
+    reached = float(number.input_value())
+    expect(status).to_contain_text(f'above {reached:g};')
+    assert reached < (1 + start) / 2 and share() > higher
+
+    before = share()
+    page.get_by_label('beside it').click()
+    click(0.9, 0.9)
+    expect(status).not_to_contain_text(f'{before}%')
+    assert share() < before
+    assert abs(download().mean() * 100 - share()) < 0.1
+    seen = {picture.get_attribute('src')}
+    page.locator('#source').get_by_label('random weights').click()
+    expect(status).to_contain_text('tokens of random weights')
+    page.locator('#source').get_by_label('colours').click()
+    expect(status).to_contain_text('tokens of colours')
+    page.locator('#source').get_by_label('this model').click()
+    expect(status).to_contain_text('tokens of this model')
+    seen.add(picture.get_attribute('src'))
+    page.locator('#layer input').click()
+    page.get_by_role('option', name='0').click()
+    expect(picture).not_to_have_attribute('src', [*seen][-1])
+    for _ in range(2):
+        page.get_by_role('button', name='Undo').click()
+    expect(status).to_contain_text('8 × 8 tokens')
+    expect(page.locator('#download')).to_be_disabled()
 
     assert page.evaluate('document.documentElement.scrollWidth <= innerWidth')
     assert {urlsplit(each).hostname for each in requests} == {'127.0.0.1'}

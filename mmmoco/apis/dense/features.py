@@ -91,9 +91,7 @@ class ModelFeatures:
         if hasattr(backbone, 'out_type'):
             backbone.out_type = 'featmap'
         if layers is not None:
-            count = len(getattr(backbone, 'layers', ())) or getattr(
-                backbone, 'num_stages', 0
-            )
+            count = layer_count(backbone)
             if not layers or not all(0 <= i < count for i in layers):
                 raise UsageError(
                     f'--layers {list(layers)}: '
@@ -130,6 +128,12 @@ class ModelFeatures:
                     f'features but {tuple(feature.shape)}.'
                 )
         return list(outputs)
+
+
+def layer_count(backbone: Any) -> int:
+    """Return how many blocks or stages can be asked for; 0: none."""
+    blocks = len(getattr(backbone, 'layers', ()))
+    return blocks or int(getattr(backbone, 'num_stages', 0))
 
 
 @torch.no_grad()

@@ -24,7 +24,9 @@ def prompt_segmentation(
 ) -> None:
     """Serve a page on which one click segments an object, until interrupted.
 
-    Open an image, click, move the threshold. Nothing leaves this machine.
+    Open an image, click points on it and beside it, move the threshold,
+    choose a layer, compare with random weights and with colours, download
+    the mask. Nothing leaves this machine.
 
     Args:
         checkpoint: File of a pre-training run.

@@ -1,22 +1,31 @@
 """The page: what stands where, and what it does. Gradio makes it."""
 
+import math
 import os
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mmmoco.apis.cli import UsageError
 
-from .pictures import enlarged, enlargement, heat_map, segmented, with_cross
-from .prompting import Prompting
+from .pictures import (
+    dividing,
+    enlarged,
+    enlargement,
+    heat_map,
+    lowest_of,
+    segmented,
+)
+from .prompting import SOURCES, Point, Prompting
 
-OPEN_FIRST = 'Open an image, then click a point of it.'
-
-#: T at the start; the paper varies it from 0 to 0.3.
-THRESHOLD = 0.3
+OPEN_FIRST = 'Open an image or take a drawn scene, then click an object.'
+SIGNS = ('+ on the object', '− beside it')
 
 
 def import_gradio() -> Any:
@@ -50,50 +59,171 @@ def told(work: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+class Session(NamedTuple):
+    """What one browser works on.
+
+    Attributes:
+        name: Of the image; None: none is open.
+        points: That were clicked.
+        found: Their map.
+    """
+
+    name: str | None = None
+    points: tuple[Point, ...] = ()
+    found: NDArray[np.float32] | None = None
+
+
 class Answers:
     """What the page shows after an upload, a click, a move of the threshold.
 
+    All but :meth:`slide` return session, slider, picture, status, file of
+    the mask and heat map.
+
     Args:
         prompting: Images and maps.
+        folder: Where the masks are written.
     """
 
-    def __init__(self, prompting: Prompting) -> None:
-        self.prompting = prompting
+    def __init__(self, prompting: Prompting, folder: str) -> None:
+        self.prompting, self.folder = prompting, Path(folder)
 
     @told
-    def open_file(self, file: dict[str, Any] | None) -> Any:
-        """Return name, map, image, heat map, mask and status."""
-        if file is None:
-            return None, None, None, None, None, OPEN_FIRST
-        name = self.prompting.open_upload(Path(file['path']).read_bytes())
-        image = self.prompting.opened(name)
-        rows, columns = image.tokens.shape[1:]
-        text = (
-            f'{columns} × {rows} tokens in {image.seconds:.2f} s. Click a '
-            'point of the image.'
-        )
-        return name, None, enlarged(image.pixels), None, None, text
+    def open_file(self, file: dict[str, Any]) -> Any:
+        """Open an upload."""
+        content = Path(file['path']).read_bytes()
+        return self._without_map(self.prompting.open_upload(content))
 
     @told
-    def click(self, name: str | None, threshold: float, event: Any) -> Any:
-        """Return map, image with a cross, heat map, mask and status."""
+    def open_scene(self, number: int) -> Any:
+        """Open one of the examples."""
+        pixels = self.prompting.examples[number]
+        return self._without_map(self.prompting.open(pixels))
+
+    @told
+    def click(
+        self,
+        session: Session,
+        sign: str,
+        source: str,
+        layer: int,
+        threshold: float,
+        event: Any,
+    ) -> Any:
+        """Add a point."""
+        name, points, found = session
         if name is None:
             raise UsageError(OPEN_FIRST)
-        x, y = map(int, event.index)
-        pixels = self.prompting.opened(name).pixels
-        times = enlargement(pixels)
-        found = self.prompting.map(name, x // times, y // times)
-        mask, text = segmented(pixels, found, threshold)
-        crossed = with_cross(enlarged(pixels), x, y)
-        return found, crossed, enlarged(heat_map(found)), mask, text
+        times = enlargement(self.prompting.opened(name).pixels)
+        x, y = (int(at) // times for at in event.index)
+        points = (*points, Point(x, y, sign == SIGNS[0]))
+        kept = None if found is None else threshold
+        return self._show(name, points, source, layer, kept)
 
     @told
-    def slide(self, name: str | None, found: Any, threshold: float) -> Any:
-        """Return mask and status."""
+    def drop(
+        self, session: Session, source: str, layer: int, threshold: float
+    ) -> Any:
+        """Take the last point away."""
+        name, points, _ = session
+        return self._show(name, points[:-1], source, layer, threshold)
+
+    @told
+    def compare(self, session: Session, source: str, layer: int) -> Any:
+        """Show the map of other features, with a threshold of its own."""
+        return self._show(session.name, session.points, source, layer, None)
+
+    @told
+    def slide(self, session: Session, threshold: float) -> Any:
+        """Return picture, status and file of the mask."""
+        name, points, found = session
         if name is None or found is None:
-            return None, OPEN_FIRST
-        pixels = self.prompting.opened(name).pixels
-        return segmented(pixels, found, threshold)
+            raise UsageError(OPEN_FIRST)
+        image = self.prompting.opened(name)
+        mask = found > threshold
+        text = (
+            f'**{mask.mean():.1%}** of the image lies above {threshold:g}; '
+            f'similarities from {np.nanmin(found):.3f} to '
+            f'{np.nanmax(found):.3f}.'
+        )
+        file = self.folder / name / 'mask.png'
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(mask).resize(image.size[::-1]).save(file)
+        shown = segmented(image.pixels, mask, points)
+        return shown, text, _download(str(file))
+
+    def close(self) -> Any:
+        """Forget the image."""
+        return self._without_map(None)
+
+    def _show(
+        self,
+        name: str | None,
+        points: tuple[Point, ...],
+        source: str,
+        layer: int,
+        threshold: float | None,
+    ) -> Any:
+        if name is None or not any(point.inside for point in points):
+            return self._without_map(name, points)
+        tokens = self.prompting.tokens(name, source)
+        start = time.perf_counter()
+        found = self.prompting.map(name, points, source, layer)
+        passed = time.perf_counter() - start
+        lowest = math.floor(lowest_of(found) * 1000) / 1000
+        if threshold is None:
+            threshold = round(dividing(found), 3)
+        threshold = min(max(threshold, lowest), 1.0)
+        session = Session(name, points, found)
+        picture, text, file = self.slide(session, threshold)
+        text += (
+            f' Map in {passed * 1000:.0f} ms, tokens of {source} in '
+            f'{tokens.seconds:.2f} s.'
+        )
+        heat = enlarged(heat_map(found))
+        slider = _slider(lowest, threshold, True)
+        return session, slider, picture, text, file, heat
+
+    def _without_map(
+        self, name: str | None, points: tuple[Point, ...] = ()
+    ) -> Any:
+        text, picture = OPEN_FIRST, None
+        if name is not None:
+            tokens = self.prompting.tokens(name)
+            rows, columns = tokens.layers[-1].shape[1:]
+            text = (
+                f'{columns} × {rows} tokens in {tokens.seconds:.2f} s. Click '
+                'an object.'
+            )
+            pixels = self.prompting.opened(name).pixels
+            everything = np.ones(pixels.shape[:2], bool)
+            picture = segmented(pixels, everything, points)
+        session = Session(name, points)
+        return session, _slider(), picture, text, _download(), None
+
+
+def _slider(
+    lowest: float = 0.0, value: float = 0.5, usable: bool = False
+) -> Any:
+    return import_gradio().Slider(
+        lowest,
+        1.0,
+        value,
+        step=0.001,
+        label='Threshold T (cosine similarity)',
+        interactive=usable,
+        buttons=[],
+        elem_id='threshold',
+    )
+
+
+def _download(file: str | None = None) -> Any:
+    return import_gradio().DownloadButton(
+        'Download the mask',
+        file,
+        size='md',
+        interactive=file is not None,
+        elem_id='download',
+    )
 
 
 def page(prompting: Prompting, title: str, folder: str) -> Any:
@@ -102,42 +232,100 @@ def page(prompting: Prompting, title: str, folder: str) -> Any:
     Args:
         prompting: Images and maps.
         title: What model this is.
-        folder: Where the examples are written.
+        folder: Where examples and masks are written.
 
     Returns:
         A ``gradio.Blocks``.
     """
     gradio = import_gradio()
     with gradio.Blocks(title='Prompt segmentation') as blocks:
-        gradio.Markdown(
-            f'# One click, one object\n`{title}`: how similar every patch is '
-            'to the one that you click, and what lies above the threshold.'
+        gradio.Markdown(f'# One click, one object\n`{title}`')
+        scenes = gradio.Dataset(
+            components=[gradio.Image(render=False)],
+            samples=[[path] for path in _examples(prompting, folder)],
+            type='index',
+            label='Drawn scenes',
+            elem_id='scenes',
         )
-        state = gradio.State(), gradio.State()
         with gradio.Row():
-            with gradio.Column(scale=1, min_width=240):
-                upload = _upload(gradio, _examples(prompting, folder))
-            with gradio.Column(scale=4):
-                with gradio.Row():
-                    pictures = [
-                        _picture(gradio, *place)
-                        for place in (
-                            ('prompt', 'Click a point'),
-                            ('similarity', 'Similarity, dark to bright'),
-                            ('mask', 'Above the threshold'),
-                        )
-                    ]
-                threshold = gradio.Slider(
-                    -1.0,
-                    1.0,
-                    THRESHOLD,
-                    step=0.01,
-                    label='Threshold T (cosine similarity)',
-                    elem_id='threshold',
+            with gradio.Column(scale=3, min_width=300):
+                picture = _picture(
+                    gradio,
+                    'picture',
+                    'Image',
+                    sources=['upload', 'clipboard'],
                 )
+                threshold = _slider()
                 status = gradio.Markdown(OPEN_FIRST, elem_id='status')
-        shown = [*state, *pictures, status]
-        _connect(gradio, Answers(prompting), upload, threshold, shown)
+            with gradio.Column(scale=2, min_width=300):
+                sign = gradio.Radio(
+                    SIGNS, value=SIGNS[0], label='A click is', elem_id='sign'
+                )
+                with gradio.Row():
+                    drop = gradio.Button('Undo the last point', size='md')
+                    file = _download()
+                source = gradio.Radio(
+                    SOURCES,
+                    value=SOURCES[0],
+                    label='Features of',
+                    elem_id='source',
+                )
+                last = prompting.layers - 1
+                layer = gradio.Dropdown(
+                    list(range(last + 1)),
+                    value=last,
+                    label=f'Layer (the last is {last})',
+                    interactive=last > 0,
+                    elem_id='layer',
+                )
+                gradio.Markdown(
+                    'Similarity, dark to bright; grey: nearer to a point '
+                    'beside the object.'
+                )
+                heat = _picture(
+                    gradio, 'similarity', 'Similarity', interactive=False
+                )
+        session = gradio.State(Session())
+        answers = Answers(prompting, folder)
+
+        def click(event: Any, *values: Any) -> Any:
+            return answers.click(*values, event)
+
+        # Gradio hands over what it finds annotated so.
+        click.__annotations__['event'] = gradio.SelectData
+        everything = [session, threshold, picture, status, file, heat]
+        seen = [source, layer]
+        quick = dict(show_progress='hidden', api_visibility='private')
+        # Gradio would open it as whatever PIL can, programs included.
+        picture.upload(
+            answers.open_file,
+            picture,
+            everything,
+            preprocess=False,
+            api_visibility='private',
+        )
+        scenes.click(answers.open_scene, scenes, everything, **quick)
+        picture.clear(answers.close, None, everything, **quick)
+        picture.select(
+            click, [session, sign, *seen, threshold], everything, **quick
+        )
+        drop.click(
+            answers.drop, [session, *seen, threshold], everything, **quick
+        )
+        gradio.on(
+            [source.input, layer.input],
+            answers.compare,
+            [session, *seen],
+            everything,
+            **quick,
+        )
+        threshold.input(
+            answers.slide,
+            [session, threshold],
+            [picture, status, file],
+            trigger_mode='always_last',
+            **quick,
+        )
     return blocks
 
 
@@ -149,57 +337,14 @@ def _examples(prompting: Prompting, folder: str) -> list[str]:
     return paths
 
 
-def _upload(gradio: Any, examples: list[str]) -> Any:
-    upload = gradio.Image(
-        label='Open an image',
-        type='filepath',
-        sources=['upload', 'clipboard'],
-        height=240,
-        elem_id='upload',
-    )
-    gradio.Examples(examples, upload, label='or a drawn scene')
-    return upload
-
-
-def _picture(gradio: Any, place: str, label: str) -> Any:
+def _picture(gradio: Any, place: str, label: str, **options: Any) -> Any:
     # Gradio's own label would cover a corner of the image.
-    with gradio.Column(min_width=220):
-        gradio.Markdown(f'**{label}**')
-        return gradio.Image(
-            interactive=False,
-            show_label=False,
-            alt_text=label,
-            format='png',
-            buttons=['fullscreen'],
-            elem_id=place,
-        )
-
-
-def _connect(
-    gradio: Any, answers: Answers, upload: Any, threshold: Any, shown: Any
-) -> None:
-    """Say what an upload, a click and the threshold change."""
-
-    def click(name: Any, threshold: Any, event: Any) -> Any:
-        return answers.click(name, threshold, event)
-
-    # Gradio hands over what it finds annotated so.
-    click.__annotations__['event'] = gradio.SelectData
-    name, found, image, _, mask, status = shown
-    quick = dict(show_progress='hidden', api_visibility='private')
-    upload.change(
-        answers.open_file,
-        upload,
-        shown,
-        # Gradio would open it as whatever PIL can, programs included.
-        preprocess=False,
-        api_visibility='private',
-    )
-    image.select(click, [name, threshold], shown[1:], **quick)
-    threshold.input(
-        answers.slide,
-        [name, found, threshold],
-        [mask, status],
-        trigger_mode='always_last',
-        **quick,
+    return gradio.Image(
+        show_label=False,
+        alt_text=label,
+        type='filepath',
+        format='png',
+        buttons=['fullscreen'],
+        elem_id=place,
+        **options,
     )

@@ -104,6 +104,7 @@ def launch(blocks: Any, host: str, port: int) -> str:
             ssr_mode=False,
             run_history=False,
             footer_links=[],
+            css_paths=[Path(__file__).with_name('page.css')],
             max_file_size=MAX_BYTES,
             app_kwargs={'middleware': [Middleware(HostCheck, names)]},
         )

@@ -62,6 +62,7 @@ class PlainConvNet(BaseModule):
                 f'frozen_stages={frozen_stages} must lie between -1 (none) '
                 f'and {last} (all).'
             )
+        self.num_stages = len(channels)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
