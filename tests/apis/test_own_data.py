@@ -11,6 +11,7 @@ from PIL import Image
 
 import mmmoco
 from mmmoco.apis import load_config
+from mmmoco.apis.config import python_text
 from mmmoco.apis.own_data import class_folders, coco, make, masks, models
 from mmmoco.apis.own_data.data import read_data
 from mmmoco.apis.own_data.start import read_start
@@ -32,6 +33,8 @@ NAMES = [
     '_base_',
     '#',
     'car ',
+    r'{{{$A:x|\nraise#}}',
+    'a\0b\x1b[2J',
 ]
 
 
@@ -123,6 +126,29 @@ def test_pycocotools_numbers_the_classes_as_the_config(seed, tmp_path):
             assert {'area', 'iscrowd'} <= item.keys()
             number = label[item['category_id']]
             assert data.classes[number] == name[before['category_id']]
+
+
+@pytest.mark.parametrize('seed', range(100))
+def test_nothing_that_a_config_quotes_becomes_code(seed, tmp_path):
+    """Neither in a value nor in a comment, of whatever signs it is made."""
+    rng = random.Random(seed)
+    signs = ['{', '{{', '}}', '$A', ':x|', r'\n', 'raise', '#', *'"\'\\ \n']
+    signs += [
+        '\0',
+        '\r',
+        '\x0c',
+        '\x1a',
+        '\x85',
+        '\u2028',
+        '\ud800',
+        '_base_.a',
+    ]
+    text = ''.join(rng.choices(signs, k=30))
+    text += '{' * rng.randint(1, 5) + r'$A:x|\nraise#}}'
+    lines = [python_text.said(text), f'value = {python_text.written(text)}']
+    assert '{{' not in ''.join(lines)
+    (tmp_path / 'a.py').write_text('\n'.join(lines), encoding='utf-8')
+    assert Config.fromfile(str(tmp_path / 'a.py')) == {'value': text}
 
 
 @pytest.mark.downstream
@@ -244,7 +270,7 @@ def test_what_is_odd_is_said_and_a_good_file_is_not_copied(tmp_path):
     assert found.text() is None
     assert found.numbers == {'car': 10, 'dog': 0}
     assert found.remarks == [
-        '1 images, 1 objects: car 1',
+        "1 images, 1 objects: 'car' 1",
         "no objects of 'dog'",
     ]
     more = content['annotations'][0]

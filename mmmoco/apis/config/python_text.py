@@ -1,5 +1,6 @@
 """Values and comments as the Python text of a config."""
 
+import re
 import textwrap
 from collections.abc import Mapping
 from keyword import iskeyword
@@ -7,7 +8,6 @@ from typing import Any
 
 from yapf.yapflib.yapf_api import FormatCode
 
-from mmmoco.messages import printable
 from mmmoco.private_names import templates_escaped
 
 _STYLE = {
@@ -22,10 +22,13 @@ class Code(str):
 
 
 def said(*reasons: str) -> str:
-    """Return reasons as a comment."""
+    """Return reasons as a comment, of which nothing becomes code."""
     text = '. '.join(r[0].upper() + r[1:] for r in reasons if r)
+    words = ' '.join(text.split())
+    signs = [c if c.isprintable() else ascii(c)[1:-1] for c in words]
     return textwrap.fill(
-        f'{printable(text)}.'.replace('{{', '{ {'),
+        # mmengine substitutes in comments, too, and that may end their line.
+        re.sub(r'\{(?=\{)', '{ ', f'{"".join(signs)}.'),
         79,
         initial_indent='# ',
         subsequent_indent='# ',

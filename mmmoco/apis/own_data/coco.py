@@ -229,7 +229,7 @@ def _check_objects(
             f'{found.ann!r} has no object of {_listed(found.classes)} that '
             'can be trained on.'
         )
-    ranked = [f'{n} {c:,}' for n, c in count.most_common()]
+    ranked = [f'{shortened(n, 40)} {c:,}' for n, c in count.most_common()]
     text = f'{len(sizes):,} images, {count.total():,} objects: {few(ranked)}'
     found.remarks.append(text)
     empty = len(sizes) - len(with_objects)
