@@ -50,7 +50,8 @@ class FeatureModel(BaseModel):
             x: Normalised images N×C×H×W. If ``get_model`` built the model
                 also a path, a PIL image, an array H×W×C of uint8, or a list
                 of these: they are read, resized, cropped and normalised as
-                in the evaluations of the model's config.
+                in the evaluations of the model's config, and the features
+                have no gradients.
             stage: One of :meth:`encoders`.
 
         Raises:
@@ -65,8 +66,10 @@ class FeatureModel(BaseModel):
                 f'{" or ".join(map(repr, encoders))}.'
             )
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            x = self._normalised(x)
-        elif x.dim() != 4:
+            with torch.no_grad():
+                x = self._normalised(x)
+                return encoders[stage](self.in_layout(x))
+        if x.dim() != 4:
             raise ValueError(
                 f'Images of shape {tuple(x.shape)}: give N×C×H×W (of a single '
                 'one x[None]).'

@@ -32,7 +32,7 @@ from typing import (
     get_origin,
 )
 
-from .early_checks import flag_of, require_places
+from .early_checks import flag_of, not_a_checkpoint, require_places
 from .foreign_flags import translated
 from .lookup import nearest
 from .process import LIMIT, lacks_openmmlab
@@ -56,8 +56,37 @@ _SECTION = re.compile(
 )
 
 
-class UsageError(ValueError):
+class UsageError(ValueError, argparse.ArgumentTypeError):
     """Bad input, with a message that says how to mend it."""
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """Return what reads a number of a command line."""
+
+    def integer(text: str) -> int:
+        number = int(text)
+        if number < low:
+            raise UsageError(f'{number}: must be at least {low}.')
+        return number
+
+    return integer
+
+
+def ending(*known: str) -> Callable[[str], str]:
+    """Return what refuses a name that ends otherwise."""
+
+    def checked(path: str) -> str:
+        if Path(path).suffix not in known:
+            raise UsageError(
+                f'{path}: give a name that ends in {" or ".join(known)}.'
+            )
+        return path
+
+    return checked
+
+
+#: Beside the type of a parameter that says how many.
+COUNT = {'type': at_least(1)}
 
 
 def main(
@@ -87,7 +116,7 @@ def main(
         positionals = [p.name for p in own if p.kind is _PLAIN]
     try:
         require_places(given, positionals)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         if debug:
             raise
         _end_with(prog, str(error))
@@ -265,6 +294,8 @@ class Parser(argparse.ArgumentParser):
         if rest:  # A positional that may be absent, behind an option.
             found, rest = self.parse_known_intermixed_args(words, namespace)
         if rest:
+            if wrong := not_a_checkpoint(vars(found)):
+                self.error(wrong)
             told = '; --help lists what there is.'
             key, equals, value = rest[0].partition('=')
             if equals:
@@ -376,7 +407,10 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
         except KeyboardInterrupt:
             _end(f'{name}: interrupted\n', 130)
         except Exception as error:
-            if lacks_openmmlab(error):
+            early = 'torch' not in sys.modules and not debug
+            if lacks_openmmlab(error) or (
+                early and isinstance(error, OSError | ValueError)
+            ):
                 _end_with(name, str(error))
             from mmengine.logging import print_log
 

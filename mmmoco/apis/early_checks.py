@@ -6,6 +6,7 @@ is imported, which takes seconds.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,13 @@ PLACES = (
     'root',
     'work_dirs',
 )
+#: What holds no weights, and was meant as something else.
+CONFIGS = ('.py', '.json', '.yaml', '.yml')
+#: What is said where neither a config nor the command line names images.
+NO_IMAGES = (
+    'A checkpoint names no images: name a folder with --data, or the config '
+    'of the run with --config.'
+)
 #: What these may be instead of a file.
 WORDS = ('auto', 'random', 'supervised')
 #: Data sets that fetch their files into a new folder.
@@ -43,7 +51,10 @@ def require_places(
 
     Raises:
         FileNotFoundError: If one is not, with the nearest that is.
+        ValueError: If one is of another kind, or no images are named.
     """
+    if wrong := not_a_checkpoint(given):
+        raise ValueError(wrong)
     config = given.get('config')
     if isinstance(config, str):
         resolve_config(config)
@@ -60,7 +71,11 @@ def require_places(
             continue
         if isinstance(path, str) and path not in WORDS and _absent(path):
             if name == 'checkpoint':
-                raise FileNotFoundError(f'Checkpoint {missing(path)}')
+                swapped = Path(given.get('out') or '').suffix == '.pth'
+                raise FileNotFoundError(
+                    f'Checkpoint {missing(path)}'
+                    + ' The checkpoint comes first.' * swapped
+                )
             raise FileNotFoundError(f'{flag_of(name)}: {missing(path)}')
     source = given.get('source')  # A path, or of some jobs a config.
     if isinstance(source, str) and _absent(source):
@@ -73,7 +88,15 @@ def require_places(
             if _absent(path):
                 flag = '' if name in positionals else f'{flag_of(name)}: '
                 raise FileNotFoundError(f'{flag}{missing(path)}')
+            if name in ('data', 'checkpoint_dir') and Path(path).is_file():
+                raise NotADirectoryError(f'{path!r} is a file: give a folder.')
     options = given.get('cfg_options') or {}
+    if (
+        'data' in given
+        and 'checkpoint' in given
+        and not (config or given['data'] or given.get('images') or options)
+    ):
+        raise ValueError(NO_IMAGES)
     if isinstance(config, str) and 'max_iters' in given:
         _require_own_data(config, options)
     for key, value in options.items():
@@ -82,6 +105,24 @@ def require_places(
         for path in _paths(value):
             if _absent(path) and not _fetches(config, options):
                 raise FileNotFoundError(f'{key}: {missing(path)}')
+
+
+def not_a_checkpoint(given: Mapping[str, Any]) -> str | None:
+    """Say what was given as a checkpoint, if it is there and is none."""
+    path = given.get('checkpoint')
+    if not isinstance(path, str):
+        return None
+    place = Path(path).expanduser()
+    if place.is_dir():
+        inside = sorted(place.glob('*_[0-9]*.pth'), key=os.path.getmtime)
+        if inside:
+            return f'{path!r} is a folder: give a file, such as {inside[-1]}.'
+        after = ', the folder after --data' if 'data' in given else ''
+        return f'{path!r} is a folder; the checkpoint comes first{after}.'
+    if place.suffix in CONFIGS and place.is_file():
+        after = ' after --config' if 'config' in given else ' elsewhere'
+        return f'{path!r} is no checkpoint; a config stands{after}.'
+    return None
 
 
 def flag_of(name: str) -> str:

@@ -123,6 +123,21 @@ def mismatch(configs: Sequence[dict[str, Any]], length: Length) -> str | None:
     at = reach(configs, length)
     if at is None or abs(at - length.iterations) <= length.epoch:
         return None
+    return _two_ends(at, length)
+
+
+def near_miss(configs: Sequence[dict[str, Any]], length: Length) -> str | None:
+    """Say how they miss it by less: by more than a step, or by being cut."""
+    at = reach(configs, length)
+    step = max(map(length.unit, configs), default=1)
+    # Of epochs an iteration-based run may end in the middle.
+    beyond = 0 if length.by_epoch or step == 1 else step
+    if at is None or -step <= at - length.iterations <= beyond:
+        return None
+    return _two_ends(at, length)
+
+
+def _two_ends(at: float, length: Length) -> str:
     return (
         f'the schedule ends at {length.said(at)}, the run at '
         f'{length.said(length.iterations)}'
@@ -289,6 +304,7 @@ class Schedule:
         self.length, self.way = length, way
         configs = fit(configs, length) if way == 'fit' else list(configs)
         self.wrong = None if way == 'keep' else mismatch(configs, length)
+        self.near = None if way else near_miss(configs, length)
         self.configs = [
             # The end that mmengine gives those that state none.
             {'end': -(-length.iterations // length.unit(config)), **config}
@@ -332,14 +348,16 @@ class Schedule:
             f': {rates}' + (' (fitted).' if self.way == 'fit' else '.'),
             extra=ABOUT,
         )
-        if self.wrong is None:
+        missed = self.wrong or self.near
+        if missed is None:
             return
         text = (
-            f'{self.wrong[0].upper()}{self.wrong[1:]} (learning rate '
+            f'{missed[0].upper()}{missed[1:]} (learning rate '
             f"{rates}). schedule='fit' in the config, or --schedule fit, "
             "stretches it to the run; 'keep' trains so all the same."
         )
-        if resumed or runner.cfg.get('default_scope') != 'mmmoco':
+        ours = runner.cfg.get('default_scope') == 'mmmoco'
+        if resumed or not ours or not self.wrong:
             runner.logger.warning(text)
         else:
             raise ValueError(text)

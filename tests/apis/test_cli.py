@@ -379,7 +379,7 @@ def test_a_result_is_printed_and_its_problem_ends_the_tool(capsys):
         (mmmoco.report, ['a', 'b'], {'work_dirs': ['a', 'b']}),
         (
             mmmoco.import_checkpoint,
-            ['a', 'b', '--drop', 'x', 'y', '--from', 'moco'],
+            ['a', 'b.pth', '--drop', 'x', 'y', '--from', 'moco'],
             {'drop': ['x', 'y'], 'from_': 'moco'},
         ),
         (

@@ -224,7 +224,8 @@ def test_what_can_be_said_at_once_is_said_before_torch_is_imported(tmp_path):
     """Paths, missing values and unknown options, of any command."""
     for name in ('data/imagenet/train', 'runs'):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / 'runs' / 'epoch_9.pth').touch()
+    for name in ('runs/epoch_9.pth', 'mine.py'):
+        (tmp_path / name).touch()
     root = 'train_dataloader.dataset.data_root'
     cases = {
         'train mocov2_r50_8xb33': 'mocov2_r50_8xb32',
@@ -255,6 +256,22 @@ def test_what_can_be_said_at_once_is_said_before_torch_is_imported(tmp_path):
         'report runs gone': "'gone' does not exist",
         'train demo/mocov2_digits --seed one': 'invalid int value',
         'train demo/mocov2_digits --schedule fat': "choose from 'keep', 'fit'",
+        'knn data runs/epoch_9.pth': 'the folder after --data',
+        'features data/imagenet --out f.npz': 'the folder after --data',
+        'knn runs --data data': 'such as runs/epoch_9.pth',
+        'export out runs/epoch_9.pth': 'The checkpoint comes first.',
+        'export data out': "'data' is a folder; the checkpoint comes first.",
+        'probe mine.py --data data': 'a config stands after --config',
+        'knn runs/epoch_9.pth': 'A checkpoint names no images',
+        'knn runs/epoch_9.pth --data data --k 9 0': 'must be at least 1',
+        'knn runs/epoch_9.pth --data runs/epoch_9.pth': 'is a file',
+        'plan runs/epoch_9.pth': "'runs/epoch_9.pth' is a file",
+        'evaluate runs/epoch_9.pth --data data': 'is a file',
+        'features runs/epoch_9.pth --data data --out f.csv': 'f.csv: give',
+        'import runs/epoch_9.pth x.npz': 'x.npz: give a name that ends in',
+        'convert-config mine.py x': 'ends in .py',
+        'pretrain data --hours -1': '--hours -1.0: must be above 0',
+        'pretrain data --lr nan': '--lr nan: must be above 0',
         'train': 'required: config',
         'train demo/mocov2_digits x': 'unrecognized arguments: x',
     }

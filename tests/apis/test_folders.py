@@ -303,6 +303,21 @@ def test_features_of_a_flat_folder_with_its_names(
     np.testing.assert_allclose(pixels.mean(1), values, atol=1e-5)
 
 
+def test_features_of_class_folders_have_their_labels(
+    checkpoint, tmp_path, capfd
+):
+    path, out = checkpoint(), str(tmp_path / 'f.npz')
+    for part in ('train', 'val'):
+        data = draw(tmp_path / 'images' / part, {'b': 3, 'a': 2})
+    found = mmmoco.extract_features(path, data=data, out=out)
+    assert found['labels'].tolist() == [0, 0, 1, 1, 1]
+    both = mmmoco.extract_features(path, data=f'{data}/..', out=out)
+    assert len(both['ids']) == 10 and 'labels' not in both
+    assert "'train' and what lies beside it" in capfd.readouterr().out
+    draw(tmp_path / 'images' / part, {'': 1})  # An image of no class.
+    assert 'labels' not in mmmoco.extract_features(path, data=data, out=out)
+
+
 @pytest.fixture
 def vit(tmp_path):
     """A checkpoint of a small ViT, and its backbone."""

@@ -69,7 +69,9 @@ def test_images_are_seen_as_in_the_evaluation(photographs):
         [photographs[0], opened[1], arrays[2], channels_first[3]],
         tuple(arrays),
     ):
-        assert torch.equal(expected, model.extract_feat(images))
+        found = model.extract_feat(images)
+        assert torch.equal(expected, found) and not found.requires_grad
+    assert expected.requires_grad  # As the caller wants it, of a tensor.
     for at, single in enumerate(opened):
         found = model.extract_feat(single)
         assert torch.allclose(found, expected[at : at + 1], atol=1e-5)

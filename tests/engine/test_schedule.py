@@ -8,7 +8,14 @@ import torch
 from mmengine.registry import init_default_scope
 
 from mmmoco.apis import load_config
-from mmmoco.engine.schedule import Length, Schedule, Trial, fit, mismatch
+from mmmoco.engine.schedule import (
+    Length,
+    Schedule,
+    Trial,
+    fit,
+    mismatch,
+    near_miss,
+)
 from mmmoco.models.encoders import momentum_at
 
 
@@ -72,6 +79,7 @@ def test_every_iteration_is_as_published(name, epoch):
     total = cfg.train_cfg.max_epochs
     length = Length(total * epoch, epoch, by_epoch=True)
     assert mismatch(cfg.param_scheduler, length) is None
+    assert near_miss(cfg.param_scheduler, length) is None
     formula = published(name)
     for i, rate in enumerate(rates(cfg.param_scheduler, length)):
         assert rate == pytest.approx(formula(i / epoch, total), abs=1e-8), i
@@ -165,6 +173,22 @@ def test_fit_has_the_same_shape_over_any_length(kind, by_epoch, factor):
 def test_what_is_a_mismatch(configs, epochs, words):
     found = mismatch(configs, Length(epochs * 6, 6, by_epoch=True))
     assert (found is None) if words is None else words in found
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_schedule_that_is_cut_is_told(kind, by_epoch):
+    """Where it misses the end by less than is refused, too."""
+    configs = fit(KINDS[kind], Length(100, 10, by_epoch))
+    per_epoch = any(config.get('by_epoch', True) for config in configs)
+    if per_epoch and not by_epoch:
+        pytest.skip('it would never move')
+    for end, told in ((90, True), (100, False), (110, not per_epoch)):
+        length = Length(end, 10, by_epoch)
+        assert mismatch(configs, length) is None
+        assert (near_miss(configs, length) is not None) == told, end
+        assert not Schedule(configs, length, 'keep').near
+        assert not Schedule(configs, length, 'fit').near
 
 
 def test_a_schedule_that_an_iteration_based_run_never_moves():

@@ -36,7 +36,8 @@ LOADING = {
     "checkpoint='{path}'), patch_bias=True, final_norm=True, qkv_bias=True",
     'torchvision': "model.load_state_dict(torch.load('{path}')"
     "['state_dict'], strict=False); the classifier stays as it is",
-    'timm': "timm.create_model(name, num_classes=0, checkpoint_path='{path}')",
+    'timm': 'timm.create_model(name, num_classes=0, '
+    "checkpoint_path='{path}').eval()",
     'detectron2': 'MODEL.WEIGHTS {path}, MODEL.RESNETS.STRIDE_IN_1X1 False, '
     'INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [123.675, 116.28, 103.53], '
     'MODEL.PIXEL_STD [58.395, 57.12, 57.375]',

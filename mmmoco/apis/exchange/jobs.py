@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mmmoco.apis.cli import UsageError
+from mmmoco.apis.cli import UsageError, ending
 from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def export_backbone(
 @tidy
 def import_checkpoint(
     source: str,
-    out: str,
+    out: Annotated[str, {'type': ending('.pth', '.safetensors')}],
     *,
     from_: Annotated[str | None, {'metavar': 'LAYOUT'}] = None,
     config: str | Config | None = None,
@@ -142,11 +141,7 @@ def import_checkpoint(
         mocov2_r50.pth && mmmoco train mocov2_r50_8xb32
         --load-from mocov2_r50.pth
     """
-    suffixes = '.pth', '.safetensors'
-    if Path(out).suffix not in suffixes:
-        raise UsageError(
-            f'{out}: give a name that ends in {" or ".join(suffixes)}.'
-        )
+    ending('.pth', '.safetensors')(out)
     from mmmoco.apis.config.files import load_config
 
     from .import_checkpoint import read_foreign, write
@@ -158,7 +153,9 @@ def import_checkpoint(
 
 
 @tidy
-def convert_config(config: str, out: str) -> Converted:
+def convert_config(
+    config: str, out: Annotated[str, {'type': ending('.py')}]
+) -> Converted:
     """Turn a MoCo or MoCoV3 config of mmpretrain or mmselfsup 1.x into ours.
 
     A config is Python code and is executed: use only those that you trust.
@@ -180,8 +177,7 @@ def convert_config(config: str, out: str) -> Converted:
         mmpretrain::mocov2/mocov2_resnet50_8xb32-coslr-200e_in1k.py
         my_mocov2.py
     """
-    if Path(out).suffix != '.py':
-        raise UsageError(f'{out}: give a name that ends in .py.')
+    ending('.py')(out)
     from mmmoco.apis.config.files import read_config
 
     from .convert_config import convert, write

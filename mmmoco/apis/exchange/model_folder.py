@@ -160,7 +160,7 @@ def write(
         )
         checkpoint_io.write_text(folder / CARD, card)
     loading = (
-        f'timm.create_model({f"local-dir:{out}"!r}, pretrained=True)'
+        f'timm.create_model({f"local-dir:{out}"!r}, pretrained=True).eval()'
         if in_config
         else f'see {out / CARD}'
     )

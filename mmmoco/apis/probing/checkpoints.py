@@ -17,6 +17,7 @@ from mmmoco.apis.config.adapt import fit_workers
 from mmmoco.apis.config.files import load_config
 from mmmoco.apis.config.from_checkpoint import config_of
 from mmmoco.apis.config.image_range import settle_from
+from mmmoco.apis.early_checks import NO_IMAGES
 from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.class_folders import hidden_skipped
@@ -105,9 +106,7 @@ def open_evaluation(
         cfg = folder.applied_to(cfg)
     if 'knn' not in cfg:
         raise KeyError(
-            'The config has no knn=dict(bank=…, query=…), and a checkpoint '
-            'names no images: name class folders with --data, or the config '
-            'of the run with --config.'
+            f'The config has no knn=dict(bank=…, query=…). {NO_IMAGES}'
         )
     init_default_scope(cfg.get('default_scope', 'mmmoco'))
     fit_workers(cfg)

@@ -31,11 +31,10 @@ from mmmoco.models.algorithms.backbone_only import pooled
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
 
-from .folders import loader_of
+from .folders import has_classes, loader_of
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-ENDINGS = ('.npz', '.safetensors', '.parquet')
 PREFIX = 'backbone.'
 #: What mmpretrain's transformers call what is wanted of them.
 OUT_TYPES = {
@@ -210,16 +209,6 @@ def _neck(cfg: Config, checkpoint: str) -> Any:
     return model
 
 
-def check_ending(out: str) -> None:
-    """See that a file can be written in one of the formats.
-
-    Raises:
-        ValueError: If its ending is unknown.
-    """
-    if Path(out).suffix not in ENDINGS:
-        raise ValueError(f'--out {out}: use {" or ".join(ENDINGS)}.')
-
-
 def loader_settings(
     cfg: Config, split: str, images: str | None, size: int | None
 ) -> dict[str, Any]:
@@ -236,9 +225,14 @@ def loader_settings(
         ValueError: If there is neither.
     """
     if images:
-        if not Path(images).expanduser().is_dir():
+        root = Path(images).expanduser()
+        if not root.is_dir():
             raise FileNotFoundError(f'--data {images!r} is no folder.')
-        folder = dict(type='mmmoco.ImageFolderDataset', data_root=images)
+        folder = dict(
+            type='mmmoco.ImageFolderDataset',
+            data_root=images,
+            with_labels=has_classes(root),
+        )
         cfg.knn = {'bank': loader_of(cfg, folder, size)}
         split = 'bank'
     elif split not in (cfg.get('knn') or {}):

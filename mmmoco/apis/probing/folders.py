@@ -18,7 +18,7 @@ from mmmoco.engine.evaluation import (
     build_evaluation,
 )
 from mmmoco.engine.evaluation.preprocessing import preprocessing_of
-from mmmoco.messages import log_info
+from mmmoco.messages import log_info, log_warning
 from mmmoco.registry import bare_type
 
 #: What the two parts of a data set are called.
@@ -99,6 +99,22 @@ class Folder(NamedTuple):
             if k != usual:
                 log_info(f'{self.path}: k={k[-1]}, half of what there is.')
         return judge, data
+
+
+def has_classes(root: Path) -> bool:
+    """Whether the folders directly below are classes, and nothing else."""
+    try:
+        bank, query = _parts(root)
+    except UsageError:
+        return False
+    if query or bank != str(root):
+        log_warning(
+            f'{root}: {Path(bank).name!r} and what lies beside it come '
+            'without labels into one file, where their paths tell them '
+            f'apart. --data {bank} takes that alone, with labels.'
+        )
+        return False
+    return not any(root.glob('*.npy'))
 
 
 def loader_of(

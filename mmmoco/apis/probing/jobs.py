@@ -19,6 +19,8 @@ Stage = Literal['backbone', 'neck']
 #: One folder or several.
 Data = Sequence[str] | str
 Found = TypeVar('Found')
+#: Of files of features.
+ENDINGS = ('.npz', '.safetensors', '.parquet')
 
 
 @tidy
@@ -30,7 +32,7 @@ def evaluate_knn(
     features: Stage | None = None,
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
-    k: Sequence[int] | int = (),
+    k: Annotated[Sequence[int] | int, cli.COUNT] = (),
     temperature: float | None = None,
     leave_one_out: bool = False,
     seed: int = 0,
@@ -101,8 +103,8 @@ def linear_probe(
     cfg_options: cli.Settings | None = None,
     lrs: Sequence[float] | None = None,
     weight_decays: Sequence[float] | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
+    epochs: Annotated[int | None, cli.COUNT] = None,
+    batch_size: Annotated[int | None, cli.COUNT] = None,
     schedule: Literal['cosine', 'step'] | None = None,
     raw: bool = False,
     held_out: float | None = None,
@@ -178,7 +180,7 @@ def evaluate_svm(
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
     shots: Annotated[Sequence[int] | None, dict(nargs='*')] = None,
-    draws: int = 5,
+    draws: Annotated[int, cli.COUNT] = 5,
     seed: int = 0,
 ) -> Measurement | dict[str, Measurement]:
     """Linear SVM a class on frozen features.
@@ -234,17 +236,17 @@ def evaluate_checkpoints(
     cfg_options: cli.Settings | None = None,
     epochs: Sequence[int] | None = None,
     protocol: str = 'knn',
-    k: int | None = None,
+    k: Annotated[int | None, cli.COUNT] = None,
     temperature: float | None = None,
     lrs: Sequence[float] | None = None,
     weight_decays: Sequence[float] | None = None,
-    probe_epochs: int | None = None,
-    batch_size: int | None = None,
+    probe_epochs: Annotated[int | None, cli.COUNT] = None,
+    batch_size: Annotated[int | None, cli.COUNT] = None,
     schedule: Literal['cosine', 'step'] | None = None,
     raw: bool = False,
     held_out: float | None = None,
     shots: Annotated[Sequence[int] | None, dict(nargs='*')] = None,
-    draws: int | None = None,
+    draws: Annotated[int | None, cli.COUNT] = None,
     seed: int | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate the checkpoints of a folder (epoch_N, iter_N) alike.
@@ -336,14 +338,14 @@ def extract_features(
     checkpoint: str,
     *,
     config: str | Config | None = None,
-    out: Annotated[str, dict(metavar='FILE')],
+    out: Annotated[str, dict(metavar='FILE', type=cli.ending(*ENDINGS))],
     data: Annotated[str | None, dict(metavar='DIR')] = None,
     stage: Literal['gap', 'cls', 'mean_patch', 'neck'] = 'gap',
     tokens: Literal['patch', 'cls', 'all'] | None = None,
     layer: int | None = None,
     split: Literal['bank', 'query'] = 'query',
     images: Annotated[str | None, dict(metavar='DIR')] = None,
-    size: int | None = None,
+    size: Annotated[int | None, cli.COUNT] = None,
     cfg_options: cli.Settings | None = None,
 ) -> dict[str, Any]:
     """Write the features of images, with labels and paths, to a file.
@@ -353,7 +355,8 @@ def extract_features(
         config: Path, name, or package::path; default: what the checkpoint
             tells about itself.
         out: .npz, .safetensors or .parquet.
-        data: Folder with images at any depth; default: the config's.
+        data: Folder with images at any depth, or of class folders, which are
+            the labels; default: the config's.
         stage: Average over the pixels of the last map; class token; mean of
             the patch tokens; projection of a pre-training model.
         tokens: Not one vector an image, but its patch tokens (of a
@@ -383,9 +386,9 @@ def extract_features(
         /my/images --out features.npz
     """
     from .checkpoints import read_config
-    from .extract_features import Part, check_ending, extract, loader_settings
+    from .extract_features import Part, extract, loader_settings
 
-    check_ending(out)
+    cli.ending(*ENDINGS)(out)
     if data and images:
         raise cli.UsageError('--data and --images mean the same: give one.')
     part = Part.of(stage, tokens, layer)
