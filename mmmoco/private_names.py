@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
+from mmengine.runner import BaseLoop
 from torch import Tensor, nn
 
 #: Every BatchNorm, the synchronised one too.
@@ -105,6 +106,12 @@ def end_workers(loader: Any) -> None:
         workers._shutdown_workers()
 
 
+def set_batches(loader: Any, batches: Any) -> None:
+    """Let a loader that is not in use take its batches from elsewhere."""
+    # By itself it refuses: what depends on them could no longer fit.
+    object.__setattr__(loader, 'batch_sampler', batches)
+
+
 _Workers = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
 
 
@@ -143,6 +150,11 @@ def accumulation_of(wrapper: Any) -> int:
 def has_loaded(runner: Any) -> bool:
     """Whether a runner has loaded a checkpoint, or resumed from one."""
     return bool(runner._has_loaded)
+
+
+def trains(runner: Any) -> bool:
+    """Whether a runner has begun to train; a test builds no such loop."""
+    return isinstance(runner._train_loop, BaseLoop)
 
 
 def set_iteration(loop: Any, iteration: int) -> None:

@@ -204,6 +204,19 @@ class Loop(EpochBasedTrainLoop):
         self._iter = 0
 
 
+def test_who_trains():
+    runner = Runner.__new__(Runner)
+    for loop, trains in (({}, False), (None, False), (Loop(), True)):
+        runner._train_loop = loop
+        assert ours.trains(runner) is trains
+
+
+def test_batches_from_elsewhere():
+    loader = DataLoader(range(6), batch_size=2)
+    ours.set_batches(loader, [[5], [0, 4]])
+    assert [batch.tolist() for batch in loader] == [[5], [0, 4]]
+
+
 def test_loop():
     loop = Loop()
     ours.set_iteration(loop, 5)

@@ -8,10 +8,13 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.checkpoint_io.fitting import WHOLE
 from mmmoco.engine.pretrained import initialize
 from mmmoco.feature_model import FeatureModel
+from mmmoco.messages import log_info
 from mmmoco.models.algorithms import BackboneOnly
 from mmmoco.registry import MODELS, in_scope_of
+from mmmoco.two_phase import TwoPhaseModel
 
 from .config.files import load_config
 from .config.from_checkpoint import config_of
@@ -39,8 +42,9 @@ def get_model(
     Args:
         config: A config, a path, or a name of ``list_configs()``; None: what
             the checkpoint tells about itself.
-        checkpoint: File whose weights must fit the model exactly; it is read
-            without running code that it may hold.
+        checkpoint: File whose weights must fill the model; it is read without
+            running code that it may hold. Of a pre-training model, backbone
+            and neck: queue and key encoder may be others.
 
     Returns:
         The model in eval mode, randomly initialised without a checkpoint.
@@ -69,13 +73,20 @@ def get_model(
                 initialize(model, strict=scope == 'mmmoco')
         else:
             weights = checkpoint_io.read_weights(checkpoint)
+            needed: tuple[str, ...] = WHOLE
             if isinstance(model, BackboneOnly):
-                weights = {
-                    name: value
-                    for name, value in weights.items()
-                    if name.startswith('backbone.')
-                }
-            checkpoint_io.load_into(model, weights, checkpoint)
+                needed = ('backbone.',)
+            elif isinstance(model, TwoPhaseModel):
+                needed = ('backbone.', 'neck.')
+            fit = checkpoint_io.load_into(
+                model,
+                weights,
+                checkpoint,
+                needed=needed,
+                allow_extra=[n for n in weights if not n.startswith(needed)],
+            )
+            if fit.stays():
+                log_info(f'{checkpoint}: {fit.report()}.')
     if isinstance(model, FeatureModel):
         model.read_images = ImageInput(cfg, checkpoint)
     result: nn.Module = model.eval()

@@ -8,6 +8,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmmoco.registry import LOOPS
 
+from .numbered_batches import EndlessBatches, number_batches
+
 
 class DataWait:
     """Batches; tells other threads whether the training waits for one.
@@ -68,6 +70,7 @@ class ContrastEpochLoop(EpochBasedTrainLoop):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.data_wait = DataWait()
+        number_batches(self.dataloader, self.runner, endless=False)
 
     def run_epoch(self) -> None:
         """Iterate one epoch."""
@@ -93,4 +96,6 @@ class ContrastIterLoop(IterBasedTrainLoop):
         super().__init__(*args, **kwargs)
         self.data_wait = DataWait()
         batches: Any = vars(self)['dataloader_iterator']
+        if number_batches(self.dataloader, self.runner, endless=True):
+            batches = EndlessBatches(self.dataloader)
         self.dataloader_iterator = self.data_wait.over(batches)

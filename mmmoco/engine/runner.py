@@ -86,9 +86,10 @@ class ContrastRunner(Runner):
         super().resume(filename, **kwargs)
         self._resuming = False
         # The sampler was built before the seed of the run was known.
-        sampler = self.train_dataloader.sampler
-        if hasattr(sampler, 'seed'):
-            sampler.seed = self.seed
+        loader = self.train_dataloader
+        for holder in (loader, loader.batch_sampler):
+            if hasattr(getattr(holder, 'sampler', None), 'seed'):
+                holder.sampler.seed = self.seed
         meta = self._resumed_meta or {}
         reshard(self, meta.get('processes'))
         if self._schedule is not None:

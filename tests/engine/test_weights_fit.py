@@ -64,7 +64,7 @@ MISFITS = {
     without_half: 'missing in the file',
     without_one: r'1 missing in the file: (backbone\.)?stages\.1\.conv\.w',
     of_another_width: r'1 of another shape: .*stages\.1\.conv\.weight \(9',
-    deeper: r'0 of \d+|20 missing in the file: backbone\.stages\.0',
+    deeper: r'0 of \d+|[12]0 missing in the file: backbone\.stages\.0',
 }
 
 
@@ -295,3 +295,22 @@ def test_names_and_shapes_are_counted_alike_with_and_without_loading(weights):
             assert fit.reshaped == told.reshaped
             assert sorted(fit.extra) == sorted(told.extra)
             assert fit.counts() == told.counts()
+
+
+def test_an_evaluation_needs_no_queue_of_the_same_size(small_config, tmp_path):
+    """Nor a key encoder; backbone and neck it does."""
+    path = str(tmp_path / 'weights.pth')
+    state = dict(get_model(small_config()).state_dict())
+    torch.save({'state_dict': state}, path)
+    size = state['dictionary.keys'].shape[1]
+    other = small_config(**{'model.dictionary.size': 2 * size})
+    loaded = get_model(other, path).state_dict()
+    for name, value in state.items():
+        if not name.startswith('dictionary.'):
+            assert torch.equal(loaded[name], value), name
+    torch.save(
+        {'state_dict': {k: v for k, v in state.items() if 'neck' not in k}},
+        path,
+    )
+    with pytest.raises(CheckpointError, match='missing in the file: neck'):
+        get_model(small_config(), path)

@@ -157,10 +157,25 @@ def out_dir_of(cfg: Config) -> str | None:
 
 
 def complete_foreign(cfg: Config) -> None:
-    """Save as our own runs do; add what mmpretrain's train script adds."""
-    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
-    if checkpoint and checkpoint.get('type') == 'CheckpointHook':
+    """Save, stop and go on as our own runs do.
+
+    And what mmpretrain's train script adds.
+    """
+    hooks = cfg.get('default_hooks') or ConfigDict()
+    checkpoint = hooks.setdefault('checkpoint', ConfigDict())
+    if checkpoint is not None and bare_type(checkpoint) in (
+        '',
+        'CheckpointHook',
+    ):
         checkpoint.type = 'mmmoco.ContrastCheckpointHook'
+    cfg.default_hooks = hooks
+    if method_class((cfg.get('model') or {}).get('type')) is None:
+        own = list(cfg.get('custom_hooks') or [])
+        known = {bare_type(hook) for hook in own if isinstance(hook, dict)}
+        for kind in ('AddressedRandomnessHook', 'PreemptionHook'):
+            if kind not in known:
+                own.append(ConfigDict(type=f'mmmoco.{kind}'))
+        cfg.custom_hooks = own
     if cfg.get('default_scope') != 'mmpretrain':
         return
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

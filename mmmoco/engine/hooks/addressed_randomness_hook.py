@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmmoco.engine.bare_model import two_phase_model
+from mmmoco.engine.numbered_batches import NumberedBatches
 from mmmoco.engine.screen import ABOUT
 from mmmoco.functional import seed_global_generators
 from mmmoco.registry import HOOKS
@@ -31,8 +32,13 @@ class AddressedRandomnessHook(Hook):
             return
         loader = runner.train_dataloader
         done = runner.iter - runner.epoch * len(loader)
-        if done > 0 and hasattr(loader.sampler, 'skip'):
-            loader.sampler.skip(done * loader.batch_size)
+        batches = loader.batch_sampler
+        numbered = isinstance(batches, NumberedBatches)
+        if done > 0 and (numbered or hasattr(loader.sampler, 'skip')):
+            if numbered:
+                batches.skipped = done
+            else:
+                loader.sampler.skip(done * loader.batch_size)
             runner.train_loop.first_batch = done
             runner.logger.info(
                 f'Continuing epoch {runner.epoch + 1} after {done} of '
