@@ -152,9 +152,13 @@ def has_loaded(runner: Any) -> bool:
     return bool(runner._has_loaded)
 
 
-def trains(runner: Any) -> bool:
-    """Whether a runner has begun to train; a test builds no such loop."""
-    return isinstance(runner._train_loop, BaseLoop)
+def only_tests(runner: Any) -> bool:
+    """Whether a runner has begun to test, and never to train."""
+    train, test = (
+        isinstance(vars(runner).get(f'_{name}_loop'), BaseLoop)
+        for name in ('train', 'test')
+    )
+    return test and not train
 
 
 def set_iteration(loop: Any, iteration: int) -> None:

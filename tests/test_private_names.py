@@ -204,11 +204,16 @@ class Loop(EpochBasedTrainLoop):
         self._iter = 0
 
 
-def test_who_trains():
+def test_who_tests():
     runner = Runner.__new__(Runner)
-    for loop, trains in (({}, False), (None, False), (Loop(), True)):
-        runner._train_loop = loop
-        assert ours.trains(runner) is trains
+    for train, test, only in (
+        ({}, Loop(), True),
+        (Loop(), Loop(), False),
+        (Loop(), {}, False),
+    ):
+        runner._train_loop, runner._test_loop = train, test
+        assert ours.only_tests(runner) is only
+    assert '_test_loop' in inspect.getsource(Runner.test)
 
 
 def test_batches_from_elsewhere():

@@ -8,6 +8,7 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.architecture import hold
 from mmmoco.engine.checkpoint_io.fitting import WHOLE
 from mmmoco.engine.pretrained import initialize
 from mmmoco.feature_model import FeatureModel
@@ -85,6 +86,8 @@ def get_model(
                 needed=needed,
                 allow_extra=[n for n in weights if not n.startswith(needed)],
             )
+            if hasattr(model, 'backbone'):
+                hold(checkpoint, model, 'this backbone')
             if fit.stays():
                 log_info(f'{checkpoint}: {fit.report()}.')
     if isinstance(model, FeatureModel):

@@ -275,4 +275,7 @@ def _count(weights: Weights, prefix: str) -> int:
         for name in weights
         if name.startswith(prefix)
     }
-    return max(indices, default=-1) + 1
+    count = max(indices, default=-1) + 1
+    if count > len(weights):
+        raise KeyError(f'{prefix}0')  # Nobody builds what only a name claims.
+    return count

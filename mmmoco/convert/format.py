@@ -17,6 +17,8 @@ class Format(NamedTuple):
         queue: Of several queues the one that answers ours.
         imagenet: The authors' networks see images normalised as ImageNet's,
             RGB. Left out where one layout holds several conventions.
+        published: Heads, strides and norms are those of the networks that
+            :mod:`.anatomy` describes, which the authors published.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Format(NamedTuple):
     left: tuple[tuple[str, str], ...] = ()
     queue: int = 0
     imagenet: bool = False
+    published: bool = True
 
 
 CLASSIFIER = 'the classifier of another task'

@@ -14,6 +14,7 @@ from torch import nn
 from mmmoco.messages import log_warning
 from mmmoco.private_names import unsaid_initialization
 
+from .architecture import hold
 from .checkpoint_io import guarded
 from .checkpoint_io.fitting import MEND, WHOLE, require, watch
 
@@ -31,7 +32,10 @@ def pretrained_modules(
 
 @contextmanager
 def verified(
-    model: nn.Module, strict: bool, partial: bool = False
+    model: nn.Module,
+    strict: bool,
+    partial: bool = False,
+    compared: bool = True,
 ) -> Iterator[None]:
     """See that each pretrained part gets its weights in the meantime.
 
@@ -40,6 +44,7 @@ def verified(
         strict: Every tensor of a part must be in its file; else one is
             enough: networks of other libraries add layers that no file has.
         partial: One is enough in any case.
+        compared: See that it is the network of the file, too.
 
     Raises:
         CheckpointError: If the file of a part does not fit it.
@@ -48,7 +53,7 @@ def verified(
     with guarded, ExitStack() as stack:
         seen = [stack.enter_context(watch(module)) for _, module, _ in parts]
         yield
-    for (name, _, init), found in zip(parts, seen, strict=True):
+    for (name, module, init), found in zip(parts, seen, strict=True):
         place = f'model.{name}' if name else 'model'
         path = init.get('checkpoint')
         if not found:
@@ -69,6 +74,8 @@ def verified(
         )
         if fit.stays():
             log_warning(f'{place} from {path}: {fit.report()}.')
+        if compared:
+            hold(path, module, place, partial)
 
 
 def initialize(model: nn.Module, strict: bool = True) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmmoco.engine import checkpoint_io, class_names
 from mmmoco.engine.checkpoint_io.fitting import MEND, WHOLE
@@ -35,6 +35,7 @@ from mmmoco.private_names import (
 from mmmoco.progress import Progress
 from mmmoco.registry import OPTIMIZERS, RUNNERS, bare_type
 
+from .architecture import architecture_of, hold
 from .bare_model import bare_model, two_phase_model
 from .batch_checks import check_loader
 from .changes import changes, describe_run, settings_of
@@ -262,6 +263,10 @@ class ContrastRunner(Runner):
                 for name, value in weights.items()
             }
         self._fill(weights, filename, strict)
+        backbone = getattr(bare_model(self), 'backbone', None)
+        if isinstance(backbone, nn.Module) and not self._resuming:
+            partial = bool(self.cfg.get('allow_partial'))
+            hold(filename, backbone, 'model.backbone', partial)
         if self._resuming:
             check_optimizers(self, checkpoint, filename)
         self._has_loaded = True
@@ -307,7 +312,8 @@ class ContrastRunner(Runner):
         model, cfg = bare_model(self), self.cfg
         hooked = any(hook.verifies_weights for hook in self._run_hooks())
         ours = two_phase_model(self) is not None and not hooked
-        with verified(model, ours, cfg.get('allow_partial', False)):
+        partial = cfg.get('allow_partial', False)
+        with verified(model, ours, partial, compared=not hooked or partial):
             super()._init_model_weights()
 
     @checkpoint_io.guarded
@@ -324,6 +330,7 @@ class ContrastRunner(Runner):
             'processes': describe_processes(self),
             'run': self._described,
             **self._method(),
+            **self._architecture(),
             'class_folders': class_names.folder_names(
                 self.train_dataloader.dataset
             ),
@@ -338,6 +345,13 @@ class ContrastRunner(Runner):
             return {}
         name = bare_type(self.cfg.get('model') or {}) or type(model).__name__
         return {'method': name, 'key_encoder': model.key_encoder_name}
+
+    def _architecture(self) -> dict[str, Any]:
+        """Tell what no shape tells of the backbone."""
+        backbone = getattr(bare_model(self), 'backbone', None)
+        if not isinstance(backbone, nn.Module):
+            return {}
+        return {'architecture': architecture_of(backbone)}
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build it.

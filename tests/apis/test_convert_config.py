@@ -9,9 +9,9 @@ from torch import nn
 
 from mmmoco.apis import cli
 from mmmoco.apis.config.files import load_config
-from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.apis.exchange.jobs import convert_config
 from mmmoco.convert.openmmlab_config import convert_config as convert
+from mmmoco.engine.without_memory import build_without_memory
 
 SHIPPED = [
     'mocov2/mocov2_resnet50_8xb32-coslr-200e_in1k',

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmmoco.apis import load_config
-from mmmoco.apis.config.without_memory import build_without_memory
+from mmmoco.engine.without_memory import build_without_memory
 
 from ..comparison import Comparison, check
 

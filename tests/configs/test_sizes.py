@@ -3,7 +3,7 @@
 import pytest
 
 from mmmoco.apis import load_config
-from mmmoco.apis.config.without_memory import build_without_memory
+from mmmoco.engine.without_memory import build_without_memory
 from mmmoco.two_phase import TwoPhaseModel
 
 from .names import CORE, OWN, RUNTIME_HOOKS

@@ -5,9 +5,9 @@ import torch
 from mmengine.config import Config
 
 from mmmoco.apis import load_config
-from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.convert.anatomy import below, describe_backbone, describe_model
 from mmmoco.convert.importing import import_weights
+from mmmoco.engine.without_memory import build_without_memory
 
 from . import layouts
 

@@ -130,7 +130,7 @@ def test_mmsegs_own_tools_read_them_too():
 @pytest.mark.parametrize('part', ['voc12aug', 'cityscapes'])
 def test_fcn_16s_is_that_of_the_paper(part):
     """Appendix A.5 of MoCo v1."""
-    from mmmoco.apis.config.without_memory import build_without_memory
+    from mmmoco.engine.without_memory import build_without_memory
 
     (name,) = (n for n in NAMES if f'{part}/fcn16s' in n)
     cfg = load_config(name)
@@ -170,7 +170,7 @@ def test_rates_of_the_vit_fall_from_layer_to_layer():
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import init_default_scope
 
-    from mmmoco.apis.config.without_memory import build_without_memory
+    from mmmoco.engine.without_memory import build_without_memory
 
     (name,) = (n for n in NAMES if 'vit-b' in n)
     cfg = load_config(name)

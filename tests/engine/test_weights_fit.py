@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from mmmoco.apis import get_model
-from mmmoco.apis.config.without_memory import check_complete
 from mmmoco.apis.dense.features import load_model
 from mmmoco.apis.probing.extract_features import Encoder
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io import CheckpointError, Fit
 from mmmoco.engine.pretrained import initialize
+from mmmoco.engine.without_memory import check_complete
 from mmmoco.registry import MODELS
 
 

@@ -20,11 +20,11 @@ from mmmoco.engine.evaluation.preprocessing import (
     Preprocessing,
     preprocessing_of_checkpoint,
 )
+from mmmoco.engine.without_memory import check_complete
 from mmmoco.messages import few, log_warning, shortened
 
 from .image_steps import range_of, told_steps
 from .plain_parts import BACKBONES, METHODS, RefusedError, plain
-from .without_memory import check_complete
 
 
 def config_of(checkpoint: str) -> Config:

@@ -2,9 +2,9 @@
 
 from mmengine.config import Config
 
-from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.convert.openmmlab_config import Converted, convert_config
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.without_memory import build_without_memory
 
 BASES = [
     'mmmoco::_base_/datasets/image_folder.py',

@@ -13,10 +13,10 @@ from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import method_class
 from mmmoco.apis.config.files import load_config
 from mmmoco.apis.config.from_checkpoint import told_backbone
-from mmmoco.apis.config.without_memory import check_complete
 from mmmoco.convert.anatomy import below, family_of
 from mmmoco.convert.exporting import TARGETS, rename_backbone
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.architecture import architecture_of
 from mmmoco.engine.evaluation.preprocessing import (
     Preprocessing,
     preprocessing_of_checkpoint,
@@ -24,6 +24,7 @@ from mmmoco.engine.evaluation.preprocessing import (
     recorded,
 )
 from mmmoco.engine.results import config_hash
+from mmmoco.engine.without_memory import build_without_memory, check_complete
 from mmmoco.two_phase import TwoPhaseModel
 
 from .weight_files import encode
@@ -178,6 +179,11 @@ def read_source(
         'encoder': encoder,
         'input_range': cfg.get('input_range') if cfg else None,
         'backbone': described,
+        'architecture': architecture_of(
+            build_without_memory(
+                Config(dict(model=dict(described), default_scope=scope))
+            )
+        ),
         'preprocessing': recorded(seen),
         'mmmoco_version': mmmoco.__version__,
     }

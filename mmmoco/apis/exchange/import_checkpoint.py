@@ -10,7 +10,6 @@ from mmengine.utils import to_2tuple
 
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import method_class
-from mmmoco.apis.config.without_memory import check_complete
 from mmmoco.convert.anatomy import (
     below,
     describe_backbone,
@@ -26,10 +25,12 @@ from mmmoco.convert.importing import (
 )
 from mmmoco.convert.preprocessing import preprocessing_of
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.architecture import architecture_of
 from mmmoco.engine.evaluation.preprocessing import (
     preprocessing_of_checkpoint,
     recorded,
 )
+from mmmoco.engine.without_memory import build_without_memory, check_complete
 
 from .export_backbone import recorded_method
 from .weight_files import encode
@@ -170,6 +171,10 @@ def write(report: Import, out: str) -> Import:
             'model': report.model,
         }
     }
+    backbone = report.model.get('backbone', report.model)
+    meta['architecture'] = architecture_of(
+        build_without_memory(Config(dict(model=backbone)))
+    )
     if report.epoch is not None:
         meta['imported']['epoch'] = report.epoch
     if report.preprocessing is not None:

@@ -15,13 +15,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmmoco.apis import cli
-from mmmoco.apis.config.without_memory import (
-    build_without_memory,
-    check_complete,
-)
 from mmmoco.convert.anatomy import below
 from mmmoco.convert.exporting import rename_backbone
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.without_memory import (
+    build_without_memory,
+    check_complete,
+)
 from mmmoco.messages import few
 
 from . import model_card

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from mmmoco.apis.config.without_memory import build_without_memory
+from mmmoco.engine.without_memory import build_without_memory
 from mmmoco.private_names import BatchNorm
 from mmmoco.registry import MODELS
 

@@ -17,9 +17,9 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.engine.train_step import TrainStep
+from mmmoco.engine.without_memory import build_without_memory
 from mmmoco.registry import MODELS, bare_type, in_scope_of
 
 from . import sample_batch

@@ -19,12 +19,12 @@ from mmmoco.apis.config.adapt import (
     limit_iterations,
     use_precision,
 )
-from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine.batch_checks import check_samples, check_splits
 from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.evaluation import build_evaluation
 from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
+from mmmoco.engine.without_memory import build_without_memory
 from mmmoco.messages import few
 from mmmoco.registry import bare_type, in_scope_of
 from mmmoco.two_phase import TwoPhaseModel

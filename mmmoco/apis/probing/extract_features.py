@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from mmmoco.apis.cli import UsageError
 from mmmoco.apis.config.adapt import fit_workers
-from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io.writing import replace
@@ -26,6 +25,7 @@ from mmmoco.engine.evaluation.preprocessing import (
     compare_evaluation,
     preprocessor_of,
 )
+from mmmoco.engine.without_memory import build_without_memory
 from mmmoco.messages import library, log_info
 from mmmoco.models.algorithms.backbone_only import pooled
 from mmmoco.registry import MODELS

@@ -8,6 +8,7 @@ FORMATS = (
     Format(
         name='detectron2',
         title='a ResNet with the names of Detectron2',
+        published=False,  # Both of its styles are in use.
         signs=(r'stem\.conv1\.', r'res2\.0\.'),
         parts=(Part('', 'backbone.', DETECTRON2),),
         left=((r'(stem\.)?fc\.', CLASSIFIER),),

@@ -7,6 +7,7 @@ FORMATS = (
     Format(
         name='mmmoco',
         title='a pre-training checkpoint of mmmoco',
+        published=False,
         signs=(
             r'backbone\.',
             r'(key_encoder\.|dictionary\.|predictor\.(fc|bn)|teacher\.'

@@ -56,6 +56,7 @@ FORMATS = (
     Format(
         name='openmmlab',
         title='the backbone of a model of OpenMMLab',
+        published=False,
         signs=(r'backbone\.(conv1|layer1|patch_embed|layers|stages)\.',),
         never=(
             r'(encoder_k|encoder_q|momentum_encoder|base_encoder)\.',
@@ -78,12 +79,14 @@ FORMATS = (
     Format(
         name='mmpretrain-vit',
         title='a bare VisionTransformer of mmpretrain',
+        published=False,
         signs=(r'layers\.0\.ln1\.', r'layers\.0\.attn\.qkv\.'),
         parts=(Part('', 'backbone.', MMPRETRAIN),),
     ),
     Format(
         name='mmseg-vit',
         title='a bare VisionTransformer of mmseg',
+        published=False,
         signs=(r'layers\.0\.attn\.attn\.in_proj_weight',),
         parts=(Part('', 'backbone.', MMSEG),),
     ),

@@ -9,12 +9,13 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.architecture import hold
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.checkpoint_io.fitting import named
 from mmmoco.engine.pretrained import pretrained_modules, source_of
 from mmmoco.engine.run_hook import RunHook
 from mmmoco.engine.screen import ABOUT
-from mmmoco.private_names import has_loaded, trains
+from mmmoco.private_names import has_loaded, only_tests
 from mmmoco.registry import HOOKS
 
 
@@ -62,7 +63,7 @@ class VerifyPretrainedHook(RunHook):
         Raises:
             ValueError: If there is no ``Pretrained`` module or no file.
         """
-        if not trains(runner):
+        if only_tests(runner):
             return  # A test has the weights of its own checkpoint.
         found = list(pretrained_modules(bare_model(runner)))
         if not found:
@@ -156,6 +157,7 @@ class VerifyPretrainedHook(RunHook):
                 'prefix, or name keys that may differ in '
                 'VerifyPretrainedHook.'
             )
+        hold(path, module, f'model.{name}')
         new = [key for key in fit.stays() if key not in fit.reshaped]
         more = f'; resized: {", ".join(fit.reshaped)}' if fit.reshaped else ''
         more += f'; new: {", ".join(new)}' if new else ''
