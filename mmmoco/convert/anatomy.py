@@ -5,7 +5,7 @@ shapes of its tensors. What shapes do not tell is the number of heads of a
 transformer: it is taken from the published models of that width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +44,32 @@ def family_of(backbone: Weights) -> str:
     if any(name.startswith('patch_embed.') for name in backbone):
         return 'vit'
     return 'resnet' if 'layer1.0.conv1.weight' in backbone else 'other'
+
+
+def called(names: Iterable[str]) -> str | None:
+    """Return what one calls the network whose tensors have these names.
+
+    Args:
+        names: Of a backbone, or of what has one.
+
+    Returns:
+        ``'ResNet-50'``, ``'ViT of 12 blocks'``; None: it is not known.
+    """
+    names = [*names]
+    for sign in ('layer1.0.conv1.weight', 'layers.0.ln1.weight'):
+        prefix = next((n[: -len(sign)] for n in names if n.endswith(sign)), 0)
+        if not isinstance(prefix, str):
+            continue
+        own = dict.fromkeys(
+            n.removeprefix(prefix) for n in names if n.startswith(prefix)
+        )
+        if sign.startswith('layers'):
+            return f'ViT of {_count(own, "layers.")} blocks'
+        bottleneck = 'layer1.0.conv3.weight' in own
+        blocks = tuple(_count(own, f'layer{stage}.') for stage in range(1, 5))
+        depth = _DEPTHS.get((bottleneck, blocks))
+        return f'ResNet-{depth}' if depth else None
+    return None
 
 
 def has_conv_stem(backbone: Weights) -> bool:
@@ -268,12 +294,13 @@ def _describe_head(weights: Weights, pool: bool) -> dict[str, Any]:
     )
 
 
-def _count(weights: Weights, prefix: str) -> int:
+def _count(weights: Mapping[str, Any], prefix: str) -> int:
     """Number of children of a row of modules: the highest index and one."""
     indices = {
-        int(name[len(prefix) :].split('.')[0])
+        int(index)
         for name in weights
         if name.startswith(prefix)
+        and (index := name[len(prefix) :].split('.')[0]).isdecimal()
     }
     count = max(indices, default=-1) + 1
     if count > len(weights):

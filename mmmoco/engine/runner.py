@@ -39,6 +39,11 @@ from .architecture import architecture_of, hold
 from .bare_model import bare_model, two_phase_model
 from .batch_checks import check_loader
 from .changes import changes, describe_run, settings_of
+from .class_checks import (
+    check_classes,
+    check_labels,
+    emptied_explained,
+)
 from .class_folders import hidden_skipped
 from .evaluation.preprocessing import compare_start
 from .run_hook import RunHook
@@ -187,6 +192,8 @@ class ContrastRunner(Runner):
             # All has been checked; until now the work dir was the other's.
             self._outdated.remove()
             self._write_config()
+        if fn_name == 'before_train_iter' and two_phase_model(self) is None:
+            check_labels(kwargs.get('data_batch'), bare_model(self))
         if fn_name == 'after_train_iter':
             self._stepped = True
             for hook in self._run_hooks():
@@ -392,7 +399,12 @@ class ContrastRunner(Runner):
         """
         if isinstance(loop, dict) and loop.get('type') in _LOOPS:
             loop = {**loop, 'type': _LOOPS[loop['type']]}
-        built = super().build_train_loop(loop)
+        place = 'train_dataloader'
+        with emptied_explained(self.cfg.get(place), place):
+            built = super().build_train_loop(loop)
+        if two_phase_model(self) is None:
+            data = built.dataloader.dataset
+            check_classes(data, bare_model(self), place)
         fit_sampler(built)
         check_loader(built.dataloader, self.world_size)
         return built
@@ -403,7 +415,12 @@ class ContrastRunner(Runner):
         Raises:
             ValueError: If it has a class that the training does not know.
         """
-        built = super().build_val_loop(loop)
+        place = 'val_dataloader'
+        with emptied_explained(self.cfg.get(place), place):
+            built = super().build_val_loop(loop)
+        if two_phase_model(self) is None:
+            data = built.dataloader.dataset
+            check_classes(data, bare_model(self), place)
         if isinstance(self._train_loop, BaseLoop):
             class_names.renumber(
                 class_names.folder_names(self.train_dataloader.dataset),

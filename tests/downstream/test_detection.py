@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.downstream, pytest.mark.slow]
 PLACE = 'benchmarks/mmdetection'
 NAMES = [n.removeprefix(f'{PLACE}/') for n in list_configs(f'^{PLACE}/')]
 VIT = 'coco/mask-rcnn_vit-b_8xb8_100e'
+VIT_S = 'coco/mask-rcnn_vit-s_8xb8_100e'
 DIGITS = 'demo_digits/retinanet_1xb16_500i'
 C4 = 'coco/mask-rcnn_r50-c4_8xb2_1x'
 LONGER = [n for n in NAMES if n.startswith('coco/') and n.endswith('_2x')]
@@ -38,7 +39,7 @@ SOURCES = ('ours', 'supervised', 'random')
 
 
 def kind_of(name):
-    return {VIT: 'vit', DIGITS: 'plain'}.get(name, 'r50')
+    return {VIT: 'vit', VIT_S: 'vit-s', DIGITS: 'plain'}.get(name, 'r50')
 
 
 @pytest.fixture(scope='module')
@@ -47,6 +48,7 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp('weights')
     configs = {
         'vit': 'mocov3_vit-b_64xb64_300e',
+        'vit-s': 'mocov3_vit-s_8xb128_300e',
         'plain': 'demo/mocov2_digits',
         'r50': 'mocov2_r50_8xb32',
     }
@@ -170,7 +172,7 @@ def test_it_loads_in_all_three_initialisations(
             drawn = {k for k, v in file.items() if v.dim() == 4}
             assert drawn and not drawn & equal
             continue
-        unused = {k for k in file if kind == 'vit' and k.startswith('ln1.')}
+        unused = {k for k in file if 'vit' in kind and k.startswith('ln1.')}
         assert equal == set(file) - unused
         (hook,) = hooks_of(cfg)
         verify(hook, model)
@@ -222,7 +224,9 @@ SCHEDULES = {
         0.02, 24_000, [18_000, 22_000], 100,
     ),
     'cityscapes/mask-rcnn_r50-fpn_8xb1_24k': (0.01, 24_000, [18_000], 1000),
-    VIT: (1e-4, 184_375, [163_889, 177_546], 250),
+    **dict.fromkeys(
+        (VIT, VIT_S), (1e-4, 184_375, [163_889, 177_546], 250)
+    ),
     DIGITS: (1e-3, 500, [350, 450], 50),
 }  # fmt: skip
 
@@ -372,7 +376,9 @@ def lite(model):
     model.test_cfg.rcnn.update(max_per_img=10, score_thr=0.0)
 
 
-@pytest.mark.parametrize('name', [n for n in NAMES if n not in LONGER])
+@pytest.mark.parametrize(
+    'name', [n for n in NAMES if n not in (*LONGER, VIT_S)]
+)
 def test_it_trains_and_tests(name, scenes, weights, tmp_path, capsys):
     checkpoint = weights(kind_of(name))
     cfg = train.prepare(

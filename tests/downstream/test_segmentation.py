@@ -29,19 +29,21 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp('weights')
     torch.manual_seed(0)
     vit = dict(type='mmpretrain.VisionTransformer', arch='base', img_size=224)
+    small = dict(embed_dims=384, num_layers=12, num_heads=12)
     kinds = {
-        'ResNet': dict(type='mmpretrain.ResNet', depth=50),
-        'mmpretrain.VisionTransformer': vit,
+        'r50': dict(type='mmpretrain.ResNet', depth=50),
+        'vit-b': vit,
+        'vit-s': dict(vit, arch=dict(small, feedforward_channels=1536)),
     }
     found = {}
     for kind, backbone in kinds.items():
         ours = MODELS.build(backbone).state_dict()
         ours = {f'backbone.{k}': v for k, v in ours.items()}
-        if kind == 'ResNet':
+        if kind == 'r50':
             supervised = resnet50().state_dict()
         else:  # torchvision's ViT has other names: as mmpretrain saves it
             supervised = {k: torch.randn_like(v) for k, v in ours.items()}
-            supervised['head.layers.head.weight'] = torch.zeros(1000, 768)
+            supervised['head.layers.head.weight'] = torch.zeros(1000, 1)
         for start, state in (('ours', ours), ('supervised', supervised)):
             path = folder / f'{kind}_{start}.pth'
             torch.save({'state_dict': state}, path)
@@ -61,7 +63,7 @@ def test_builds_and_loads_in_all_three_initialisations(name, files):
 
     loaded = {}
     for start in STARTS:
-        kind = load_config(name).model.backbone.type
+        kind = name.split('_')[-3]
         file = files[kind, start]
         cfg = train.prepare(name, init=file)
         init_default_scope('mmseg')
@@ -77,7 +79,7 @@ def test_builds_and_loads_in_all_three_initialisations(name, files):
         assert len(loaded[start]) in (148, 318)
         for key, value in loaded[start].items():
             if key == 'pos_embed':  # 14×14 positions become 32×32
-                assert value.shape == (1, 1 + 32 * 32, 768)
+                assert value.shape == (1, 1 + 32 * 32, theirs[key].shape[2])
                 assert torch.equal(value[:, 0], theirs[key][:, 0])
             else:
                 assert torch.equal(value, theirs[key]), key
@@ -202,7 +204,7 @@ def test_a_run_of_mmselfsups_variant(files, scenes, tmp_path):
     options = data.small_options(load_config(name))
     given, _ = cli.arguments(
         jobs.train,
-        [name, '--init', files['ResNet', 'ours'], '--max-iters', '1']
+        [name, '--init', files['r50', 'ours'], '--max-iters', '1']
         + ['--work-dir', str(tmp_path), *options]
     )  # fmt: skip
     cfg = train.prepare(**given)
@@ -223,7 +225,7 @@ def test_a_task_trains_tests_and_records(task, files, scenes, tmp_path):
     cfg = load_config(name)
     call_transfer(
         [
-            files[cfg.model.backbone.type, 'ours'], task,
+            files[name.split('_')[-3], 'ours'], task,
             '--data-root', str(scenes / data.DATA[name.split('/')[2]]),
             '--work-dir', str(tmp_path), '--max-iters', '1', '--debug',
             *data.small_options(cfg),

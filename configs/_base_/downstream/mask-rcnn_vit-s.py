@@ -3,6 +3,7 @@ _base_ = 'mask-rcnn_vit-b.py'
 model = dict(
     backbone=dict(
         arch=dict(
+            _delete_=True,
             embed_dims=384,
             num_layers=12,
             num_heads=12,

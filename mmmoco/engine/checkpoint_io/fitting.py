@@ -11,6 +11,7 @@ from typing import Any, cast
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from mmmoco.convert.anatomy import called
 from mmmoco.convert.importing import recognise
 from mmmoco.messages import few
 from mmmoco.older_versions import before_loading
@@ -152,10 +153,13 @@ def require(
     Raises:
         CheckpointError: In one line, with the numbers.
     """
-    problems = fit.problems(needed, **allow) if needed else fit.faults
+    problems = fit.problems(needed, **allow) if needed else [*fit.faults]
+    kinds = [called(names) for names in (fit.theirs, fit.own)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        problems.insert(0, f'a {kinds[0]} file, a {kinds[1]} model')
     nothing = bool(fit.own) and {*fit.own} <= {*fit.missing, *fit.reshaped}
     if nothing or fit.faults or (problems and not partial):
-        text = f'{source} does not fit {what}: {fit.counts(needed)}'
+        text = f'{source} does not fit {what}: {fit.counts(needed or WHOLE)}'
         lines = '; '.join([text, *(_reason(fit, needed) or problems)])
         raise CheckpointError(f'{lines}. {"" if nothing else mend}'.rstrip())
 

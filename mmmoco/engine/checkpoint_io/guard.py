@@ -162,9 +162,16 @@ def _load_url(
     if not path.exists():
         log_info(f'Downloading {url} to {path}')
         match = torch.hub.HASH_REGEX.search(name) if check_hash else None
-        torch.hub.download_url_to_file(
-            url, str(path), match and match.group(1), progress
-        )
+        try:
+            torch.hub.download_url_to_file(
+                url, str(path), match and match.group(1), progress
+            )
+        except OSError as error:
+            raise CheckpointError(
+                f'{url} cannot be downloaded ({error}). Put {name} into '
+                f'{folder}, which another machine may fill, or name a file '
+                'with such weights instead: --init FILE.'
+            ) from error
     try:
         return read_any(path, map_location)
     except UnsafeCheckpointError:

@@ -6,6 +6,7 @@ _base_ = 'upernet_vit-b_8xb2_160k.py'
 model = dict(
     backbone=dict(
         arch=dict(
+            _delete_=True,
             embed_dims=384,
             num_layers=12,
             num_heads=12,
