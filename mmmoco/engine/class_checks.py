@@ -111,7 +111,7 @@ def _check_names(
     lacking = [name for name in classes if name not in names]
     if lacking:
         raise ValueError(
-            f'{place}: {file} has no class {few(lacking)}, of the '
+            f'{place}: {file} has no class {few([*map(str, lacking)])}, of the '
             f'{len(classes)} that the config names; its {len(names)} classes '
             f'are {few(names, 20)}. Labels are counted by what matches: name '
             'the classes as the file does, metainfo=dict(classes=(…,)).'
@@ -158,7 +158,7 @@ def _file(node: Mapping[str, Any]) -> str:
 def _found(node: Mapping[str, Any]) -> str:
     file = _file(node)
     classes = (node.get('metainfo') or {}).get('classes')
-    wanted = [*classes] if classes else []
+    wanted = [*map(str, classes or ())]
     text = f'{file}: the config has ' + (
         f'the classes {few(wanted, 20)}' if wanted else "its type's classes"
     )
