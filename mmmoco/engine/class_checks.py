@@ -111,8 +111,8 @@ def _check_names(
     lacking = [name for name in classes if name not in names]
     if lacking:
         raise ValueError(
-            f'{place}: {file} has no class {few([*map(str, lacking)])}, of the '
-            f'{len(classes)} that the config names; its {len(names)} classes '
+            f'{place}: {file} has no class {few([*map(str, lacking)])}, of '
+            f'the {len(classes)} that the config names; its {len(names)} classes '
             f'are {few(names, 20)}. Labels are counted by what matches: name '
             'the classes as the file does, metainfo=dict(classes=(…,)).'
         )

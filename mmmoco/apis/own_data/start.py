@@ -9,10 +9,10 @@ from torch import nn
 
 from mmmoco.apis import cli
 from mmmoco.apis.config.from_checkpoint import config_of
-from mmmoco.apis.config.without_memory import build_without_memory
 from mmmoco.apis.exchange.export_backbone import method_of
 from mmmoco.apis.training.transfer import WITHOUT_FILE
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.without_memory import build_without_memory
 from mmmoco.models.backbones.mocov3_vit import ARCHS
 from mmmoco.registry import bare_type
 
