@@ -113,8 +113,9 @@ def _check_names(
         raise ValueError(
             f'{place}: {file} has no class {few([*map(str, lacking)])}, of '
             f'the {len(classes)} that the config names; its {len(names)} '
-            f'classes are {few(names, 20)}. Labels are counted by what matches: name '
-            'the classes as the file does, metainfo=dict(classes=(…,)).'
+            f'classes are {few(names, 20)}. Labels are counted by what '
+            'matches: name the classes as the file does, '
+            'metainfo=dict(classes=(…,)).'
         )
     order = [name for name in names if name in classes]
     if order != classes and len(order) == len(classes):
