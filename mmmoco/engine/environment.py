@@ -20,9 +20,17 @@ PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'numpy')
 
 
 @master_only
-def write_environment(folder: str) -> None:
-    """Write ``folder/environment.json``."""
-    text = json.dumps(describe_environment(), indent=2)
+def write_environment(folder: str, images: int = 0) -> None:
+    """Write ``folder/environment.json``.
+
+    Args:
+        folder: Of the log.
+        images: To train on; 0: not known.
+    """
+    found = describe_environment()
+    if images:
+        found['training images'] = images
+    text = json.dumps(found, indent=2)
     write_text(Path(folder) / 'environment.json', f'{text}\n')
 
 

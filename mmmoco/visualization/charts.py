@@ -7,6 +7,7 @@ and ``currentColor`` for the rest, so that a chart follows a dark theme.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -16,7 +17,7 @@ from .scalars import Points
 from .templates import COLOURS, TEMPLATES
 
 WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 72, 14, 12, 42
 
 #: Points drawn of one line; of more, the extremes of every stretch.
 RESOLUTION = 400
@@ -37,6 +38,22 @@ class Line:
     points: Points
     colour: int = 0
     dashed: bool = False
+
+
+class Note(NamedTuple):
+    """A sentence below a chart.
+
+    Attributes:
+        name: What it is about.
+        text: The sentence.
+        sick: Mark it.
+        colour: Index of the colour of what it is about, if that has one.
+    """
+
+    name: str
+    text: str
+    sick: bool = False
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +112,7 @@ def line_chart(
     y_label: str,
     lines: Sequence[Line],
     log: bool = False,
+    notes: Sequence[Note] | None = None,
 ) -> str:
     """Draw series over a common x axis.
 
@@ -104,6 +122,7 @@ def line_chart(
         y_label: Of the vertical axis.
         lines: At least one.
         log: Logarithmic y axis, if all values are positive.
+        notes: What to read from it.
 
     Returns:
         A ``<figure>``.
@@ -136,6 +155,7 @@ def line_chart(
         dots=[],
         radius=2.6,
         legend=lines,
+        notes=notes or (),
         width=WIDTH,
         height=HEIGHT,
         left=LEFT,
@@ -177,6 +197,7 @@ def scatter_chart(
         legend=[Line(name, (), i) for name, i in number.items()]
         if len(names) <= COLOURS
         else [],
+        notes=(),
         width=width,
         height=height,
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .charts import Line, line_chart, scatter_chart
+from .charts import Line, Note, line_chart, scatter_chart
 from .scalars import Points, Series
 from .templates import TEMPLATES
 
@@ -39,6 +39,18 @@ class FeatureMap(NamedTuple):
     labels: Sequence[str]
 
 
+class Finding(NamedTuple):
+    """What a monitor of a run shows.
+
+    Attributes:
+        text: A sentence.
+        sick: It is not what a healthy run shows.
+    """
+
+    text: str
+    sick: bool
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """What is known of one run; whatever is missing stays empty.
@@ -47,7 +59,11 @@ class RunRecord:
         name: Tells it from the others.
         scalars: Curves by name.
         results: Lines of ``results.jsonl``.
-        summary: Settings by name.
+        summary: The settings that matter most, by name.
+        settings: All settings by their path in the config.
+        amounts: Images, and what the training took.
+        verdict: What the monitors say together.
+        findings: What each says, by the scalar its chart begins with.
         config: The resolved config as text.
         environment: Versions and hardware by name.
         pictures: Saved pictures.
@@ -59,6 +75,10 @@ class RunRecord:
     scalars: Series = field(default_factory=dict)
     results: Sequence[Mapping[str, Any]] = ()
     summary: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    amounts: Mapping[str, str] = field(default_factory=dict)
+    verdict: Finding | None = None
+    findings: Mapping[str, Finding] = field(default_factory=dict)
     config: str = ''
     environment: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
@@ -68,17 +88,35 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Chart:
-    """Which scalars one chart shows; the first that exists gives its line."""
+    """Which scalars one chart shows; the first that exists gives its line.
+
+    Attributes:
+        title: Says what is shown.
+        y_label: Of the vertical axis.
+        scalars: Names in the legend, by scalar.
+        healthy: What a healthy run shows.
+        log: Logarithmic, if all values are positive.
+        rest: Show 1 − y, as far as it is above 0.
+        x_label: Of the horizontal axis.
+    """
 
     title: str
     y_label: str
     scalars: Mapping[str, str]
+    healthy: str = ''
     log: bool = False
+    rest: bool = False
     x_label: str = 'iteration'
 
 
 CURVES = (
-    Chart('Training loss', 'loss', {'loss': 'loss', 'chance': 'chance'}),
+    Chart(
+        'Training loss',
+        'loss',
+        {'loss': 'loss', 'chance': 'chance'},
+        'Falls below chance: log(K + 1) for K negatives, the loss of a model '
+        'that tells nothing. At first it may rise, while the queue fills.',
+    ),
     Chart(
         'k-NN accuracy on held-out images',
         'accuracy (%)',
@@ -86,42 +124,68 @@ CURVES = (
         x_label='epoch',
     ),
     Chart('Learning rate', 'lr', {'lr': 'lr'}),
-    Chart('Momentum of the key encoder', 'm', {'m': 'm'}),
+    Chart(
+        'Momentum of the key encoder',
+        '1 − m',
+        {'m': '1 − m'},
+        log=True,
+        rest=True,
+    ),
 )
 MONITORS = (
     Chart(
         'Similarity to the positive and the negatives',
         'cosine',
         {'pos_sim': 'positive', 'neg_sim': 'negatives (mean)'},
+        'Apart, the negatives near 0.',
     ),
     Chart(
         'Contrastive accuracy',
         'share of queries',
         {'top1': 'positive is the nearest key'},
+        'Rises.',
     ),
     Chart(
         'Standard deviation of the features, times √C',
         '1: spread out, 0: collapsed',
         {'feature_std': 'features'},
+        'Near 1; at 0 all features are the same.',
     ),
     Chart(
         'Effective rank of the features',
         'directions in use',
         {'feature_rank': 'features'},
+        'Far above 2.',
     ),
     Chart(
         'Oldest keys against the key encoder of now',
         'cosine',
         {'old_key_sim': 'oldest keys'},
+        'Near 1.',
     ),
-    Chart('Norm of the gradient', 'L2 norm', {'grad_norm': 'norm'}, log=True),
-    Chart('Throughput', 'images per second', {'images_per_s': 'images/s'}),
+    Chart(
+        'Norm of the gradient',
+        'L2 norm',
+        {'grad_norm': 'norm'},
+        'Finite, and without leaps.',
+        log=True,
+    ),
+    Chart(
+        'Throughput',
+        'images per second',
+        {'images_per_s': 'images/s'},
+        'Steady.',
+    ),
     Chart(
         'Share of the time spent waiting for data',
         'share',
         {'data_wait': 'waiting'},
+        'Near 0.',
     ),
 )
+
+#: Rows of a table of settings; two runs may have nothing in common.
+MOST_SETTINGS = 200
 
 
 def render_report(runs: Sequence[RunRecord], made: str = '') -> str:
@@ -149,6 +213,9 @@ def render_report(runs: Sequence[RunRecord], made: str = '') -> str:
             scatter_chart(*run.feature_map) if run.feature_map else ''
             for run in runs
         ],
+        verdicts=[run.verdict for run in runs],
+        differing=_differing(runs),
+        most=MOST_SETTINGS,
         configuration=_settings([run.summary for run in runs]),
         environment=_settings([run.environment for run in runs]),
     )
@@ -167,6 +234,7 @@ def _key_figures(run: RunRecord) -> list[tuple[str, str, bool]]:
         step, loss = series['loss'][-1]
         figures.append(('last loss', f'{loss:.3f}', not math.isfinite(loss)))
         figures.append(('iterations', f'{step:,.0f}', False))
+    figures += [(name, text, False) for name, text in run.amounts.items()]
     speed = _finite(series.get('images_per_s', []))
     if speed:
         middle = sorted(value for _, value in speed)[len(speed) // 2]
@@ -185,20 +253,38 @@ def _charts(charts: Iterable[Chart], runs: Sequence[RunRecord]) -> list[str]:
 def _chart(chart: Chart, runs: Sequence[RunRecord]) -> list[str]:
     """One figure for each unit that the runs count in."""
     lines: dict[str, list[Line]] = {}
+    notes: dict[str, list[Note]] = {}
+    several, chances = len(runs) > 1, list[float]()
     for r, run in enumerate(runs):
         unit = chart.x_label if 'epoch' in run.scalars else 'iteration'
         for s, (scalar, label) in enumerate(chart.scalars.items()):
             points: Points = run.scalars.get(scalar, [])
+            if chart.rest:
+                points = [(x, 1 - y if y < 1 else math.nan) for x, y in points]
             if not _finite(points):
                 continue
-            line = Line(label, points, colour=s)
-            if len(runs) > 1:
-                several = len(chart.scalars) > 1
-                name = f'{run.name}: {label}' if several else run.name
+            line = Line(label, points, s, dashed=scalar == 'chance')
+            if several:
+                name = run.name
+                if len(chart.scalars) > 1:
+                    name += f': {label}'
                 line = Line(name, points, colour=r, dashed=s > 0)
+                if scalar == 'chance' and points[-1][1] in chances:
+                    continue  # It would lie on that of another run.
+                chances.append(points[-1][1])
             lines.setdefault(unit, []).append(line)
+        finding = run.findings.get(next(iter(chart.scalars)))
+        if finding:
+            name = run.name if several else 'This run'
+            note = Note(name, *finding, r if several else None)
+            notes.setdefault(unit, []).append(note)
+    if chart.healthy:
+        for said in notes.values():
+            said.insert(0, Note('Healthy', chart.healthy))
     return [
-        line_chart(chart.title, unit, chart.y_label, drawn, chart.log)
+        line_chart(
+            chart.title, unit, chart.y_label, drawn, chart.log, notes.get(unit)
+        )
         for unit, drawn in lines.items()
     ]
 
@@ -302,6 +388,16 @@ def _settings(
     names = dict.fromkeys(name for column in columns for name in column)
     rows = {n: [str(column.get(n, '–')) for column in columns] for n in names}
     return [(n, row, len({*row}) > 1) for n, row in rows.items()]
+
+
+def _differing(
+    runs: Sequence[RunRecord],
+) -> list[tuple[str, list[str], bool]]:
+    """The settings that are not the same in all runs that have a config."""
+    if not all(run.settings for run in runs):
+        return []
+    rows = _settings([run.settings for run in runs])
+    return [(name, row, False) for name, row, differ in rows if differ]
 
 
 def _finite(points: Points) -> list[tuple[float, float]]:

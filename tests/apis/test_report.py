@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from matplotlib import image
 
+from mmmoco.apis.report.health import judge, verdict
 from mmmoco.apis.report.jobs import report
-from mmmoco.apis.report.work_dir import summarise
+from mmmoco.apis.report.work_dir import all_settings, amounts, summarise
+from mmmoco.engine.collapse import CollapseWatch
+from mmmoco.engine.environment import write_environment
 
 from ..conftest import call
 
@@ -23,6 +26,7 @@ optim_wrapper = dict(optimizer=dict(lr=0.03, type='SGD'))
 train_cfg = dict(max_epochs=2, type='EpochBasedTrainLoop')
 train_dataloader = dict(batch_size=128, dataset=dict(type='DigitScenes'))
 """
+IMAGES = {'training images': 4311, 'processes': 2}
 
 
 def work_dir(place, config=CONFIG, scale=1.0):
@@ -43,6 +47,8 @@ def work_dir(place, config=CONFIG, scale=1.0):
             'grad_norm': 10.0 ** (1 - step / 100),
             'images_per_s': 800.0,
             'data_wait': 0.05,
+            'time': 0.5,
+            'chance': 7.0,
             'alarms': 0,
             'epoch': step // 100,
             'step': step,
@@ -55,7 +61,7 @@ def work_dir(place, config=CONFIG, scale=1.0):
     (vis / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
     (vis / 'config.py').write_text(config)
     (vis.parent / 'environment.json').write_text(
-        json.dumps({'git revision': 'abc123', 'torch': '2.12.1'})
+        json.dumps({'git revision': 'abc123', 'torch': '2.12.1', **IMAGES})
     )
     (place / 'results.jsonl').write_text(
         json.dumps(
@@ -94,6 +100,11 @@ def test_a_report_of_one_run(tmp_path, capsys):
         'PCA of the features of 60 images',
         'Views of training images',
         'Whole config of mine',
+        '<b>4,311</b><span>training images</span>',
+        '<b>51,200</b><span>images seen</span>',  # 200 × 2 × 128
+        '<b>100 s</b><span>of training, evaluations aside</span>',
+        'Healthy: every monitor is where it should be.',
+        '<b>This run:</b> From 5.70 to 2.10, below chance (7.00).',
     ):
         assert words in html, words
 
@@ -196,6 +207,95 @@ def test_the_same_folder_twice_and_a_bad_target(tmp_path, capsys):
     assert 'no' in capsys.readouterr().err
 
 
+def test_the_number_of_images_is_left_for_the_report(tmp_path):
+    write_environment(str(tmp_path), 12)
+    found = json.loads((tmp_path / 'environment.json').read_text())
+    assert found['training images'] == 12
+
+
+HEALTHY = {
+    'loss': 3.0,
+    'chance': 7.0,
+    'pos_sim': 0.7,
+    'neg_sim': 0.0,
+    'top1': 0.5,
+    'feature_std': 0.95,
+    'feature_rank': 30.0,
+    'old_key_sim': 0.99,
+    'grad_norm': 1.0,
+    'images_per_s': 900.0,
+    'data_wait': 0.01,
+    'alarms': 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'words'),
+    [
+        ('loss', 6.95, 'no better than chance (7.00)'),
+        ('loss', float('nan'), 'Not finite from iteration 10'),
+        ('grad_norm', float('inf'), 'Not finite from iteration 10'),
+        ('pos_sim', 0.05, 'hardly told apart'),
+        ('neg_sim', 0.55, 'the negatives are not near 0'),
+        ('feature_std', CollapseWatch.min_spread - 0.01, 'Collapsed: 0.14'),
+        ('feature_rank', 1.2, 'Collapsed: 1.2'),
+        ('old_key_sim', 0.3, 'the oldest keys are stale'),
+        ('data_wait', 0.4, 'Waits for images 40% of the time'),
+        ('alarms', 2.0, 'raised 2 alarm(s), the first by iteration 10;'),
+    ],
+)
+def test_a_sick_run_reads_as_sick(name, value, words):
+    def series(**changed):
+        return {
+            n: [(10.0, v), (20.0, v)] for n, v in (HEALTHY | changed).items()
+        }
+
+    assert not verdict(judge(series())).sick
+    told = verdict(judge(series(**{name: value})))
+    assert told.sick and told.text.startswith('Sick: ')
+    assert words in told.text and '. ' not in told.text  # Nothing else.
+
+
+def test_the_end_counts_not_the_beginning():
+    early = {'feature_std': [(x, 0.05 if x < 5 else 0.9) for x in range(20)]}
+    assert not verdict(judge(early)).sick
+    late = {'feature_std': [(x, 0.9 if x < 17 else 0.01) for x in range(20)]}
+    assert verdict(judge(late)).sick
+    assert verdict({}).text == 'No monitor wrote anything.'
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'),
+    [(0.5, '100 s'), (3.0, '10 min'), (60.0, '3 h 20 min'), (1e308, None)],
+)
+def test_the_time_of_a_training(seconds, text):
+    points = [(float(x), seconds) for x in range(10, 210, 10)]
+    found = dict(amounts({'time': points}, {}, {'training images': 'x'}))
+    assert found == ({'of training, evaluations aside': text} if text else {})
+
+
+def test_every_setting_that_differs_is_shown(tmp_path):
+    other = CONFIG.replace('lr=0.03', 'lr=0.06') + (
+        "views = [dict(type='Crop', size=96), dict(type='Flip')]\n"
+    )
+    folders = [
+        work_dir(tmp_path / 'a'),
+        work_dir(tmp_path / 'b', config=other),
+    ]
+    html = report(list(map(str, folders))).read_text()
+    rows = html[html.index('id="differing-settings"') :]
+    rows = rows[: rows.index('</section>')]
+    assert rows.count('<th scope="row">') == 4
+    for words in (
+        'optim_wrapper.optimizer.lr',
+        '<td>0.06</td>',
+        'views.0.size',
+    ):
+        assert words in rows, words
+    assert 'model.m' not in rows
+    assert all_settings('a = ' + '9' * 6000) == all_settings('f(1)') == {}
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 @pytest.mark.parametrize('count', [1, 2])
@@ -219,7 +319,7 @@ def test_a_browser_shows_the_plots_and_fetches_nothing(
         box = chart.bounding_box()
         assert box['width'] > 300 and box['height'] > 150
     lines = page.locator('figure', has_text='Training loss').locator(
-        'polyline'
+        'polyline:not([stroke-dasharray])'
     )
     assert lines.count() == count
     # A line that goes down crosses the chart, in a colour of its own.
@@ -240,9 +340,19 @@ def test_a_browser_shows_the_plots_and_fetches_nothing(
     )
     light = int(background.removeprefix('rgb(').split(',')[0]) > 128
     assert light == (scheme == 'light')
-    # Nothing sticks out to the right, on a small screen either.
+    # Nothing sticks out to the right, on a small screen either,
+    # nor must anything be scrolled within the page.
     page.set_viewport_size({'width': 390, 'height': 800})
     assert page.evaluate('document.documentElement.scrollWidth') <= 390
+    for table in page.locator('.wide').all():
+        assert table.evaluate('e => e.scrollWidth <= e.clientWidth')
+    ticks = page.locator('figure.chart svg text').first
+    assert ticks.bounding_box()['height'] > 9
+    # On paper it is dark on white, whatever the screen likes.
+    page.emulate_media(media='print')
+    paper = 'getComputedStyle(document.body).backgroundColor'
+    assert page.evaluate(paper) == 'rgb(255, 255, 255)'
+    assert not page.locator('nav').is_visible()
     fetched = [url for url in requests if not url.startswith('data:')]
     assert fetched == [target.as_uri()]
     assert not complaints

@@ -80,6 +80,8 @@ def test_the_monitors_reach_the_log(monitored, runner_of):
     )
     assert environment['torch'] in torch.__version__
     assert environment['processes'] == 1
+    images = len(runner.train_dataloader.dataset)
+    assert environment['training images'] == images
 
 
 def test_watching_changes_nothing(monitored, runner_of):

@@ -7,6 +7,7 @@ import pytest
 
 from mmmoco.visualization.report import (
     FeatureMap,
+    Finding,
     Picture,
     RunRecord,
     render_report,
@@ -80,13 +81,17 @@ def test_every_text_is_escaped():
             )
         ],
         summary={EVIL: EVIL},
+        settings={EVIL: EVIL},
+        amounts={EVIL: EVIL},
+        verdict=Finding(EVIL, True),
+        findings={'loss': Finding(EVIL, True)},
         config=f'name = "{EVIL}" </pre>',
         environment={EVIL: EVIL},
         pictures=[Picture(EVIL, b'png')],
         feature_map=FeatureMap(EVIL, np.eye(3)[:, :2], [EVIL, 'b', 'c']),
         notes=[EVIL],
     )
-    for runs in ([record], [record, run(EVIL + '2')]):
+    for runs in ([record], [record, run(EVIL + '2', settings={'x': EVIL})]):
         page = Page(render_report(runs, made=EVIL))
         assert not page.names('script')
         assert {a['src'][:15] for a in page.names('img')} == {
@@ -113,11 +118,11 @@ def test_ours_and_published_are_told_apart():
     html = render_report(
         [run(results=[result(published=published, checkpoint='/x/e.pth')])]
     )
-    assert '<td class="ours">top1 61.25</td>' in html
-    assert '<td class="published">top1 67.50</td>' in html
-    assert '<td>MoCo v2, table 1</td>' in html and '<td>e.pth (' in html
+    assert 'class="ours" data-name="ours (%)">top1 61.25</td>' in html
+    assert 'data-name="published (%)">top1 67.50</td>' in html
+    assert '>MoCo v2, table 1</td>' in html and '>e.pth (' in html
     none = render_report([run(results=[result()])])
-    assert '<td class="published">–</td>' in none
+    assert 'data-name="published (%)">–</td>' in none
 
 
 def test_what_makes_a_figure_doubtful_stands_beside_it():
@@ -151,6 +156,26 @@ def test_runs_side_by_side():
     labels = [a['aria-label'] for a in page.names('svg') if 'role' in a]
     loss = next(x for x in labels if x.startswith('Training loss'))
     assert 'first: loss: from 5 to 4; second: loss: from 5 to 4' in loss
+
+
+def test_m_is_drawn_as_what_is_left_to_1():
+    m = {'m': [(10, 0.99), (20, 0.999), (30, 1.0)]}
+    page = Page(render_report([run(scalars=m)]))
+    (label,) = [a['aria-label'] for a in page.names('svg') if 'role' in a]
+    assert 'from 0.01 to 0.001' in label
+
+
+def test_one_line_of_chance_for_runs_that_share_it():
+    def labels(*chances):
+        runs = [
+            run(str(i), scalars={'loss': [(1, 2.0)], 'chance': [(1, chance)]})
+            for i, chance in enumerate(chances)
+        ]
+        page = Page(render_report(runs))
+        return next(a['aria-label'] for a in page.names('svg') if 'role' in a)
+
+    assert labels(7.0, 7.0, 7.0).count('chance') == 1
+    assert labels(7.0, 6.0, 7.0).count('chance') == 2
 
 
 def test_epochs_and_iterations_do_not_share_an_axis():

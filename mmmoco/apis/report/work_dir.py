@@ -4,9 +4,10 @@ Nothing of it is run: configs are read as text.
 """
 
 import json
+import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from mmmoco.convert.config_text import read_config_text
 from mmmoco.json_lines import read_json_lines
 from mmmoco.visualization.embedding import METHODS, embed
 from mmmoco.visualization.report import FeatureMap, Picture, RunRecord
-from mmmoco.visualization.scalars import Series, merge_scalars, read_scalars
+from mmmoco.visualization.scalars import (
+    Series,
+    is_number,
+    merge_scalars,
+    read_scalars,
+)
+
+from .health import judge, verdict
 
 #: Captions of the pictures that our tools save; others show their name.
 CAPTIONS = {
@@ -68,16 +76,23 @@ def read_run(folder: Path, name: str, method: str = 'pca') -> RunRecord:
     source = _newest(folder, '*/vis_data/config.py') or _newest(folder, '*.py')
     config = _read_text(source) if source else ''
     pictures = _read_pictures(folder, notes)
+    environment = _read_environment(folder)
+    summary = summarise(config, notes) if config else {}
+    found = judge(scalars)
     return RunRecord(
         name=name,
         scalars=scalars,
         results=results,
-        summary=summarise(config, notes) if config else {},
+        summary=summary,
+        settings=all_settings(config),
+        amounts=dict(amounts(scalars, summary, environment)),
+        verdict=verdict(found) if scalars else None,
+        findings=found,
         config=config,
-        environment=_read_environment(folder),
+        environment=environment,
         pictures=pictures,
         feature_map=_map_features(folder / 'features.npz', method, notes),
-        notes=[*notes, *_alarms(scalars)],
+        notes=notes,
     )
 
 
@@ -124,6 +139,62 @@ def summarise(config: str, notes: list[str]) -> dict[str, str]:
             except ValueError:  # A number of thousands of digits.
                 notes.append(f'the config gives no {name} that can be shown')
     return found
+
+
+def all_settings(config: str) -> dict[str, str]:
+    """Return every setting of a config by its path, as text.
+
+    Args:
+        config: As for :func:`summarise`; one that cannot be understood has
+            none.
+    """
+    try:
+        return dict(_leaves(read_config_text(config), ''))
+    except ValueError:
+        return {}
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, Mapping):
+        parts = node.items()
+    elif isinstance(node, list | tuple) and any(
+        isinstance(part, Mapping) for part in node
+    ):
+        parts = enumerate(node)
+    if not parts:
+        yield path, str(node)
+    for name, part in parts:
+        yield from _leaves(part, f'{path}.{name}' if path else str(name))
+
+
+def amounts(
+    scalars: Series, summary: Mapping[str, str], environment: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield how many images there were, and what the training took."""
+    images = environment.get('training images')
+    if is_number(images) and images:
+        yield 'training images', f'{images:,}'
+    losses = scalars.get('loss', [])
+    batch = summary.get('batch per GPU', '')
+    processes = environment.get('processes', 1)
+    if losses and is_number(processes) and batch.isdecimal():
+        seen = losses[-1][0] * float(batch) * processes
+        yield 'images seen', f'{seen:,.0f}'
+    # Seconds of an iteration, as they were at each line of the log.
+    seconds, before = 0.0, 0.0
+    for step, value in scalars.get('time', []):
+        if math.isfinite(value):
+            seconds += value * (step - before)
+        before = step
+    if 0 < seconds < math.inf:
+        minutes = round(seconds / 60)
+        text = f'{seconds:.0f} s'
+        if seconds >= 120:
+            text = f'{minutes} min'
+        if seconds >= 7200:
+            text = f'{minutes // 60:,} h {minutes % 60} min'
+        yield 'of training, evaluations aside', text
 
 
 def _look_up(cfg: Any, key: str) -> Any:
@@ -271,14 +342,3 @@ def _read_features(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     if labels.shape != (count,):
         raise ValueError(f'{count} features but labels {labels.shape}')
     return features, labels
-
-
-def _alarms(scalars: Series) -> list[str]:
-    alarms = scalars.get('alarms', [])
-    if not alarms or not alarms[-1][1]:
-        return []
-    first = next(step for step, count in alarms if count)
-    return [
-        f'the monitors raised {alarms[-1][1]:.0f} alarm(s), the first by '
-        f'iteration {first:.0f}; the log says which and what to look at'
-    ]

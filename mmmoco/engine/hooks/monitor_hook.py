@@ -1,4 +1,5 @@
 from collections import Counter
+from operator import length_hint
 from typing import Any
 
 from mmengine.dist import broadcast_object_list
@@ -90,7 +91,8 @@ class MonitorHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Write down the environment; see what there is to watch."""
         with survive('environment.json is not written'):
-            write_environment(runner.log_dir)
+            images = length_hint(runner.train_dataloader.dataset)
+            write_environment(runner.log_dir, images)
         model = two_phase_model(runner)
         if model is not None and KeyProbe.fits(model):
             self._probe = KeyProbe(model, self.probe_images)

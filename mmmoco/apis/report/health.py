@@ -1,0 +1,162 @@
+"""What the monitors of a run say, in words."""
+
+import math
+from collections.abc import Mapping
+from statistics import fmean, median
+
+from mmmoco.engine.collapse import CollapseWatch
+from mmmoco.visualization.report import Finding
+from mmmoco.visualization.scalars import Points, Series
+
+#: A cosine of the oldest keys below it, and a share of waiting above it.
+STALE, WAITING = 0.8, 0.2
+
+#: Positives and negatives that lie closer are hardly told apart.
+APART = 0.1
+
+#: Negatives that are more similar to the queries lie in one corner.
+CROWDED = 0.5
+
+LOW_RANK = 2.0
+
+
+def judge(scalars: Series) -> dict[str, Finding]:
+    """Say what each monitor shows, by the scalar that it begins with."""
+    found = {}
+    for name in _JUDGES:
+        points = scalars.get(name, [])
+        if not points:
+            continue
+        broken = next((x for x, y in points if not math.isfinite(y)), None)
+        if broken is not None:
+            text = f'Not finite from iteration {broken:g} on.'
+            found[name] = Finding(text, True)
+            continue
+        found[name] = _JUDGES[name](*_ends(points), scalars)
+    return found
+
+
+def verdict(found: Mapping[str, Finding]) -> Finding:
+    """Sum up what the monitors show."""
+    sick = [finding.text for finding in found.values() if finding.sick]
+    if sick:
+        return Finding(f'Sick: {" ".join(sick)}', True)
+    if not found:
+        return Finding('No monitor wrote anything.', False)
+    return Finding('Healthy: every monitor is where it should be.', False)
+
+
+def _ends(points: Points) -> tuple[float, float]:
+    """Return the means of the first tenth and of the last."""
+    values = [value for _, value in points]
+    part = -(-len(values) // 10)
+    return fmean(values[:part]), fmean(values[-part:])
+
+
+def _loss(first: float, last: float, scalars: Series) -> Finding:
+    text = f'From {first:.2f} to {last:.2f}'
+    chances = [y for _, y in scalars.get('chance', []) if math.isfinite(y)]
+    if not chances:
+        return Finding(f'{text}.', False)
+    chance = chances[-1]
+    if last >= 0.98 * chance:
+        return Finding(
+            f'{text}: no better than chance ({chance:.2f}), the model tells '
+            'nothing apart.',
+            True,
+        )
+    return Finding(f'{text}, below chance ({chance:.2f}).', False)
+
+
+def _similarity(_: float, last: float, scalars: Series) -> Finding:
+    others = scalars.get('neg_sim', [])
+    if not others or not math.isfinite(others[-1][1]):
+        return Finding(f'Positives at {last:.2f}.', False)
+    negative = _ends(others)[1]
+    text = f'Positives at {last:.2f}, negatives at {negative:.2f}'
+    if last - negative < APART:
+        return Finding(f'{text}: hardly told apart.', True)
+    if negative > CROWDED:
+        return Finding(f'{text}: the negatives are not near 0.', True)
+    return Finding(f'{text}: told apart.', False)
+
+
+def _top1(first: float, last: float, _: Series) -> Finding:
+    return Finding(f'From {first:.1%} to {last:.1%} of the queries.', False)
+
+
+def _spread(_: float, last: float, __: Series) -> Finding:
+    if last < CollapseWatch.min_spread:
+        return Finding(
+            f'Collapsed: {last:.2f}, all images get nearly the same features.',
+            True,
+        )
+    return Finding(f'{last:.2f} at the end.', False)
+
+
+def _rank(_: float, last: float, __: Series) -> Finding:
+    if last < LOW_RANK:
+        return Finding(
+            f'Collapsed: {last:.1f}, the features lie along one direction.',
+            True,
+        )
+    return Finding(f'{last:.1f} directions at the end.', False)
+
+
+def _old_keys(_: float, last: float, __: Series) -> Finding:
+    if last < STALE:
+        return Finding(
+            f'{last:.2f}: the oldest keys are stale; a larger m or a shorter '
+            'queue keeps them fresh.',
+            True,
+        )
+    return Finding(f'{last:.2f}: the keys in the queue agree.', False)
+
+
+def _gradient(first: float, last: float, _: Series) -> Finding:
+    return Finding(f'Finite; from {first:.3g} to {last:.3g}.', False)
+
+
+def _speed(_: float, __: float, scalars: Series) -> Finding:
+    values = [y for _, y in scalars['images_per_s']]
+    return Finding(
+        f'{median(values):,.0f} at most times, {min(values):,.0f} at the '
+        'slowest.',
+        False,
+    )
+
+
+def _alarms(_: float, __: float, scalars: Series) -> Finding:
+    alarms = scalars['alarms']
+    count = alarms[-1][1]
+    first = next((step for step, raised in alarms if raised), 0)
+    if not count:
+        return Finding('No alarm.', False)
+    return Finding(
+        f'The monitors raised {count:.0f} alarm(s), the first by iteration '
+        f'{first:.0f}; the log says which and what to look at.',
+        True,
+    )
+
+
+def _waiting(_: float, last: float, __: Series) -> Finding:
+    if last > WAITING:
+        return Finding(
+            f'Waits for images {last:.0%} of the time: give it more workers.',
+            True,
+        )
+    return Finding(f'{last:.1%} at the end.', False)
+
+
+_JUDGES = {
+    'loss': _loss,
+    'pos_sim': _similarity,
+    'top1': _top1,
+    'feature_std': _spread,
+    'feature_rank': _rank,
+    'old_key_sim': _old_keys,
+    'grad_norm': _gradient,
+    'images_per_s': _speed,
+    'data_wait': _waiting,
+    'alarms': _alarms,
+}
