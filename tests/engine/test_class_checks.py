@@ -10,7 +10,8 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import nn
 
 from mmmoco.convert.anatomy import called
-from mmmoco.engine.checkpoint_io import CheckpointError, load
+from mmmoco.engine.checkpoint_io import CheckpointError, Fit, load
+from mmmoco.engine.checkpoint_io.fitting import require
 from mmmoco.engine.class_checks import (
     check_classes,
     check_labels,
@@ -145,3 +146,21 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
     assert '\n' not in line and 'no route to host' in line
     assert f'into {tmp_path}/hub/checkpoints' in line and '--init FILE' in line
     assert 'Put resnet50-' in line
+
+
+@pytest.mark.parametrize('own, theirs', [(50, 101), (101, 50)])
+def test_another_depth_is_said_in_words(own, theirs):
+    import torchvision.models as models
+
+    with torch.device('meta'):
+        states = [
+            getattr(models, f'resnet{depth}')().state_dict()
+            for depth in (own, theirs)
+        ]
+    fit = Fit.of(*states)
+    words = [f'a ResNet-{theirs} file, a ResNet-{own} model']
+    assert fit.other_network() == words
+    with pytest.raises(CheckpointError, match=words[0]):
+        require(fit, 'ResNet', 'a.pth', needed=(), allow_extra=('*',))
+    require(fit, 'ResNet', 'a.pth', needed=(), partial=True)
+    assert Fit.of(states[0], states[0]).other_network() == []

@@ -109,6 +109,13 @@ class Fit:
         }
         return [*named(groups), *self.faults]
 
+    def other_network(self) -> list[str]:
+        """Say which the two are, if each is known: ``'a ResNet-50 file'``."""
+        theirs, own = called(self.theirs), called(self.own)
+        if theirs is None or own is None or theirs == own:
+            return []
+        return [f'a {theirs} file, a {own} model']
+
     def counts(self, needed: tuple[str, ...] = WHOLE) -> str:
         """Say how many fit: ``'0 of 318 backbone tensors fit'``."""
         asked = [name for name in self.own if name.startswith(needed)]
@@ -154,9 +161,7 @@ def require(
         CheckpointError: In one line, with the numbers.
     """
     problems = fit.problems(needed, **allow) if needed else [*fit.faults]
-    kinds = [called(names) for names in (fit.theirs, fit.own)]
-    if None not in kinds and kinds[0] != kinds[1]:
-        problems.insert(0, f'a {kinds[0]} file, a {kinds[1]} model')
+    problems[:0] = fit.other_network()
     nothing = bool(fit.own) and {*fit.own} <= {*fit.missing, *fit.reshaped}
     if nothing or fit.faults or (problems and not partial):
         text = f'{source} does not fit {what}: {fit.counts(needed or WHOLE)}'

@@ -135,7 +135,7 @@ class VerifyPretrainedHook(RunHook):
         elsewhere = {key for other in others for key in other.state_dict()}
         fit = checkpoint_io.Fit.of(own, theirs)
         fit.extra = [key for key in fit.extra if key not in elsewhere]
-        problems = fit.problems(
+        problems = fit.other_network() or fit.problems(
             allow_missing=self.allow_missing,
             allow_extra=self.allow_unexpected,
             allow_reshaped=self.allow_reshaped,
