@@ -43,11 +43,12 @@ def test_a_run_logs_saves_and_moves_the_key_encoder(small_config, runner_of):
 
     result = json.loads((Path(runner.work_dir) / 'results.jsonl').read_text())
     assert result['task'] == 'knn' and result['epoch'] == 1
+    assert result['iteration'] == runner.iter
     assert result['metrics']['top1'] == pytest.approx(knn['knn/top1'])
     assert set(result) == {
         'task', 'protocol', 'checkpoint', 'checkpoint_hash', 'epoch',
-        'metrics', 'published', 'config_hash', 'seed', 'remarks', 'machine',
-        'time',
+        'iteration', 'metrics', 'published', 'config_hash', 'seed', 'remarks',
+        'machine', 'time',
     }  # fmt: skip
 
 
@@ -186,7 +187,7 @@ def test_queue_over_the_data_set_warns(small_config, runner_of):
     )
     text = Path(log).read_text()
     assert text.count('only 64 images') == 1
-    assert 'SplitBN in {4} parts' in text
+    assert 'SplitBN in 4 parts' in text
 
 
 def test_lr_scales_by_the_effective_batch(small_config, runner_of):
