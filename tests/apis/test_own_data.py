@@ -207,6 +207,7 @@ MISTAKES = [
     (r'categories\[0\] has name=None', 'categories', {'name': None}),
     ('have the same id: 0', 'categories', {'id': 0}),
     ("have the same name: 'dog'", 'categories', {'name': 'dog'}),
+    ('names of up to 1,001 letters', 'categories', {'name': 'a' * 1001}),
     ('has category_id=7, which no', 'annotations', {'category_id': 7}),
     ('has image_id=7, which no', 'annotations', {'image_id': 7}),
     ('has bbox=.*four numbers', 'annotations', {'bbox': [1]}),

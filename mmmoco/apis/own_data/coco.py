@@ -17,6 +17,8 @@ from mmmoco.messages import few, shortened
 
 #: Number of names that a message holds.
 _SHOWN = 8
+#: What a config can hold.
+_MOST_CLASSES, _MOST_LETTERS = 20_000, 1000
 
 
 @dataclass
@@ -96,6 +98,12 @@ def read_objects(
     _require_unique(ann, 'categories', 'id', categories)
     _require_unique(ann, 'categories', 'name', categories)
     names = [x['name'] for x in categories]
+    if len(names) > _MOST_CLASSES or len(max(names, key=len)) > _MOST_LETTERS:
+        raise ValueError(
+            f'{ann!r} has {len(names):,} categories, with names of up to '
+            f'{len(max(names, key=len)):,} letters; at most '
+            f'{_MOST_CLASSES:,} of {_MOST_LETTERS:,} go into a config.'
+        )
     unknown = [name for name in wanted or () if name not in names]
     if unknown:
         raise ValueError(

@@ -1,6 +1,5 @@
 """Own labels as the data sets of a config."""
 
-import colorsys
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,8 +113,7 @@ def _refuse_options(
     for option, wrong in given.items():
         if wrong:
             raise ValueError(f'--{option} means nothing for {task}.')
-    names = [name.strip() for name in classes or ()]
-    if classes is not None and len({*names} - {''}) < len(names or ['']):
+    if classes is not None and len({*classes} - {''}) < len(classes):
         raise ValueError(
             f'--classes {",".join(classes)}: every class needs a name of its '
             'own.'
@@ -248,13 +246,4 @@ def _remarks(train: Any, val: Any) -> list[str]:
         *(f'train: {remark}' for remark in train.remarks),
         *(f'val: {remark}' for remark in val.remarks),
         *([f'{both:,} images of val are trained on'] if both else []),
-    ]
-
-
-def palette(number: int) -> list[tuple[int, ...]]:
-    """Return colours for classes, as far apart as can be."""
-    hues = ((i * 0.618034) % 1 for i in range(number))
-    return [
-        tuple(round(255 * x) for x in colorsys.hsv_to_rgb(hue, 0.75, 0.95))
-        for hue in hues
     ]

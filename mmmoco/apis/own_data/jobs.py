@@ -102,7 +102,9 @@ def transfer_config(
     """
     from .make import Wishes, make
 
-    names = None if classes is None else tuple(classes.split(','))
+    names = None
+    if classes is not None:
+        names = tuple(name.strip() for name in classes.split(','))
     wishes = Wishes(
         task, names, mask_suffix, reduce_zero_label, image_size, batch_size,
         epochs, gpus,

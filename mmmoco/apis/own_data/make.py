@@ -10,13 +10,13 @@ from warnings import catch_warnings, simplefilter
 
 import mmmoco
 from mmmoco.apis.config.files import load_config
-from mmmoco.apis.config.python_text import Code, assigned, said
+from mmmoco.apis.config.python_text import Code, assigned, said, written
 from mmmoco.engine import checkpoint_io
-from mmmoco.messages import few, shortened
+from mmmoco.messages import shortened
 from mmmoco.registry import dicts_in
 
 from . import models
-from .data import Data, palette, read_data
+from .data import Data, read_data
 from .start import Start, read_start
 
 #: Of the ResNets and of the ViTs: recipe, and how many images it is for.
@@ -129,15 +129,15 @@ def make(
         start = read_start(init)
         plan = _plan(wishes, data, start)
         text = '\n'.join(_text(plan)) + '\n'
-    written = {**data.files, out: text}
-    for path, content in written.items():
+    texts = {**data.files, out: text}
+    for path, content in texts.items():
         place = Path(path)
         if place.exists() and place.read_bytes() != content.encode():
             raise FileExistsError(
                 f'{path!r} is there already, and would have to be written '
                 'beside the config: give --out another name.'
             )
-    for path, content in written.items():
+    for path, content in texts.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         checkpoint_io.write_text(path, content)
     with redirect_stdout(StringIO()):
@@ -430,17 +430,25 @@ def _text(plan: _Plan) -> Iterator[str]:
 
 def _classes(data: Data, scope: str) -> Iterator[str]:
     if data.numbers:
-        pairs = [f'{shortened(n, 40)} {i}' for n, i in data.numbers.items()]
         yield said(
-            f'The ids in the annotation: {few(pairs, 20)}',
-            'Classes are found by name and numbered in the order of that '
-            'file: their order is not free',
+            'Behind each class its id in the annotation. Classes are found '
+            'by name and numbered in the order of that file: their order is '
+            'not free'
         )
-    yield assigned('classes', data.classes)
+    ids = list(data.numbers.values()) or range(len(data.classes))
+    # A line for each: what lays the rest out takes minutes for a thousand.
+    rows = [
+        f'    {written(name)},  # {number}'
+        for name, number in zip(data.classes, ids, strict=True)
+    ]
+    yield '\n'.join(['classes = (', *rows, ')'])
     metainfo: dict[str, Any] = dict(classes=Code('classes'))
     if scope != 'mmpretrain':
-        yield assigned('palette', palette(len(data.classes)))
         metainfo['palette'] = Code('palette')
+        yield (
+            'palette = [\n    (37 * i % 256, 83 * i % 256, 151 * i % 256)\n'
+            f'    for i in range(1, {len(data.classes) + 1})\n]'
+        )
     yield assigned('metainfo', metainfo)
 
 
