@@ -167,6 +167,40 @@ def test_fast_turns_the_speed_settings_on(monkeypatch, has_units):
     assert cfg.work_dir == 'work_dirs/mocov2_r50_8xb32'
 
 
+@pytest.mark.parametrize('place', ['CPU', 'GPU'])
+@pytest.mark.parametrize('has_units', [True, False])
+@pytest.mark.parametrize('asked', [None, 'bfloat16', 'float16', 'Amp'])
+@pytest.mark.parametrize('amp', [False, True])
+@pytest.mark.parametrize('fast', [False, True])
+def test_bfloat16_is_taken_where_there_are_units(
+    monkeypatch, capfd, place, has_units, asked, amp, fast
+):
+    """One rule for what a config asks for, and for --fast; --amp wins."""
+    monkeypatch.setattr(adapt, 'has_bfloat16_units', lambda: has_units)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: place == 'GPU')
+    monkeypatch.setattr(adapt, 'get_device', lambda: 'cpu')
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')  # for mmengine's log
+    given = dict(type='ContrastOptimWrapper', dtype=asked or 'float32')
+    if asked == 'Amp':
+        given = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+    cfg = Config(dict(optim_wrapper=given, model=dict(type='MoCoV2')))
+    use_precision(cfg, amp=amp, fast=fast)
+    expected = given.get('dtype', 'float16')
+    if amp or (fast and has_units):
+        expected = 'bfloat16'
+    elif expected == 'float16' and place == 'CPU':
+        expected = 'bfloat16' if has_units else 'float32'
+    elif expected == 'bfloat16' and not has_units:
+        expected = 'float32'
+    assert cfg.optim_wrapper.get('dtype', 'float16') == expected
+    if expected != 'float16':
+        assert 'loss_scale' not in cfg.optim_wrapper
+    changed = asked and expected == 'float32'
+    said = ''.join(capfd.readouterr())
+    told = f'This {place} has no bfloat16 units: using float32.' in said
+    assert told == bool(changed)
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_fast_gives_every_method_its_memory_format(kind, tmp_path):
     cfg = config(kind, tmp_path)

@@ -50,6 +50,8 @@ def replace_sync_bn(node: Any, replacement: str = 'BN') -> bool:
 def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
     """Apply ``--amp`` and ``--fast``, and what a CPU needs.
 
+    Where the hardware has no units for bfloat16, only ``--amp`` takes it.
+
     Args:
         cfg: Config to change.
         amp: bfloat16 mixed precision.
@@ -62,20 +64,25 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
     on_cpu = not torch.cuda.is_available()
     slow_bf16 = not has_bfloat16_units()
     here = 'CPU' if on_cpu else 'GPU'
-    kind = bare_type(wrapper)
-    needs_gpu = kind == 'AmpOptimWrapper' or wrapper.get('dtype') == 'float16'
-    mixed = amp or needs_gpu or wrapper.get('dtype') == 'bfloat16'
-    if mixed and get_device() == 'mps':  # Nor has mmengine any there.
+    kind, dtype = bare_type(wrapper), wrapper.get('dtype')
+    needs_gpu = kind == 'AmpOptimWrapper' or dtype == 'float16'
+    plain = ''
+    if amp or needs_gpu or dtype == 'bfloat16':
+        if get_device() == 'mps':  # Nor has mmengine any there.
+            plain = 'No mixed precision on GPUs of Apple'
+            amp = False
+        elif slow_bf16 and not amp and (on_cpu or dtype == 'bfloat16'):
+            plain = f'This {here} has no bfloat16 units'
+    if plain:
         wrapper.type = 'mmmoco.ContrastOptimWrapper'
         wrapper.dtype = 'float32'
         wrapper.pop('loss_scale', None)
-        log_warning('No mixed precision on GPUs of Apple: using float32.')
-        amp = needs_gpu = False
-    if fast and slow_bf16 and not amp:
+        log_warning(f'{plain}: using float32.')
+    elif fast and slow_bf16 and not amp:
         log_info(
             f'--fast: this {here} has no bfloat16 units; the precision stays.'
         )
-    if amp or (fast and not slow_bf16) or (on_cpu and needs_gpu):
+    elif amp or fast or (on_cpu and needs_gpu):
         wrapper.type = 'mmmoco.ContrastOptimWrapper'
         wrapper.dtype = 'bfloat16'
         wrapper.pop('loss_scale', None)
@@ -84,7 +91,7 @@ def use_precision(cfg: Config, amp: bool, fast: bool) -> None:
             f'This {here} has no bfloat16 units: mixed precision will be '
             'slower than float32 here.'
         )
-    elif on_cpu and needs_gpu:
+    elif on_cpu and needs_gpu and not plain:
         log_warning(
             'The config asks for float16, which needs a GPU: using bfloat16.'
         )

@@ -10,7 +10,6 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 
@@ -277,9 +276,6 @@ def _cut(cfg: Config, batch: int, folder: Path, synthetic: bool) -> Config:
             sample_batch.synthetic_dataset(cfg, batch, images)
         )
     tiny.optim_wrapper.pop('accumulative_counts', None)
-    if 'dtype' in tiny.optim_wrapper and not torch.cuda.is_available():
-        # Many CPUs only emulate bfloat16, and take minutes for it.
-        tiny.optim_wrapper.dtype = 'float32'
     tiny.update(
         work_dir=str(folder / 'run'),
         experiment_name=f'verify_{time.time_ns()}',
