@@ -516,6 +516,8 @@ def _rank() -> int | None:
 
 def _end_with(name: str, text: str) -> NoReturn:
     """End with what the user can mend, in one line."""
+    if text.startswith('Caught ') and 'Original Traceback' in text:
+        text = text.strip().splitlines()[-1]  # Raised in a data worker.
     _end(
         f'{name}: error: {" ".join(text.split())}\n'
         '(--debug shows where it was raised)\n',

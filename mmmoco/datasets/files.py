@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import IO
 
 from mmmoco.messages import log_warning, printable
@@ -87,12 +88,14 @@ class Listing:
         hidden: Names that begin with a dot, left out with all below them.
         odd: Pipes, devices and sockets that are named like files, left out.
         again: Links to folders that were gone through already, left out.
+        unmatched: Files that patterns leave out.
     """
 
     paths: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
 
     def report(self, folder: Path) -> None:
         """Say once what was left out."""
@@ -100,6 +103,7 @@ class Listing:
             ('names that begin with a dot', self.hidden),
             ('pipes, devices and sockets', self.odd),
             ('links to folders that were counted already', self.again),
+            ('files by include or exclude', self.unmatched),
         )
         parts = [
             f'{what}: {len(names)} (such as {printable(min(names))!r})'
@@ -113,7 +117,12 @@ class Listing:
             )
 
 
-def files_below(folder: Path, endings: Sequence[str]) -> Listing:
+def files_below(
+    folder: Path,
+    endings: Sequence[str],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Listing:
     """List the files below a folder, at any depth, links followed.
 
     Each folder counts once, however many links lead to it.
@@ -121,6 +130,9 @@ def files_below(folder: Path, endings: Sequence[str]) -> Listing:
     Args:
         folder: Where to begin.
         endings: Of the names that are meant, in lower case.
+        include: Patterns (``*_image.tif``, ``train/*``), one of which must
+            fit the path below the folder, or a name in it; none: all.
+        exclude: Patterns that must not.
 
     Raises:
         OSError: If a folder cannot be listed: half of the files would be
@@ -153,7 +165,20 @@ def files_below(folder: Path, endings: Sequence[str]) -> Listing:
                 place,
             ) from error
     found.paths.sort()
+    if include or exclude:
+        every, found.paths = found.paths, []
+        for path in every:
+            below = os.path.relpath(path, folder).replace(os.sep, '/')
+            taken = not include or _fits(below, include)
+            taken = taken and not _fits(below, exclude)
+            (found.paths if taken else found.unmatched).append(path)
     return found
+
+
+def _fits(below: str, patterns: Sequence[str]) -> bool:
+    """Whether a path below a folder, or a name in it, fits a pattern."""
+    names = (below, *below.split('/'))
+    return any(fnmatchcase(n, pattern) for n in names for pattern in patterns)
 
 
 def _sort_in(

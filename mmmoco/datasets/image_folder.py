@@ -37,6 +37,9 @@ class ImageFolderDataset(AddressedDataset):
             ``data_prefix``: one config then serves ImageNet and any folder.
         extensions: Which files are images, in lower case.
         pipeline: Configs of transforms.
+        include: Patterns, one of which must fit a path below the folder, or
+            a name in it (``['*_image.tif']``, ``['train/*']``); none: all.
+        exclude: Patterns of what is left out (``['*_mask.tif', 'masks']``).
 
     Raises:
         FileNotFoundError: If the folder does not exist or holds no image.
@@ -53,9 +56,12 @@ class ImageFolderDataset(AddressedDataset):
         prefix_optional: bool = False,
         extensions: Sequence[str] = EXTENSIONS,
         pipeline: Sequence[dict[str, Any]] = (),
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(pipeline)
         self.extensions = tuple(e.lower() for e in extensions)
+        self.patterns = (_listed(include), _listed(exclude))
         self.with_labels = with_labels
         root = Path(data_root).expanduser()
         if not root.is_dir():
@@ -78,12 +84,13 @@ class ImageFolderDataset(AddressedDataset):
     def _scan(self, folder: Path) -> None:
         found = Listing()
         if folder.is_dir():
-            found = files_below(folder, self.extensions)
+            found = files_below(folder, self.extensions, *self.patterns)
             found.report(folder)
         if not found.paths:
             raise FileNotFoundError(
                 f'No image in {str(folder)!r} or below it. Looked for files '
                 f'that end with {", ".join(self.extensions)}, at any depth. '
+                f'{_left_out(len(found.unmatched))}'
                 'Set data_root (and data_prefix) to the folder that holds '
                 'them, or extensions to their endings.'
             )
@@ -136,3 +143,12 @@ class ImageFolderDataset(AddressedDataset):
     def name_of(self, index: int) -> str:
         """Return the path of an image."""
         return self.paths[index]
+
+
+def _left_out(count: int) -> str:
+    return f'{count} are left out by include or exclude. ' if count else ''
+
+
+def _listed(patterns: str | Sequence[str]) -> tuple[str, ...]:
+    """Return patterns; a single one may be given as it is."""
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)

@@ -9,6 +9,7 @@ from mmmoco.registry import DATASETS
 from .addressed import AddressedDataset
 from .files import Listing, hidden
 from .image_folder import EXTENSIONS
+from .value_range import check_ranges
 
 
 @DATASETS.register_module()
@@ -62,7 +63,9 @@ class SeasonalPlaces(AddressedDataset):
             raise FileNotFoundError(
                 f'No folder in {str(root)!r} holds {min_acquisitions} or '
                 'more acquisitions: files that end with '
-                f'{", ".join(self.extensions)}, or folders of such files.'
+                f'{", ".join(self.extensions)}, or folders of such files. '
+                'Images without places are trained on with '
+                'mocov2_r50_1xb64_bands, or dataset.type=ImageFolderDataset.'
             )
         if len(self.places) < len(names):
             log_warning(
@@ -70,6 +73,7 @@ class SeasonalPlaces(AddressedDataset):
                 f'{str(root)!r} have fewer than {min_acquisitions} '
                 'acquisitions and are left out.'
             )
+        check_ranges(self)
 
     def _acquisitions(self, place: Path) -> list[str]:
         return sorted(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mmmoco.messages import log_info, log_warning, printable
 
+from .band_drift import check_drift
 from .files import read_file
 from .transforms.loading import (
     NARROW,
@@ -35,7 +36,7 @@ def check_ranges(dataset: Any) -> None:
 
     ``range='auto'`` that is still open is measured; where 16 bits are to be
     divided by 256, the images looked at must together use more of them than
-    a sixteenth.
+    a sixteenth. Bands are held against what they are scaled by.
 
     Args:
         dataset: Has ``pipeline`` and ``sample(index)``.
@@ -43,7 +44,9 @@ def check_ranges(dataset: Any) -> None:
     Raises:
         ValueError: If its images would become nearly black.
     """
-    loads = list(_loads(dataset.pipeline))
+    steps = list(_steps(dataset.pipeline))
+    check_drift(steps, _some(dataset, _LOOKED_AT))
+    loads = [step for step in steps if isinstance(step, LoadRGB)]
     if loads:
         _note_dropped(dataset)
     for load in loads:
@@ -138,11 +141,10 @@ def measure_range(dataset: Any) -> tuple[float, float] | None:
     return low, high
 
 
-def _loads(pipeline: Any) -> Iterator[LoadRGB]:
+def _steps(pipeline: Any) -> Iterator[Any]:
     for transform in getattr(pipeline, 'transforms', ()):
-        if isinstance(transform, LoadRGB):
-            yield transform
-        yield from _loads(getattr(transform, 'load', None))
+        yield transform
+        yield from _steps(getattr(transform, 'load', None))
 
 
 def _deep_images(dataset: Any, count: int) -> Iterator[Values]:

@@ -21,6 +21,7 @@ READ = RUNNER_FIELDS | {
     'evaluations',
     'input_range',
     'knn',
+    'multiband',
     'runner_type',
     'schedule',
     'tta_model',

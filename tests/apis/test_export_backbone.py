@@ -8,9 +8,11 @@ from typing import get_args
 import pytest
 import torch
 import torchvision
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from sklearn.datasets import load_sample_image
 
+import mmmoco
 from mmmoco.apis import load_config
 from mmmoco.apis.config.from_checkpoint import config_of
 from mmmoco.apis.exchange import jobs
@@ -151,6 +153,42 @@ def test_timm(tmp_path, kind, size):
         checkpoint_path=str(path),
     )
     agree(theirs.eval()(x), net, x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('target', ['timm', 'torchvision'])
+@pytest.mark.parametrize('channels', [3, 13])
+def test_the_printed_line_loads_any_number_of_bands(
+    tmp_path, target, channels
+):
+    timm = optional('timm')
+    config = dict(
+        type='mmpretrain.ResNet',
+        depth=18,
+        in_channels=channels,
+        out_indices=(3,),
+        norm_cfg=dict(type='BN'),
+    )
+    cfg = Config(
+        dict(
+            default_scope='mmmoco',
+            model=dict(type='BackboneOnly', backbone=config),
+        )
+    )
+    model = mmmoco.get_model(cfg).eval()
+    file = tmp_path / 'x.pth'
+    meta = dict(cfg=cfg.pretty_text)
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), file)
+    done = export_backbone(str(file), str(tmp_path / 'out'), to=target)
+    names = dict(torch=torch, torchvision=torchvision, timm=timm)
+    if target == 'timm':
+        theirs = eval(done.loading, names)
+    else:
+        exec(done.loading, names)
+        theirs = names['model']
+        theirs.fc = torch.nn.Identity()
+    x = torch.randn(2, channels, 64, 64)
+    agree(theirs.eval()(x), Pooled(model.backbone), x)
 
 
 @torch.no_grad()

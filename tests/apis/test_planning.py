@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import itertools
+import shlex
 from collections import Counter
 
 import numpy as np
@@ -126,6 +127,52 @@ def test_all_that_is_stored_is_named(tmp_path):
         folder_of(tmp_path / kind, kind, ())
     said = 'RGB (the fourth channel is left out) and RGB and grey, 8 bits'
     assert look(str(tmp_path)).stored.startswith(said)
+
+
+HOSTILE = ["*_'+os+'.tif", '{{ base }}', '[!\n]x', "masks'\\"]
+
+
+def test_masks_beside_bands_are_named_and_left_out(tmp_path):
+    data = folder_of(tmp_path / 'data', 'Sentinel-2')
+    for i in range(8):
+        save(data / f'a/{i}_mask.tif', noise((40, 40), 'uint8', 0, 2, i))
+    with pytest.raises(ValueError, match=r'16 .*13 bands.* 8 .*_mask\.tif'):
+        look(str(data))
+    wishes = Wishes(exclude=['*_mask.tif', *HOSTILE], image_size=32)
+    images = look(str(data), exclude=wishes.exclude)
+    assert len(images.paths) == 16 and not images.remarks
+    cfg = written_config(choose(images, CPU, wishes), tmp_path)
+    with in_scope_of(cfg):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert dataset.patterns == ((), tuple(wishes.exclude))
+    assert len(dataset) == 16
+    assert cfg.knn.bank.dataset.exclude == list(wishes.exclude)
+
+
+@pytest.mark.parametrize('name', ['{}_mask.jpg', '{}-GT.jpg', 'masks/{}.jpg'])
+def test_names_of_labels_are_told_with_what_leaves_them_out(name, tmp_path):
+    folder_of(tmp_path, 'photographs', ())
+    for i in range(8):
+        path = tmp_path / name.format(i)
+        path.parent.mkdir(exist_ok=True)
+        save(path, noise((40, 50, 3), 'uint8', 0, 255, i))
+    (remark,) = look(str(tmp_path)).remarks
+    pattern = shlex.split(remark)[-1]
+    images = look(str(tmp_path), exclude=[pattern])
+    assert len(images.paths) == 8 and not images.remarks
+
+
+def test_what_pages_are_is_asked_and_can_be_said(tmp_path):
+    for i in range(4):
+        array = noise((64, 40, 40), 'uint16', 0, 3000, i)
+        optional('tifffile').imwrite(tmp_path / f'{i}.tif', array)
+    with pytest.raises(OSError, match="order='chw'"):
+        look(str(tmp_path))
+    wishes = Wishes(order='chw', image_size=32, batch_size=4)
+    images = look(str(tmp_path), order='chw')
+    assert images.channels == 64
+    cfg = written_config(choose(images, CPU, wishes), tmp_path)
+    assert sample_batch.draw(cfg)['inputs']['view_q'].shape[1] == 64
 
 
 def test_no_ending_of_bands_is_left_out(tmp_path):

@@ -70,7 +70,9 @@ def cut(cfg, folder):
             model.predictor.in_channels = 16
         model.dictionary.update(DICTIONARIES[model.dictionary.type])
     dataset = cfg.train_dataloader.dataset
-    if dataset.type == 'ImageFolderDataset':
+    if 'multiband' in cfg:
+        dataset.data_root = str(folder / 'bands')
+    elif dataset.type == 'ImageFolderDataset':
         dataset.data_root = str(folder)
         dataset.data_prefix = ''
     elif dataset.type == 'SeasonalPlaces':
@@ -86,6 +88,9 @@ def images(tmp_path_factory):
     for i in range(SMALL_BATCH):
         pixels = draws.integers(0, 256, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f'{i:02}.png')
+        raw = draws.integers(0, 4000, (40, 40, 13), dtype=np.uint16)
+        (folder / 'bands').mkdir(exist_ok=True)
+        np.save(folder / f'bands/{i:02}.npy', raw)
         # Sentinel-2: a folder for each date, a file for each band.
         for date in ('spring', 'autumn'):
             place = folder / f'places/{i:02}/{date}'

@@ -58,6 +58,9 @@ PARAMETERS = {
     # Ten more channels in a projection of 16×16 pixels, in both encoders.
     'mocov3_vit-s_4xb64_sentinel2-13band': 84_266_752 + 20 * 256 * 384,
     'mocov2_r50_8xb32_satellite': 55_933_312,
+    # Thirteen bands in place of three, in the first kernels of 7×7 and 16×16.
+    'mocov2_r50_1xb64_bands': 55_933_312 + 20 * 49 * 64,
+    'mocov3_vit-s_1xb64_bands': 84_266_752 + 20 * 256 * 384,
     # ResNet-18 without its last layer, 3×3 kernels in the first.
     'mocov2_r18_1xb512_cifar10': 2 * (11_168_832 + 512 * 128 + 128),
 }

@@ -12,6 +12,7 @@ from mmmoco.private_names import base_of, bases_found_by
 
 from .device_views import move_views
 from .keys import check_keys, check_option_keys, drop_leftovers
+from .multiband import settle_bands
 from .option_values import check_option, check_values
 from .view_size import KEY, resize_views
 
@@ -62,6 +63,7 @@ def load_config(
         before = deepcopy(cfg)
         cfg.merge_from_dict(options)
         drop_leftovers(cfg, options)
+    settle_bands(cfg)
     check_values(cfg)
     check_option_keys(cfg, before, options)
     check_keys(cfg, options)

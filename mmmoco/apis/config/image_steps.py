@@ -147,6 +147,10 @@ def _load_bands(told: Mapping[str, Any], channels: int) -> Steps:
         bands = given.get('bands')
         if isinstance(bands, list | tuple) and len(bands) == channels:
             load['bands'] = plain(bands, 'bands')
+        if given.get('order') in ('hwc', 'chw'):
+            load['order'] = given['order']
+        if isinstance(given.get('nodata'), int | float):
+            load['nodata'] = float(given['nodata'])
     scale = [
         dict(
             type='mmmoco.ScaleBands',

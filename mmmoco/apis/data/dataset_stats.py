@@ -1,6 +1,6 @@
 """Statistics of the images of a folder, or of a config's training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from mmmoco.apis import cli
 from mmmoco.apis.config.files import load_config
 from mmmoco.datasets.bad_files import BadFile, reason_of
+from mmmoco.datasets.band_presets import PRESETS, nearest
 from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.progress import track
 from mmmoco.registry import DATASETS
@@ -18,6 +19,7 @@ from mmmoco.registry import DATASETS
 from .channel_statistics import ChannelStatistics
 
 PERCENTILES = (1, 50, 99)
+_RGB = dict(type='LoadRGB')
 BANDS = ('.tif', '.tiff', '.npy')
 
 
@@ -59,6 +61,12 @@ class Measured(NamedTuple):
         for name, column in rows[:2]:
             numbers = ', '.join(f'{v:.3f}' for v in column)
             lines.append(f'{name}=({numbers},),')
+        known = nearest(s.mean)
+        if known:
+            lines.append(
+                f'The means are near those of the preset {known!r} '
+                f'({PRESETS[known]["source"]}).'
+            )
         if self.bad:
             lines.append(f'{len(self.bad)} bad files were left out.')
         return '\n'.join(lines)
@@ -90,17 +98,37 @@ def measure(
             continue
         for results in found:
             image = np.asarray(results['img'])
-            statistics.add(image, results.get('missing'))
+            try:
+                statistics.add(image, results.get('missing'))
+            except ValueError as error:
+                raise cli.UsageError(
+                    f'{results["img_path"]!r} has {image.shape[2]} channels, '
+                    f'the {statistics.images} before it have '
+                    f'{len(statistics.mean)}: leave one kind out with '
+                    "--exclude PATTERN (such as '*_mask.tif')."
+                ) from error
     return Measured(statistics, bad)
 
 
 def open_source(
-    source: str | Config, bands: bool, options: cli.Settings | None
+    source: str | Config,
+    bands: bool,
+    options: cli.Settings | None,
+    patterns: Mapping[str, Sequence[str]],
+    load: Mapping[str, Any],
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """Return the data set of a folder or a config, and what loads images."""
+    """Return the data set of a folder or a config, and what loads images.
+
+    Args:
+        source: Folder or config.
+        bands: Whether the images of a folder are bands.
+        options: Of the config.
+        patterns: ``include`` and ``exclude``, of a folder.
+        load: Arguments of ``LoadBands``, of a folder.
+    """
     if isinstance(source, str) and Path(source).expanduser().is_dir():
-        kind = 'LoadBands' if bands else 'LoadRGB'
-        return _folder(source, bands), [dict(type=kind)]
+        step = dict(type='LoadBands', **load) if bands else _RGB
+        return _folder(source, bands, patterns), [step]
     cfg = load_config(source, options)
     settings = cfg.train_dataloader.dataset.to_dict()
     loading = list(loads(settings.get('pipeline', ())))
@@ -111,15 +139,18 @@ def open_source(
             f'{settings["type"]} can only be read from front to back: measure '
             'the images that it was made of.'
         )
-    return dataset, loading or [dict(type='LoadRGB')]
+    return dataset, loading or [_RGB]
 
 
-def _folder(source: str, bands: bool) -> Any:
+def _folder(
+    source: str, bands: bool, patterns: Mapping[str, Sequence[str]]
+) -> Any:
     """Return the images of a folder; with ``bands`` those of more channels.
 
     Where there is none of those, the usual kinds have one to four.
     """
-    settings = dict(type='ImageFolderDataset', data_root=source)
+    settings: dict[str, Any] = dict(type='ImageFolderDataset')
+    settings.update(data_root=source, **patterns)
     if bands:
         try:
             return DATASETS.build({**settings, 'extensions': BANDS})

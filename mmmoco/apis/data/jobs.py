@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from .dataset_stats import Measured
     from .shard_writer import Written
 
+Patterns = Annotated[Sequence[str], {'metavar': 'PATTERN'}]
+
 
 @tidy
 def dataset_stats(
     source: str | Config,
     *,
     bands: bool = False,
+    order: Literal['auto', 'hwc', 'chw'] = 'auto',
+    nodata: float | None = None,
+    include: Patterns = (),
+    exclude: Patterns = (),
     max_images: int | None = None,
     cfg_options: Settings | None = None,
 ) -> Measured:
@@ -35,6 +41,11 @@ def dataset_stats(
             measured.
         bands: Read a folder as multi-band images (.tif, .tiff, .npy, or
             where there is none, the others with their channels as they are).
+        order: How the files store bands, where they do not tell.
+        nodata: Value that says that there is none, where no file tells.
+        include: Take only files whose path below the folder, or a name in
+            it, fits one of these ('*_image.tif').
+        exclude: Leave out files that fit one of these ('*_mask.tif', masks).
         max_images: Measure N images, spread over the data set.
         cfg_options: Override settings of the config.
 
@@ -42,11 +53,17 @@ def dataset_stats(
         ValueError: If nothing can be read.
 
     Example:
-        mmmoco stats /data/sentinel --bands
+        mmmoco stats /data/sentinel --bands --exclude '*_mask.tif'
     """
     from .dataset_stats import measure, open_source
 
-    dataset, loading = open_source(source, bands, cfg_options)
+    dataset, loading = open_source(
+        source,
+        bands,
+        cfg_options,
+        dict(include=include, exclude=exclude),
+        dict(order=order, nodata=nodata),
+    )
     count = len(dataset)
     wanted = min(max_images or count, count)
     if wanted < 1:

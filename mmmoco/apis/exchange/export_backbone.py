@@ -25,6 +25,7 @@ from mmmoco.engine.evaluation.preprocessing import (
 )
 from mmmoco.engine.results import config_hash
 from mmmoco.engine.without_memory import build_without_memory, check_complete
+from mmmoco.registry import bare_type
 from mmmoco.two_phase import TwoPhaseModel
 
 from .weight_files import encode
@@ -35,9 +36,9 @@ LOADING = {
     "prefix='backbone.')",
     'mmseg-vit': "mmseg.VisionTransformer: init_cfg=dict(type='Pretrained', "
     "checkpoint='{path}'), patch_bias=True, final_norm=True, qkv_bias=True",
-    'torchvision': "model.load_state_dict(torch.load('{path}')"
-    "['state_dict'], strict=False); the classifier stays as it is",
-    'timm': 'timm.create_model(name, num_classes=0, '
+    'torchvision': "{stem}model.load_state_dict(torch.load('{path}')"
+    "['state_dict'], strict=False)  # the classifier stays as it is",
+    'timm': 'timm.create_model({name}, num_classes=0, {channels}'
     "checkpoint_path='{path}').eval()",
     'detectron2': 'MODEL.WEIGHTS {path}, MODEL.RESNETS.STRIDE_IN_1X1 False, '
     'INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [123.675, 116.28, 103.53], '
@@ -274,9 +275,29 @@ def _loading(path: Path, target: str, source: Source) -> str:
         target = 'mmpretrain'
     elif target == 'mmseg':
         target = 'mmseg-vit'
-    line = LOADING[target].format(path=path)
+    is_vit = family_of(source.backbone) == 'vit'
+    channels = source.config.get('in_channels', 3)
+    name, stem = '', ''
+    if bare_type(source.config) in ('ResNet', 'MoCoV3ResNet'):
+        name = f'resnet{source.config.get("depth", 50)}'
+        stem = f'model = torchvision.models.{name}(); '
+    if channels != 3 and target == 'torchvision':
+        first = 'patch_embed.projection' if is_vit else 'conv1'
+        width, _, kernel, _ = source.backbone[f'{first}.weight'].shape
+        # As wide a step as the patches; the stem of a ResNet halves.
+        rest = f'{kernel}' if is_vit else f'2, {kernel // 2}, bias=False'
+        stem += (
+            f'model.{"conv_proj" if is_vit else "conv1"} = torch.nn.Conv2d('
+            f'{channels}, {width}, {kernel}, {rest}); '
+        )
+    line = LOADING[target].format(
+        path=path,
+        stem=stem,
+        channels=f'in_chans={channels}, ' if channels != 3 else '',
+        name=repr(name) if name else 'name',
+    )
     arch = source.config.get('arch')
     heads = arch.get('num_heads') if isinstance(arch, Mapping) else arch
-    if family_of(source.backbone) == 'vit' and heads:
+    if is_vit and heads:
         line += f' (heads of the attention: {heads}; no tensor tells them)'
     return line

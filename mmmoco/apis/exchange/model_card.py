@@ -177,8 +177,12 @@ def _image_facts(images: Images) -> list[tuple[str, str]]:
         ('kept of the resized side', f'{images.crop:g}'),
     ]
     if images.levels:
-        low, high = images.levels[0], images.levels[-1]
-        rows.append(('values that became 0 and 1', f'{low:g}, {high:g}'))
+        half = len(images.levels) // 2
+        for end, levels in enumerate(
+            (images.levels[:half], images.levels[half:])
+        ):
+            numbers = ', '.join(f'{level:g}' for level in levels)
+            rows.append((f'raw values that became {end}', numbers))
     return rows
 
 

@@ -51,7 +51,7 @@ def _head(chosen: Choices) -> Iterator[str]:
     bases = (
         f'models/{method}_{"vit" if vit else "r50"}',
         f'views/{"bands" if images.kind == "bands" else method}',
-        'datasets/loaders',
+        f'datasets/{"band_folder" if images.kind == "bands" else "loaders"}',
         'default_runtime',
     )
     yield _set(
@@ -61,11 +61,10 @@ def _head(chosen: Choices) -> Iterator[str]:
     )
 
 
-def _reading(images: Images) -> list[dict[str, Any]]:
+def _reading(images: Images) -> list[dict[str, Any]] | Code:
     """Return the transforms that make an image of a file."""
     if images.kind == 'bands':
-        scale = dict(type='ScaleBands', low=images.low, high=images.high)
-        return [dict(type='LoadBands'), *([scale] if images.low else [])]
+        return Code('_base_.load')
     if images.low and images.high:
         span = [images.low[0], images.high[0]]
         return [dict(type='LoadRGB', range=span)]
@@ -75,12 +74,24 @@ def _reading(images: Images) -> list[dict[str, Any]]:
 def _data(chosen: Choices) -> Iterator[str]:
     images, why = chosen.images, chosen.why
     bands, v3 = images.kind == 'bands', chosen.method == 'mocov3'
-    scale = ''
-    if images.low:
-        scale = 'values are scaled by percentiles of the images'
-        if bands:
-            scale = 'Mean ± 2 standard deviations become 0 and 255, by band'
+    scale = 'values are scaled by percentiles of the images'
+    if bands:
+        scale = 'Mean ± 2 standard deviations become 0 and 255, by band'
+    if bands == bool(images.low):
+        scale = ''
     yield '\n' + said(f'Images: {images.root}', scale)
+    order = chosen.wishes.order
+    if bands:
+        yield _set(
+            multiband=dict(
+                preset=None,
+                mean=images.mean,
+                std=images.std,
+                low=images.low,
+                high=images.high,
+                **({'order': order} if order != 'auto' else {}),
+            )
+        )
     yield _set(read=_reading(images))
     yield '\n' + said(f'Views: {why["image_size"]}')
     # MoCo v3 takes smaller parts for a ViT.
@@ -116,16 +127,24 @@ def _data(chosen: Choices) -> Iterator[str]:
                 type='ImageFolderDataset',
                 data_root=images.root,
                 **prefix,
-                **_extensions(images),
+                **_files(chosen),
                 pipeline=Code("[*read, dict(type='Views', views=views)]"),
             ),
         )
     )
 
 
-def _extensions(images: Images) -> dict[str, Any]:
+def _files(chosen: Choices) -> dict[str, Any]:
+    """Return which files are images, where that is not as usual."""
+    images, wishes = chosen.images, chosen.wishes
     found = sorted({Path(path).suffix.lower() for path in images.paths})
-    return dict(extensions=found) if {*found} & {*ARRAYS} else {}
+    odd = images.kind == 'bands' or {*found} & {*ARRAYS}
+    told = dict(
+        extensions=found if odd else [],
+        include=list(wishes.include),
+        exclude=list(wishes.exclude),
+    )
+    return {name: value for name, value in told.items() if value}
 
 
 def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
@@ -169,7 +188,7 @@ def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
             type='ImageFolderDataset',
             data_root=images.root,
             with_labels=True,
-            **_extensions(images),
+            **_files(chosen),
             pipeline=[Code('*read'), *sight, dict(type='PackImage')],
         ),
         knn=dict(
@@ -223,7 +242,7 @@ def _model(chosen: Choices) -> Iterator[str]:
             model['dictionary']['exclude_same_image'] = True
     model['loss'] = dict(temperature=chosen.temperature)
     model |= dict(m=chosen.m, channels_last=True)
-    if chosen.images.mean:
+    if chosen.images.mean and chosen.images.kind != 'bands':
         model['data_preprocessor'] = dict(
             mean=chosen.images.mean, std=chosen.images.std
         )

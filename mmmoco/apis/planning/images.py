@@ -1,8 +1,10 @@
 """What a folder of images holds: number, sizes, channels, depth, classes."""
 
 import logging
+import random
+import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -77,8 +79,10 @@ class Images:
         channels: Of the network's input.
         stored: Channels, type and size in words.
         side: Shorter side, the median.
-        mean, std: By channel, of bytes; None: of photographs.
-        low, high: By band, what becomes 0 and 255; of deep images, one each.
+        mean, std: By channel, of bytes; of bands as they are stored; None:
+            of photographs.
+        low, high: What becomes 0 and 255 of deep images, and of bands where
+            that is no matter of mean and std.
         labelled: Its classes, if it has any.
         remarks: What is odd about it.
     """
@@ -120,8 +124,19 @@ class _Look(NamedTuple):
     missing: Array | None = None
 
 
-def look(data: str) -> Images:
+def look(
+    data: str,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    order: str = 'auto',
+) -> Images:
     """Look at a folder, and at some of its images.
+
+    Args:
+        data: The folder.
+        include: Patterns of files, as of ``ImageFolderDataset``.
+        exclude: Patterns of others.
+        order: How bands are stored, as of ``LoadBands``.
 
     Raises:
         FileNotFoundError: If there is no folder, or no image in it.
@@ -137,13 +152,20 @@ def look(data: str) -> Images:
         )
     root = root.resolve()
     split = (root / TRAIN).is_dir()
-    prefix = TRAIN if split and _paths(root / TRAIN) else ''
-    paths = _paths(root / prefix)
+
+    def paths_of(folder: Path) -> list[str]:
+        endings = EXTENSIONS + ARRAYS
+        return files_below(folder, endings, include, exclude).paths
+
+    prefix = TRAIN if split and paths_of(root / TRAIN) else ''
+    paths = paths_of(root / prefix)
     if not paths:
         endings = ', '.join(EXTENSIONS + ARRAYS)
+        wished = bool(include or exclude)
         raise FileNotFoundError(
             f'No image in {printable(str(root))!r} or below it: looked for '
-            f'files that end with {endings}.'
+            f'files that end with {endings}'
+            f'{", as --include and --exclude say" if wished else ""}.'
         )
     if len(paths) < 4:
         raise ValueError(
@@ -151,8 +173,10 @@ def look(data: str) -> Images:
             'contrasting needs at least 4, and learning hundreds.'
         )
     remarks = _annotations(paths, root)
-    labelled = None if remarks else _labelled(root, prefix, paths, remarks)
-    looks = _look_at(paths, remarks)
+    labelled = None
+    if not remarks:
+        labelled = _labelled(root, prefix, paths, remarks, paths_of)
+    looks = _look_at(paths, remarks, order)
     kind, channels = _common(looks)
     shapes = sorted(x.values.shape[:2] for x in looks.values())
     found = Images(
@@ -162,7 +186,7 @@ def look(data: str) -> Images:
         labelled=labelled,
         remarks=remarks,
     )  # fmt: skip
-    _add_ranges(found, looks)
+    _add_ranges(found, looks, include=include, exclude=exclude)
     return found
 
 
@@ -180,38 +204,47 @@ def _stored(
     return f'{" and ".join(dict.fromkeys(names))}, {depth}, {width}×{height}'
 
 
-def _paths(folder: Path) -> list[str]:
-    return files_below(folder, EXTENSIONS + ARRAYS).paths
-
-
 def _annotations(paths: Sequence[str], root: Path) -> list[str]:
     """Say which folders look as if they held drawn labels, no pictures."""
     found = Counter(
         str(folder)
         for path in paths
-        for folder in Path(path).relative_to(root).parents
-        if folder.name.lower() in _ANNOTATIONS
+        for folder in _places(Path(path).relative_to(root))
     )
     if not found:
         return []
     (name, _), *_ = found.most_common(1)
     return [
-        f'{sum(found.values())} of the {len(paths)} images lie in folders '
-        f'such as {printable(name)!r}, which look like labels: give the '
-        'folder of the pictures alone'
+        f'{sum(found.values())} of the {len(paths)} images look like labels, '
+        f'by names such as {printable(name)!r}: leave them out with '
+        f'--exclude {shlex.quote(Path(name).name)}'
     ]
 
 
-def _look_at(paths: Sequence[str], remarks: list[str]) -> dict[str, _Look]:
+def _places(path: Path) -> Iterator[str]:
+    """Yield folders, and endings of names, that look like labels."""
+    for folder in path.parents:
+        if folder.name.lower() in _ANNOTATIONS:
+            yield str(folder)
+    _, mark, word = path.stem.lower().replace('-', '_').rpartition('_')
+    if mark and word in _ANNOTATIONS:
+        yield f'*{path.stem[-len(word) - 1 :]}{path.suffix}'
+
+
+def _look_at(
+    paths: Sequence[str], remarks: list[str], order: str
+) -> dict[str, _Look]:
     """Read some images, spread over all; remark on those that are bad."""
     count = min(_LOOKED_AT, len(paths))
+    # Drawn: of images and masks in turn every second would be of one kind.
+    drawn = random.Random(0).sample(range(len(paths)), count)
     looks, bad = {}, []
     # PIL logs each TIFF of bands as an error.
     log = logging.getLogger('PIL.TiffImagePlugin')
     with replaced(log, 'disabled', True):
-        for path in (paths[i * len(paths) // count] for i in range(count)):
+        for path in (paths[i] for i in sorted(drawn)):
             try:
-                looks[path] = _read(path)
+                looks[path] = _read(path, order)
             except OSError as error:
                 bad.append(f'{printable(path)!r} ({reason_of(error)})')
     if not looks:
@@ -228,9 +261,9 @@ def _look_at(paths: Sequence[str], remarks: list[str]) -> dict[str, _Look]:
     return looks
 
 
-def _read(path: str) -> _Look:
+def _read(path: str, order: str) -> _Look:
     if path.lower().endswith(ARRAYS):
-        return _bands(path)
+        return _bands(path, order)
     data = read_file(path)
     tiff = data.startswith(TIFF)
     try:
@@ -242,13 +275,13 @@ def _read(path: str) -> _Look:
     except Exception as error:
         # What PIL cannot read may be a TIFF of bands; else LoadRGB says why.
         if tiff:
-            return _bands(path)
+            return _bands(path, order)
         raise OSError(str(error)) from error
     channels = len(image.getbands()) if deep is None else deep[0, 0].size
     if tiff and channels == 4 and image.mode != 'CMYK':
-        return _bands(path)
+        return _bands(path, order)
     if pages > 1:  # Of bands; or of one picture and its thumbnail.
-        found = _bands(path)
+        found = _bands(path, order)
         if found.stored > 3:
             return found
     if deep is not None:
@@ -258,8 +291,8 @@ def _read(path: str) -> _Look:
     return _Look('colours', stored, decode_rgb(data, path))
 
 
-def _bands(path: str) -> _Look:
-    results = LoadBands()({'img_path': path})
+def _bands(path: str, order: str) -> _Look:
+    results = LoadBands(order=order)({'img_path': path})
     assert results is not None
     values = results['img']
     return _Look('bands', values.shape[2], values, results.get('missing'))
@@ -276,31 +309,40 @@ def _common(looks: dict[str, _Look]) -> tuple[Kind, int]:
         bands = look.kind == 'bands'
         return look.kind, look.values.shape[2] if bands else 3
 
-    kinds = {what(x): path for path, x in looks.items()}
+    kinds: dict[tuple[Kind, int], list[str]] = {}
+    for path, x in looks.items():
+        kinds.setdefault(what(x), []).append(path)
     if len(kinds) == 1:
         return next(iter(kinds))
     if {kind for kind, _ in kinds} == {'colours', 'deep'}:
         return 'deep', 3  # The range holds for those with more bits only.
     words = {'colours': 'of 8 bits', 'deep': 'of more than 8 bits'}
     told = [
-        f'{printable(path)!r} is '
-        + words.get(kind, f'of {channels} bands ({looks[path].values.dtype})')
-        for (kind, channels), path in kinds.items()
+        f'{len(paths)} such as {printable(paths[0])!r} are '
+        + words.get(
+            kind, f'of {channels} bands ({looks[paths[0]].values.dtype})'
+        )
+        for (kind, channels), paths in sorted(
+            kinds.items(), key=lambda found: -len(found[1])
+        )
     ]
     raise ValueError(
-        f'The images do not fit one network: {"; ".join(told[:3])}. Give a '
-        'folder that holds one kind.'
+        f'The images do not fit one network: of {len(looks)} looked at, '
+        f'{"; ".join(told[:3])}. Leave one kind out with --exclude PATTERN '
+        "(such as '*_mask.tif'), or give a folder that holds one."
     )
 
 
-def _add_ranges(images: Images, looks: Mapping[str, _Look]) -> None:
+def _add_ranges(
+    images: Images, looks: Mapping[str, _Look], **patterns: Any
+) -> None:
     """Add the ranges and statistics that the kind of images needs."""
     if images.kind == 'colours':
         return
     statistics = ChannelStatistics()
     span = None
     if images.kind == 'deep':
-        dataset = ImageFolderDataset(images.root, images.prefix)
+        dataset = ImageFolderDataset(images.root, images.prefix, **patterns)
         try:
             span = measure_range(dataset) or (0.0, 65535.0)
         except ValueError as error:
@@ -319,22 +361,21 @@ def _add_ranges(images: Images, looks: Mapping[str, _Look]) -> None:
             values = np.repeat(values, 3, axis=2)
         statistics.add(values[..., : images.channels], x.missing)
     mean, std = statistics.mean, statistics.std
-    if span or all(x.values.dtype == np.uint8 for x in looks.values()):
-        images.mean = _rounded(mean)
-        images.std = _rounded(np.maximum(std, 1.0))
-        return
-    spread = np.maximum(std, 1e-6 + 1e-3 * abs(mean))
+    least: Any = 1.0
+    if all(x.values.dtype == np.uint8 for x in looks.values()):
+        if images.kind == 'bands':
+            images.low = [0.0] * images.channels
+            images.high = [255.0] * images.channels
+    elif not span:
+        least = 1e-6 + 1e-3 * abs(mean)
+    images.mean = _rounded(mean)
+    images.std = _rounded(np.maximum(std, least))
     constant = np.flatnonzero(std == 0).tolist()
-    if constant:
+    if constant and images.kind == 'bands':
         images.remarks.append(
             f'band(s) {", ".join(map(str, constant))} (counted from 0) have '
             'one value only'
         )
-    images.low = _rounded(mean - 2 * spread)
-    images.high = _rounded(mean + 2 * spread)
-    # Of the bytes: mean ± 2 standard deviations fill them.
-    images.mean = [127.5] * images.channels
-    images.std = [63.75] * images.channels
 
 
 def _rounded(values: Array) -> list[float]:
@@ -343,7 +384,11 @@ def _rounded(values: Array) -> list[float]:
 
 
 def _labelled(
-    root: Path, prefix: str, paths: Sequence[str], remarks: list[str]
+    root: Path,
+    prefix: str,
+    paths: Sequence[str],
+    remarks: list[str],
+    paths_of: Callable[[Path], list[str]],
 ) -> Labelled | None:
     """Return the classes of folders; None, with a remark, if none are."""
     bank = _classes(root / prefix, paths)
@@ -360,7 +405,7 @@ def _labelled(
         return None
     folders = [name for name in VAL if prefix and (root / name).is_dir()]
     for val in folders:
-        query = _classes(root / val, _paths(root / val))
+        query = _classes(root / val, paths_of(root / val))
         if query and {name for _, name in query} <= names:
             return Labelled(bank, query, val)
     return Labelled(bank)

@@ -6,17 +6,19 @@ Nothing of it is a second way to train: a config is written, and trained.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mmmoco.apis.process import tidy
 
-from .wishes import Method, Wishes
+from .wishes import Method, Order, Wishes
 
 if TYPE_CHECKING:
     from .plan import Plan
     from .pretrain import Pretrained
 
 Folder = Annotated[str, {'metavar': 'DATA'}]
+Patterns = Annotated[Sequence[str], {'metavar': 'PATTERN'}]
 
 
 def plan(
@@ -34,6 +36,9 @@ def plan(
     gpus: int = 1,
     work_dir: str | None = None,
     seed: int = 0,
+    include: Patterns = (),
+    exclude: Patterns = (),
+    order: Order = 'auto',
 ) -> Plan:
     """Write a pre-training config for a folder of images; train nothing.
 
@@ -58,6 +63,10 @@ def plan(
             itself starts one.
         work_dir: For all that is written (work_dirs/NAME of data).
         seed: Of the run.
+        include: Take only files whose path below DATA, or a name in it, fits
+            one of these ('*_image.tif').
+        exclude: Leave out files that fit one of these ('*_mask.tif', masks).
+        order: How files of bands store them, where a file does not tell.
 
     Returns:
         The config's path and what was chosen.

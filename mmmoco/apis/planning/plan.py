@@ -98,7 +98,10 @@ def make_plan(wishes: Wishes) -> Plan:
         # about one process where several are planned for.
         level = 'WARNING' if wishes.gpus == 1 else 'ERROR'
         MMLogger.get_instance('plan', log_level=level)
-        chosen, cfg, memory = _fitting(look(wishes.data), wishes)
+        images = look(
+            wishes.data, wishes.include, wishes.exclude, wishes.order
+        )
+        chosen, cfg, memory = _fitting(images, wishes)
         speed = measure_speed(cfg)
         spend(chosen, speed.seconds, time.monotonic() - start)
         path = wishes.config

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 Method = Literal['mocov1', 'mocov2', 'mocov3']
+Order = Literal['auto', 'hwc', 'chw']
 #: Planning and starting take longer than this anywhere.
 LEAST_SECONDS = 18.0
 #: Names of folders that say nothing about the images in them.
@@ -36,6 +38,9 @@ class Wishes:
     hours: float | None = None
     seed: int = 0
     gpus: int = 1
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    order: Order = 'auto'
 
     @property
     def folder(self) -> Path:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from mmmoco.datasets import SampleAddress
-from mmmoco.registry import DATASETS, in_scope_of
+from mmmoco.registry import DATASETS, bare_type, dicts_in, in_scope_of
 
 #: Side of the synthetic images; the views are cut from them.
 SIDE = 256
@@ -53,13 +53,27 @@ def synthetic_dataset(cfg: Config, n: int, folder: Path) -> dict[str, Any]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     draws = np.random.default_rng(0)
-    for i in range(n):
-        noise = draws.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f'{i:06}.png')
     settings = cfg.train_dataloader.dataset.to_dict()
+    steps = list(dicts_in(settings.get('pipeline', ())))
+    scales = [step for step in steps if bare_type(step) == 'ScaleBands']
+    scale: dict[str, Any] = scales[0] if scales else {}
+    for step in steps:
+        if bare_type(step) == 'LoadBands':
+            step['bands'] = None  # There are those that are wanted.
+    channels = cfg.model.backbone.get('in_channels', 3)
+    shape = SIDE, SIDE, channels
+    for i in range(n):
+        if channels == 3 and not scale:
+            noise = draws.integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(noise).save(folder / f'{i:06}.png')
+        else:
+            low, high = scale.get('low', 0), scale.get('high', 255)
+            raw = draws.uniform(low, high, shape).astype(np.float32)
+            np.save(folder / f'{i:06}.npy', raw)
     return {
         'type': 'mmmoco.ImageFolderDataset',
         'data_root': str(folder),
+        'extensions': ('.png', '.npy'),
         'pipeline': settings.get('pipeline', ()),
     }
 

@@ -68,9 +68,11 @@ class LoadBands(BaseTransform):
             folder, names of files without ending. None: all.
         order: ``'hwc'`` or ``'chw'``, how the file stores them; ``'auto'``:
             as a TIFF says, and the shorter of first and last axis for
-            ``.npy``.
+            ``.npy``. What may as well be a series of images is refused.
         extensions: Which files of a folder are bands.
         max_bytes: Larger files, and files that unpack to more, are refused.
+        nodata: Value that says that there is none, where a file does not
+            tell its own.
     """
 
     def __init__(
@@ -79,12 +81,13 @@ class LoadBands(BaseTransform):
         order: str = 'auto',
         extensions: Sequence[str] = ('.tif', '.tiff', '.npy'),
         max_bytes: int = MAX_BYTES,
+        nodata: float | None = None,
     ) -> None:
         if order not in ('auto', 'hwc', 'chw'):
             raise ValueError(f"order={order!r}: use 'auto', 'hwc' or 'chw'.")
         self.bands: list[Any] | None = None if bands is None else list(bands)
         self.order, self.extensions = order, tuple(extensions)
-        self.max_bytes = max_bytes
+        self.max_bytes, self.nodata = max_bytes, nodata
 
     def transform(self, results: Results) -> Results:
         """Read ``img_path``, or ``img_bytes``.
@@ -108,12 +111,13 @@ class LoadBands(BaseTransform):
 
     def _read(self, data: bytes, path: str) -> Bands:
         """Return all bands of a file."""
-        nothing, axis, order = None, None, self.order
+        nothing, axis, order = self.nodata, None, self.order
         with decoding(path, 'read bands of'):
             if data.startswith(_NPY):
                 image = _read_npy(data)
             elif data.startswith(TIFF):
-                image, axis, nothing = read_tiff(data, self.max_bytes)
+                image, axis, told = read_tiff(data, self.max_bytes)
+                nothing = nothing if told is None else told
             else:
                 image, order = _read_picture(data), 'hwc'
         if image.ndim == 2:
@@ -123,15 +127,27 @@ class LoadBands(BaseTransform):
         if order != 'auto':
             axis = order.index('c')
         elif axis is None:
-            axis = 0 if image.shape[0] < image.shape[2] else 2
+            first, _, last = image.shape
+            axis = 0 if first < last else 2
+            many = min(first, last) >= max(17, sorted(image.shape)[1])
+            if data.startswith(TIFF) or first == last or many:
+                raise _unfit(
+                    path,
+                    f'shape {image.shape} may be bands or a series of images:'
+                    " say order='chw' if the bands come first, 'hwc' if last",
+                )
         return _with_zeros(np.moveaxis(image, axis, 2), nothing)
 
     def _select(self, read: Bands, path: str) -> Bands:
         if self.bands is None:
             return read
-        if any(isinstance(band, str) for band in self.bands):
-            raise _unfit(path, f'bands={self.bands} name files, this is one')
         count = read.image.shape[2]
+        if any(isinstance(band, str) for band in self.bands):
+            raise _unfit(
+                path,
+                f'bands={self.bands} name the files of a folder, and this is '
+                f'one file of {count} bands: give numbers, counted from 0',
+            )
         if not all(0 <= band < count for band in self.bands):
             raise _unfit(path, f'bands={self.bands}, but there are {count}')
         return read.of(self.bands)
@@ -275,6 +291,10 @@ def _read_picture(data: bytes) -> AnyImage:
     return np.array(image)
 
 
+class OddBandsError(OSError, ValueError):
+    """An image has other bands than the rest: it counts as a bad file."""
+
+
 @TRANSFORMS.register_module()
 class ScaleBands(BaseTransform):
     """Map values linearly to uint8, band by band: low → 0, high → 255.
@@ -295,14 +315,31 @@ class ScaleBands(BaseTransform):
         if not (span > 0).all():
             raise ValueError(f'low={low} must lie below high={high}.')
         self.factor = (255.0 / span).astype(np.float32)
+        self.limits = self.low, np.asarray(high, np.float32)
 
     def transform(self, results: Results) -> Results:
         """Scale ``img``."""
-        image = results['img']
-        check_bands('low and high', self.low, image)
+        image = self.check(results)
         scaled = (image.astype(np.float32) - self.low) * self.factor
         results['img'] = to_dtype(scaled, np.dtype(np.uint8))
         return results
+
+    def check(self, results: Results) -> AnyImage:
+        """Return ``img``, if it has so many bands.
+
+        Raises:
+            OddBandsError: If not, naming the file.
+        """
+        image: AnyImage = results['img']
+        try:
+            check_bands('low and high', self.low, image)
+        except ValueError as error:
+            name = printable(str(results.get('img_path', 'an image')))
+            raise OddBandsError(
+                f'{name!r}: {error} Set them (multiband), or leave such '
+                'files out (exclude).'
+            ) from None
+        return image
 
 
 @TRANSFORMS.register_module()

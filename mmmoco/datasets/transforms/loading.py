@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import cv2
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from mmmoco.datasets.bad_files import reason_of
@@ -40,6 +40,8 @@ MAX_SCANS = 100
 _NO_SEGMENT = {bytes([mark]) for mark in (0, 1, *range(0xD0, 0xDB), 0xFF)} | {
     b''
 }
+
+_BANDS = 277  # The tag of a TIFF, SamplesPerPixel.
 
 #: Of an image of 16 bits: what uses no more is darkened to 16 grey levels.
 NARROW = 4095
@@ -99,14 +101,36 @@ def identify(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise OSError('it is no JPEG, PNG, BMP, WebP or TIFF') from None
+        raise OSError(_unknown(data)) from None
     check_size(*image.size, max_pixels)
     if image.format == 'TIFF':
         tags: Any = image.tag_v2  # type: ignore[attr-defined]
         check_tile((tags.get(322, 0), tags.get(323, 0)), image.size)
+        # Of bands that are stored one after the other PIL reads one.
+        if image.mode != 'CMYK' and tags.get(_BANDS, 1) > 4:
+            raise OSError(_bands_said(tags))
     if data.startswith(JPEG):
         check_scans(data)
     return image
+
+
+def _unknown(data: bytes) -> str:
+    """Say what PIL cannot read; a TIFF tells how many bands it has."""
+    if data.startswith((b'II*\0', b'MM\0*')):
+        with suppress(Exception):  # Anything may stand there.
+            tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+            file = io.BytesIO(data)
+            file.seek(tags.next)
+            tags.load(file)
+            return _bands_said(tags)
+    return 'it is no JPEG, PNG, BMP, WebP or TIFF'
+
+
+def _bands_said(tags: Any) -> str:
+    return (
+        f'it is a TIFF of {int(tags[_BANDS])} bands, and no picture: read it '
+        'with LoadBands (config mocov2_r50_1xb64_bands, mmmoco stats --bands)'
+    )
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:

@@ -81,7 +81,8 @@ class GaussianNoise(FastView):
 class SeasonalViews(Views):
     """Make each view from another acquisition of the same place.
 
-    Takes the samples of :class:`SeasonalPlaces`.
+    Takes the samples of :class:`SeasonalPlaces`. A single image counts as a
+    place of one acquisition.
 
     Args:
         load: Configs of what reads an acquisition from ``img_path``.
@@ -106,7 +107,7 @@ class SeasonalViews(Views):
         Raises:
             ValueError: If there are fewer acquisitions than views.
         """
-        paths = results['acquisitions']
+        paths = results.get('acquisitions', [results['img_path']])
         count = len(self.views)
         if self.distinct and len(paths) < count:
             raise ValueError(

@@ -31,6 +31,8 @@ _PACKED = {
     34926: 'zstd',
 }
 
+#: More pages of one kind may as well be images of a series.
+_BANDS_IN_PAGES = 16
 _MOST_PAGES = 1000
 _MOST_ENTRIES = 20_000
 _MOST_OF_ONE = 1 << 20  # Numbers of an entry that become Python's.
@@ -47,8 +49,8 @@ def read_tiff(
         max_bytes: Images that unpack to more are refused.
 
     Returns:
-        The image, the axis of its bands if that is known, and the value for
-        no data.
+        The image, the axis of its bands if the file says which that is or
+        a few pages are, and the value for no data.
 
     Raises:
         ImportError: If tifffile, or the codec of the file, is missing.
@@ -85,12 +87,10 @@ def read_tiff(
         axes = first.axes
         nothing = _number(first.tags.valueof(_WITHOUT_VALUE))
     if len(parts) > 1:
-        image, axes = np.stack(parts), f'I{axes}'
-    else:
-        image = parts[0]
-    rest = [i for i, axis in enumerate(axes) if axis not in 'YX']
-    axis = rest[0] if image.ndim == 3 and len(rest) == 1 else None
-    return image, axis, nothing
+        few = len(parts) <= _BANDS_IN_PAGES
+        return np.stack(parts), 0 if few else None, nothing
+    image, axis = parts[0], axes.find('S')
+    return image, axis if image.ndim == 3 and axis >= 0 else None, nothing
 
 
 def _check_packing(page: Any) -> None:

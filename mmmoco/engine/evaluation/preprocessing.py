@@ -78,6 +78,9 @@ def preprocessing_of(
         if kind == 'LoadRGB':
             order, known['value_range'] = 'rgb', 255.0
             known['input_range'] = _numbers(step.get('range')) or 'usual'
+        elif kind == 'ScaleBands':
+            ends = [_row(step.get(name)) for name in ('low', 'high')]
+            known['input_range'] = _numbers([*ends[0], *ends[1]])
         elif kind == 'LoadImageFromFile':
             grey = 'gray' in str(step.get('color_type', 'color'))
             order, known['value_range'] = None if grey else 'bgr', 255.0
@@ -293,7 +296,7 @@ def _side(step: Mapping[str, Any]) -> tuple[int, ...] | None:
     # "scale" is the range of the areas.
     names = ('size', 'crop_size', 'scale')
     value = next((step[n] for n in names if n in step), None)
-    numbers = _numbers(value if isinstance(value, list | tuple) else [value])
+    numbers = _numbers(_row(value))
     if numbers is None or min(numbers) < 1:
         return None
     sides = tuple(int(n) for n in numbers)
@@ -306,6 +309,10 @@ def _numbers(values: Any) -> Numbers | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return numbers if numbers and all(map(math.isfinite, numbers)) else None
+
+
+def _row(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _scaled(values: Numbers | None, span: float) -> Numbers | None:
