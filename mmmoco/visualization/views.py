@@ -5,6 +5,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 #: Side of a picture in inches.
@@ -18,11 +19,15 @@ class ViewPicture(NamedTuple):
         image: H×W×C in units of the pixels, any type.
         title: What it is.
         notes: Lines below it.
+        fault: What is wrong with it, in a word or two.
+        box: Top, left, height and width of what it shows of the original.
     """
 
     image: NDArray[Any]
     title: str
     notes: Sequence[str] = ()
+    fault: str = ''
+    box: tuple[int, int, int, int] | None = None
 
 
 def draw_views(
@@ -34,7 +39,8 @@ def draw_views(
 
     Grey levels 0 … 255 are shown as they are if the original is uint8; other
     types are stretched between the 2nd and 98th percentile of the original's
-    bands, the views of a row alike.
+    bands, the views of a row alike. The original shows the boxes of its
+    views, in the colours of their titles.
 
     Args:
         path: File to write, or one that is open.
@@ -53,7 +59,7 @@ def draw_views(
     figure = Figure(figsize=(width * columns, height * len(rows)))
     total_width, total_height = figure.get_size_inches()
     for i, row in enumerate(rows):
-        low, high = _range(_visible(row[0].image, bands))
+        low, high = value_range(_visible(row[0].image, bands))
         for j, picture in enumerate(row):
             axis = figure.add_axes(
                 (
@@ -69,7 +75,21 @@ def draw_views(
                 image = ((image - low) / (high - low)).clip(0.0, 1.0)
             axis.imshow(image, cmap='gray', vmin=0.0, vmax=1.0)
             axis.set_anchor('SW')
-            axis.set_title(picture.title, fontsize=8, pad=3)
+            title = ': '.join(filter(None, (picture.title, picture.fault)))
+            colour = 'red' if picture.fault else f'C{j - 1}' if j else 'black'
+            axis.set_title(title, fontsize=8, pad=3, color=colour)
+            for number, view in enumerate(() if j else row[1:]):
+                if view.box:
+                    top, left, tall, wide = view.box
+                    axis.add_patch(
+                        Rectangle(
+                            (left - 0.5, top - 0.5),
+                            *(wide, tall),
+                            fill=False,
+                            color=f'C{number}',
+                            clip_on=False,
+                        )
+                    )
             axis.text(
                 0.0,
                 -0.03,
@@ -88,12 +108,12 @@ def _visible(image: NDArray[Any], bands: Sequence[int]) -> NDArray[Any]:
     return image[..., list(bands)] if image.shape[-1] > 3 else image
 
 
-def _range(image: NDArray[Any]) -> tuple[Any, Any]:
+def value_range(image: NDArray[Any]) -> tuple[Any, Any]:
     """Return what is black and what is white, for each band."""
     if image.dtype == np.uint8:
         return 0.0, 255.0
     flat = image.reshape(-1, image.shape[2] if image.ndim == 3 else 1)
-    low, high = np.percentile(flat.astype(np.float32), (2, 98), axis=0)
+    low, high = np.nanpercentile(flat.astype(np.float32), (2, 98), axis=0)
     if image.ndim == 2:
         low, high = low[0], high[0]
     return low, np.maximum(high, low + 1e-6)

@@ -15,7 +15,10 @@ from mmmoco.apis.config.files import name_of
 from mmmoco.datasets import SampleAddress
 from mmmoco.datasets.transforms.views import Views
 from mmmoco.registry import DATASETS, MODELS, in_scope_of
-from mmmoco.visualization.views import ViewPicture, draw_views
+from mmmoco.visualization.views import ViewPicture, draw_views, value_range
+
+#: Shares of the range from black to white of the original.
+DARK, ALIKE = 0.05, 0.01
 
 
 def draw(
@@ -50,7 +53,20 @@ def draw(
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     draw_views(out, rows, bands)
     titles = ', '.join(picture.title for picture in rows[0])
-    return f'{out}: {len(rows)} samples, {titles}'
+    said = [f'{out}: {len(rows)} samples, {titles}']
+    faults: dict[str, list[str]] = {}
+    for number, row in enumerate(rows, 1):
+        for picture in row:
+            where = f'{picture.title} of sample {number}'
+            faults.setdefault(picture.fault, []).append(where)
+    faults.pop('', None)
+    said += [f'WARNING: {f}: {", ".join(at)}.' for f, at in faults.items()]
+    if faults:
+        said.append(
+            'A network learns nothing from such views: look at the images, at '
+            'mean, std and range, and at how strong the operations are.'
+        )
+    return '\n'.join(said)
 
 
 def read_samples(
@@ -94,9 +110,47 @@ def picture_rows(
         for name, x in views.items():
             notes = list(map(_note, in_workers[i].get(name, [])))
             notes += _device_notes(augmentor.drawn.get(name, []), i, len(x))
-            row.append(ViewPicture(_pixels(x[i], augmentor), name, notes))
-        rows.append(row)
+            box = _box(in_workers[i].get(name, []))
+            pixels = _pixels(x[i], augmentor)
+            row.append(ViewPicture(pixels, name, notes, box=box))
+        rows.append(_judged(row))
     return rows
+
+
+def _box(steps: Sequence[tuple[str, dict[str, Any]]]) -> Any:
+    """Return what the first crop took of the original, if it was noted."""
+    for _, drawn in steps:
+        if 'top' in drawn:
+            return tuple(drawn[k] for k in ('top', 'left', 'height', 'width'))
+    return None
+
+
+def _judged(row: Sequence[ViewPicture]) -> list[ViewPicture]:
+    """Say of pictures whether a network sees anything in them."""
+    low, high = value_range(row[0].image)
+    scaled = [
+        None if p.image.dtype == bool else (p.image - low) / (high - low)
+        for p in row
+    ]
+    judged = []
+    for number, (picture, x) in enumerate(zip(row, scaled, strict=True)):
+        fault = ''
+        if x is None:
+            pass
+        elif np.nanpercentile(x, 99) < DARK:
+            fault = 'nearly black'
+        elif np.nanstd(x, axis=(0, 1)).max() < ALIKE:
+            fault = 'nearly constant'
+        else:
+            for other, y in zip(row[1:number], scaled[1:number], strict=True):
+                if (
+                    y is not None
+                    and x.shape == y.shape
+                    and np.nanmean(np.abs(x - y)) < ALIKE
+                ):
+                    fault = f'nearly equal to {other.title}'
+        judged.append(picture._replace(fault=fault))
+    return judged
 
 
 def _channels_last(x: Tensor) -> Any:
@@ -119,7 +173,12 @@ def _note(step: tuple[str, dict[str, Any]]) -> str:
     """Return one operation and its parameters as a line."""
     kind, drawn = step
     name = kind.removeprefix('Fast').removeprefix('Batch')
-    return ' '.join([name, *(f'{k}={_short(v)}' for k, v in drawn.items())])
+    drawn = dict(drawn)
+    changes = drawn.pop('changes', None)
+    text = ' '.join([name, *(f'{k}={_short(v)}' for k, v in drawn.items())])
+    if changes is None:
+        return text
+    return f'{text}: {f"changes {changes:.3g}" if changes else "nothing"}'
 
 
 def _short(value: Any) -> str:

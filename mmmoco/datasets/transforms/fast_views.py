@@ -24,7 +24,8 @@ Drawn = dict[str, Any]
 class FastView(BaseTransform):
     """Draw parameters, then apply them to ``img``.
 
-    Where the results hold a list ``drawn``, the parameters are noted there.
+    Where the results hold a list ``drawn``, the parameters are noted there,
+    and ``changes``: how far the pixels moved on average.
 
     Args:
         prob: Probability that the operation acts.
@@ -66,6 +67,9 @@ class FastView(BaseTransform):
         drawn = self.draw(*image.shape[:2])
         results['img'] = self.apply(image, **drawn)
         if 'drawn' in results:
+            if results['img'].shape == image.shape:
+                moved = np.subtract(results['img'], image, dtype=np.float32)
+                drawn = drawn | {'changes': float(np.abs(moved).mean())}
             results['drawn'].append((type(self).__name__, drawn))
         return results
 
