@@ -233,8 +233,16 @@ HEALTHY = {
     ('name', 'value', 'words'),
     [
         ('loss', 6.95, 'no better than chance (7.00)'),
-        ('loss', float('nan'), 'Not finite from iteration 10'),
-        ('grad_norm', float('inf'), 'Not finite from iteration 10'),
+        (
+            'loss',
+            float('nan'),
+            'is not finite at 2 of 2 lines of the log, first at iteration 10',
+        ),
+        (
+            'grad_norm',
+            float('inf'),
+            'is not finite at 2 of 2 lines of the log, first at iteration 10',
+        ),
         ('pos_sim', 0.05, 'hardly told apart'),
         ('neg_sim', 0.55, 'the negatives are not near 0'),
         ('feature_std', CollapseWatch.min_spread - 0.01, 'Collapsed: 0.14'),
@@ -262,6 +270,8 @@ def test_the_end_counts_not_the_beginning():
     late = {'feature_std': [(x, 0.9 if x < 17 else 0.01) for x in range(20)]}
     assert verdict(judge(late)).sick
     assert verdict({}).text == 'No monitor wrote anything.'
+    told = verdict(judge({'loss': [(1.0, 2.0)]}))
+    assert not told.sick and 'MonitorHook' in told.text
 
 
 @pytest.mark.parametrize(

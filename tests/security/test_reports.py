@@ -14,9 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmmoco.apis.report.health import _JUDGES, judge, verdict
 from mmmoco.apis.report.work_dir import (
     _map_features,
     _read_environment,
+    all_settings,
+    amounts,
     summarise,
 )
 from mmmoco.json_lines import read_json_lines
@@ -70,6 +73,8 @@ def test_any_config_is_summed_up_or_named(text):
     summary = summarise(text, notes)
     assert all(isinstance(value, str) for value in summary.values())
     assert len(notes) <= 1 and (not notes or not summary)
+    every = all_settings(text)
+    assert all(isinstance(value, str) for value in every.values())
 
 
 def test_a_whole_config_is_summed_up_without_a_note():
@@ -90,6 +95,23 @@ def test_any_line_of_results_is_read_or_named(text, tmp_path_factory):
             read(path)
         except ValueError as error:
             assert 'line' in str(error) or 'step' in str(error)
+
+
+@repeatable
+@given(
+    scalars=st.dictionaries(
+        st.sampled_from([*_JUDGES, 'chance', 'neg_sim', 'time', 'knn/top1']),
+        st.lists(st.tuples(st.floats(0, 1e9), st.floats()), max_size=30),
+    ),
+    batch=st.text(max_size=4),
+    count=st.one_of(st.none(), st.floats(), st.integers()),
+)
+def test_any_scalars_are_put_into_words(scalars, batch, count):
+    found = judge(scalars)
+    assert verdict(found).sick == any(f.sick for f in found.values())
+    environment = {'training images': count, 'processes': count}
+    told = dict(amounts(scalars, {'batch per GPU': batch}, environment))
+    assert all(isinstance(text, str) for text in told.values())
 
 
 @pytest.mark.parametrize('deep', DEEP[:2] + [DEEP[17]])

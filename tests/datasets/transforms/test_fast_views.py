@@ -119,7 +119,7 @@ def test_parameters_are_noted_only_where_asked():
     blur = FastGaussianBlur((0.5, 0.5), prob=1.0)
     assert set(blur({'img': image})) == {'img'}
     noted = blur({'img': image, 'drawn': []})['drawn']
-    assert noted == [('FastGaussianBlur', {'sigma': 0.5})]
+    assert noted == [('FastGaussianBlur', {'sigma': 0.5, 'changes': 0.0})]
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
