@@ -3,12 +3,12 @@
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import IO
 
-from mmmoco.messages import log_warning, printable
+from mmmoco.messages import log_warning, printable, shortened
 from mmmoco.system import flags
 
 Path = str | os.PathLike[str]
@@ -96,6 +96,11 @@ class Listing:
     odd: list[str] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left out."""
+        return not (self.hidden or self.odd or self.again)
 
     def report(self, folder: Path) -> None:
         """Say once what was left out."""
@@ -219,3 +224,20 @@ def _mode_behind(entry: os.DirEntry[str]) -> int:
 def hidden(name: str) -> bool:
     """Tell names that systems and editors make, and nobody means."""
     return name.startswith('.')
+
+
+def lines_of(names: Iterable[str]) -> str:
+    """Return names as a list for other libraries, which strip its lines.
+
+    Raises:
+        ValueError: If a name would become another one, or several.
+    """
+    listed = list(names)
+    for name in listed:
+        if name != name.strip() or '\n' in name or printable(name) != name:
+            raise ValueError(
+                f'{shortened(name)} cannot stand in a list of files: rename '
+                'it without space at its ends, line ends, and bytes that are '
+                'no UTF-8.'
+            )
+    return ''.join(f'{name}\n' for name in listed)

@@ -1,6 +1,7 @@
 """Own labels read for a downstream config: by name, and never silently."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mmmoco.apis.config import python_text
 from mmmoco.apis.own_data import class_folders, coco, make, masks, models
 from mmmoco.apis.own_data.data import read_data
 from mmmoco.apis.own_data.start import read_start
+from mmmoco.datasets.files import lines_of
 
 from ..conftest import optional
 
@@ -223,7 +225,37 @@ MISTAKES = [
     ),
     ("1 of 1 images .* are not in .*: 'b'", 'images', {'file_name': 'b'}),
     ('are not in', 'images', {'file_name': 'a\0.jpg'}),
-    ('are not in', 'images', {'file_name': '..'}),
+    *(
+        ('are not in', 'images', {'file_name': name})
+        for name in ('..', '../b.jpg', __file__, 'a:http://b/a.jpg')
+    ),
+    *(
+        ('between 1 and', 'images', {'width': wide, 'height': high})
+        for wide, high in ((0, 9), (-9, -9), (10**6, 10**6))
+    ),
+    *(
+        ('a whole number', part, {'id': number})
+        for part in ('images', 'categories')
+        for number in (10**30, -(10**30), 1.0, True)
+    ),
+    *(
+        ('four numbers', 'annotations', {'bbox': [0, 0, 9, size]})
+        for size in (10**400, 1e300, True, '9', None)
+    ),
+    *(
+        ('no outline', 'annotations', {'segmentation': outline})
+        for outline in (
+            *([[1, 2, 9, 2, 9, far]] for far in (401, -401, 1e9, 10**400)),
+            *(
+                {'size': [30, 40], 'counts': counts}
+                for counts in ([5], [0, 9999], [1300, -100], [600.0, 600])
+            ),
+        )
+    ),
+    *(
+        ('no object of', 'annotations', {name: 1})
+        for name in ('iscrowd', 'ignore')
+    ),
 ]
 
 
@@ -292,6 +324,31 @@ def test_what_is_odd_is_said_and_a_good_file_is_not_copied(tmp_path):
         coco.read_objects(found.ann, str(tmp_path), ['bus'], False)
 
 
+@pytest.mark.parametrize(
+    'change, encoding, said',
+    [
+        ({}, 'utf-8-sig', 'it is written in UTF-8'),
+        ({}, 'utf-16', 'it is written in UTF-8'),
+        *(
+            ({'area': area}, 'utf-8', 'its annotations have area')
+            for area in (0, -1, None, float('nan'), float('inf'), '81')
+        ),
+        ({'id': 1 << 60}, 'utf-8', 'its annotations have ids from 1 on'),
+    ],
+)
+def test_what_mmdet_would_leave_out_or_not_read_is_mended(
+    change, encoding, said, tmp_path
+):
+    content = json.loads(json.dumps(GOOD))
+    content['annotations'][0].update(change)
+    path = tmp_path / 'ann.json'
+    path.write_text(json.dumps(content), encoding)
+    (tmp_path / 'a.jpg').touch()
+    found = coco.read_objects(str(path), str(tmp_path), None, True)
+    assert found.mended == [said]
+    assert json.loads(found.text()) == GOOD
+
+
 def test_a_class_that_only_validation_has_is_refused(tmp_path):
     other = json.loads(json.dumps(GOOD))
     other['categories'][0]['name'] = 'bus'
@@ -346,7 +403,9 @@ def mask(path, values, mode='L'):
     image = Image.fromarray(array)
     if mode == 'P':
         image.putpalette([7, 8, 9] * 256)
-    image.convert(mode).save(path) if mode == 'RGB' else image.save(path)
+    kind = mode if mode == 'JPEG' else 'PNG'
+    image = image.convert(mode) if mode == 'RGB' else image
+    image.save(path, kind)
 
 
 def picture(path, size=(8, 8)):
@@ -379,6 +438,27 @@ def test_a_mask_is_found_by_the_name_of_its_image(image, label, tmp_path):
     assert '1 images without mask are left out' in found.remarks
 
 
+@pytest.mark.parametrize('name', ['.hidden/1.jpg', 'again', 'pipe.jpg'])
+def test_what_mmseg_would_find_in_addition_is_left_out(name, tmp_path):
+    picture(tmp_path / 'i' / '1.jpg')
+    mask(tmp_path / 'm' / '1.png', [0, 1])
+    place = tmp_path / 'i' / name
+    if name == 'again':
+        place.symlink_to(tmp_path / 'i')
+    elif name == 'pipe.jpg':
+        os.mkfifo(place)
+    else:
+        picture(place)
+    found = masks.read_masks(str(tmp_path / 'm'), str(tmp_path / 'i'), None)
+    assert found.text() == '1\n'
+
+
+@pytest.mark.parametrize('name', ['x\n../1', ' 1', '1\t', '\udcff'])
+def test_a_list_never_names_another_file(name):
+    with pytest.raises(ValueError, match='cannot stand in a list'):
+        lines_of(['0', name])
+
+
 def test_masks_of_several_kinds_are_asked_about(tmp_path):
     for i in range(3):
         picture(tmp_path / 'i' / f'{i}_rgb.png')
@@ -397,6 +477,7 @@ def test_masks_of_several_kinds_are_asked_about(tmp_path):
     'values, mode, size, message',
     [
         ([0, 1], 'RGB', (8, 8), 'picture in colours'),
+        ([0, 1], 'JPEG', (8, 8), 'is a JPEG'),
         ([0, 300], 'L', (8, 8), 'values from 0 to 300'),
         ([0, 1], 'L', (9, 8), '8×8 pixels, its image 9×8'),
     ],

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmmoco.datasets.files import files_below
+from mmmoco.datasets.files import files_below, lines_of
 from mmmoco.messages import few, shortened
 
 #: What mmpretrain takes for an image.
@@ -19,12 +19,14 @@ class ClassFolders:
         folder: With a folder for each class.
         files: Of each class, relative to the folder.
         others: Folders that mmpretrain would count as classes.
+        complete: Whether all that it would find in the classes is meant.
         remarks: What there is to say.
     """
 
     folder: str
     files: dict[str, list[str]]
     others: list[str]
+    complete: bool = True
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -47,14 +49,14 @@ class ClassFolders:
         Args:
             classes: By number, those of the training.
         """
-        if tuple(self.files) == classes and not self.others:
+        same = tuple(self.files) == classes
+        if same and self.complete and not self.others:
             return None
-        lines = [
-            f'{name} {classes.index(label)}\n'
+        return lines_of(
+            f'{name} {classes.index(label)}'
             for label, names in self.files.items()
             for name in names
-        ]
-        return ''.join(lines)
+        )
 
 
 def read_folders(folder: str) -> ClassFolders:
@@ -64,7 +66,7 @@ def read_folders(folder: str) -> ClassFolders:
         OSError: If a folder cannot be listed.
         ValueError: If there are fewer than two classes.
     """
-    files, others = {}, []
+    files, others, complete = {}, [], True
     for name in sorted(os.listdir(folder)):
         place = Path(folder, name)
         if not place.is_dir():
@@ -73,13 +75,14 @@ def read_folders(folder: str) -> ClassFolders:
         if name.startswith('.') or not found.paths:
             others.append(name)
             continue
+        complete &= found.complete
         files[name] = [os.path.relpath(p, folder) for p in found.paths]
     if len(files) < 2:
         raise ValueError(
             f'{folder!r} has {len(files)} folders with images; it needs one '
             'for each class, and two classes.'
         )
-    result = ClassFolders(folder, files, others)
+    result = ClassFolders(folder, files, others, complete)
     result.remarks.append(f'{result.number:,} images of {len(files)} classes')
     if others:
         shown = few([shortened(name, 60) for name in others])

@@ -5,20 +5,24 @@ leaves out without a word what it cannot use.
 """
 
 import json
-import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmmoco.datasets.files import read_file
+from mmmoco.datasets.transforms.loading import MAX_PIXELS
 from mmmoco.messages import few, shortened
 
 #: Number of names that a message holds.
 _SHOWN = 8
 #: What a config can hold.
 _MOST_CLASSES, _MOST_LETTERS = 20_000, 1000
+#: Ids that are exact as numbers of any kind; larger pixels are none.
+_LARGEST_ID, _LARGEST = 1 << 53, 1e9
+#: How far an outline may leave its image: pycocotools walks along all of it.
+_BEYOND = 10
 
 
 @dataclass
@@ -82,7 +86,8 @@ def read_objects(
         ValueError: If something in it cannot be used.
     """
     try:
-        content = json.loads(read_file(ann))
+        data = read_file(ann)
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{ann!r} is no JSON ({error}).') from error
     if not isinstance(content, dict):
@@ -112,7 +117,15 @@ def read_objects(
         )
     kept = tuple(n for n in names if wanted is None or n in wanted)
     found = Objects(ann, folder, content, kept)
+    if json.detect_encoding(data) != 'utf-8':  # pycocotools reads no other.
+        found.mended.append('it is written in UTF-8')
     sizes = {x['id']: (x['width'], x['height']) for x in images}
+    for number, (width, height) in sizes.items():
+        if min(width, height) < 1 or width * height > MAX_PIXELS:
+            raise ValueError(
+                f'{ann!r} says that the image {number} has {width}×{height} '
+                f'pixels; between 1 and {MAX_PIXELS:,} are read.'
+            )
     _check_objects(found, sizes, {x['id'] for x in categories}, outlines)
     _check_files(found)
     _mend(found, objects)
@@ -163,7 +176,9 @@ def _entries(
     for i, entry in enumerate(entries):
         given = entry if isinstance(entry, dict) else {}
         for key, kind in kinds.items():
-            if type(given.get(key)) is not kind:
+            value = given.get(key)
+            large = isinstance(value, int) and abs(value) >= _LARGEST_ID
+            if type(value) is not kind or large:
                 raise ValueError(
                     f'{ann!r}: {part}[{i}] has '
                     f'{key}={shortened(given.get(key), 60)}, where '
@@ -229,9 +244,11 @@ def _check_objects(
         if not seen or w < 1 or h < 1:
             outside += 1
             continue
-        crowds += bool(item.get('iscrowd'))
-        count[of_class[number]] += 1
         with_objects.add(image)
+        if item.get('iscrowd') or item.get('ignore'):
+            crowds += 1
+        else:
+            count[of_class[number]] += 1
     if not count:
         raise ValueError(
             f'{found.ann!r} has no object of {_listed(found.classes)} that '
@@ -246,7 +263,9 @@ def _check_objects(
             f'{empty:,} images without objects are kept as negatives'
         )
     if crowds:
-        found.remarks.append(f'{crowds:,} objects are crowds: not learnt')
+        found.remarks.append(
+            f'{crowds:,} objects are crowds, or marked ignore: not learnt'
+        )
     if outside:
         found.remarks.append(
             f'{outside:,} boxes lie outside of their image, or are smaller '
@@ -258,13 +277,19 @@ def _check_objects(
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= _LARGEST
 
 
 def _is_outline(outline: Any, size: tuple[int, int]) -> bool:
     if isinstance(outline, dict):
-        rows = outline.get('size') == [size[1], size[0]]
-        return rows and isinstance(outline.get('counts'), list | str)
+        runs = outline.get('counts')
+        whole = isinstance(runs, str) or (
+            isinstance(runs, list)
+            and all(type(n) is int and n >= 0 for n in runs)
+            and sum(runs) == size[0] * size[1]
+        )
+        return whole and outline.get('size') == [size[1], size[0]]
+    far = _BEYOND * max(size)
     return (
         isinstance(outline, list)
         and bool(outline)
@@ -272,7 +297,7 @@ def _is_outline(outline: Any, size: tuple[int, int]) -> bool:
             isinstance(x, list)
             and len(x) >= 6
             and len(x) % 2 == 0
-            and all(map(_is_number, x))
+            and all(_is_number(v) and abs(v) <= far for v in x)
             for x in outline
         )
     )
@@ -296,33 +321,36 @@ def _check_files(found: Objects) -> None:
 
 
 def _exists(folder: str, name: str) -> bool:
-    return '\0' not in name and os.path.isfile(os.path.join(folder, name))
+    if '\0' in name or '://' in name:  # mmengine would ask elsewhere.
+        return False
+    path = os.path.normpath(os.path.join(folder, name))
+    inside = os.path.commonpath([folder, path]) == folder
+    return inside and os.path.isfile(path)
 
 
 def _mend(found: Objects, objects: list[dict[str, Any]]) -> None:
     """Give objects what the evaluation needs and some tools do not write."""
     ids = [x.get('id') for x in objects]
-    usable = all(type(x) is int and x for x in ids)
+    usable = all(type(x) is int and 0 < abs(x) < _LARGEST_ID for x in ids)
     if not usable or len({*ids}) < len(ids):
         # An object with the id 0 counts as not found.
         found.mended.append('its annotations have ids from 1 on')
         for i, item in enumerate(objects, 1):
             item['id'] = i
-    for key, value in _absent(objects):
-        found.mended.append(f'its annotations have {key}')
-        for item in objects:
-            if not _is_number(item.get(key)):
-                item[key] = value(item)
+    # mmdet leaves out what has no area.
+    without = [x for x in objects if not _is_area(x.get('area'))]
+    for item in without:
+        item['area'] = item['bbox'][2] * item['bbox'][3]
+    unsure = [x for x in objects if not _is_number(x.get('iscrowd'))]
+    for item in unsure:
+        item['iscrowd'] = int(item.get('iscrowd') is True)
+    for key, lacking in (('area', without), ('iscrowd', unsure)):
+        if lacking:
+            found.mended.append(f'its annotations have {key}')
 
 
-def _absent(objects: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield what some objects lack, and what it is made of."""
-    for key, value in (
-        ('area', lambda x: x['bbox'][2] * x['bbox'][3]),
-        ('iscrowd', lambda x: int(x.get('iscrowd') is True)),
-    ):
-        if not all(_is_number(x.get(key)) for x in objects):
-            yield key, value
+def _is_area(value: Any) -> bool:
+    return _is_number(value) and value > 0
 
 
 def _listed(names: Sequence[Any]) -> str:

@@ -11,6 +11,7 @@ from warnings import catch_warnings, simplefilter
 import mmmoco
 from mmmoco.apis.config.files import load_config
 from mmmoco.apis.config.python_text import Code, assigned, said, written
+from mmmoco.datasets.files import read_file
 from mmmoco.engine import checkpoint_io
 from mmmoco.messages import shortened
 from mmmoco.registry import dicts_in
@@ -131,8 +132,7 @@ def make(
         text = '\n'.join(_text(plan)) + '\n'
     texts = {**data.files, out: text}
     for path, content in texts.items():
-        place = Path(path)
-        if place.exists() and place.read_bytes() != content.encode():
+        if Path(path).exists() and read_file(path) != content.encode():
             raise FileExistsError(
                 f'{path!r} is there already, and would have to be written '
                 'beside the config: give --out another name.'

@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from mmmoco.datasets.files import files_below, read_file
+from mmmoco.datasets.files import files_below, lines_of, read_file
 from mmmoco.datasets.image_folder import EXTENSIONS
 from mmmoco.datasets.transforms.loading import decoding, identify, open_image
 from mmmoco.messages import few, shortened
@@ -55,8 +55,7 @@ class Masks:
 
     def text(self) -> str | None:
         """Return the list of its images; None if all have a mask."""
-        lines = ''.join(f'{stem}\n' for stem in self.stems)
-        return None if self.whole else lines
+        return None if self.whole else lines_of(self.stems)
 
 
 def read_masks(folder: str, images: str, suffix: str | None) -> Masks:
@@ -71,7 +70,7 @@ def read_masks(folder: str, images: str, suffix: str | None) -> Masks:
         OSError: If something cannot be read.
         ValueError: If there are no pairs, or masks hold no class numbers.
     """
-    pictures, masks = _names(images), _names(folder)
+    (pictures, complete), (masks, _) = _names(images), _names(folder)
     pair = _suffixes(images, pictures, folder, masks, suffix)
     ending, known = pair[0], set(masks)
     shots = [name for name in pictures if name.endswith(ending)]
@@ -95,7 +94,7 @@ def read_masks(folder: str, images: str, suffix: str | None) -> Masks:
         sizes.append(size)
     width, height = (int(median(side)) for side in zip(*sizes, strict=True))
     result = Masks(folder, images, pair, stems, values, (width, height))
-    result.whole = len(stems) == len(shots)
+    result.whole = complete and len(stems) == len(shots)
     result.remarks.append(
         f'{len(stems):,} images with masks, values '
         f'{few([str(v) for v in sorted(values)], 12)}'
@@ -143,11 +142,13 @@ def classes_of(
     return tuple(wanted)
 
 
-def _names(folder: str) -> list[str]:
-    found = files_below(Path(folder), EXTENSIONS).paths
-    if not found:
+def _names(folder: str) -> tuple[list[str], bool]:
+    """Return images, and whether they are all that mmseg would find."""
+    found = files_below(Path(folder), EXTENSIONS)
+    if not found.paths:
         raise ValueError(f'There are no images below {folder!r}.')
-    return [os.path.relpath(path, folder) for path in found]
+    names = [os.path.relpath(path, folder) for path in found.paths]
+    return names, found.complete
 
 
 def _suffixes(
@@ -212,6 +213,11 @@ def _stem(name: str) -> str:
 def _look(path: str) -> tuple[set[int], tuple[int, int]]:
     """Return the values of a mask, and its size."""
     mask = open_image(path, path)
+    if mask.format in ('JPEG', 'MPO'):
+        raise ValueError(
+            f'{path!r} is a JPEG, which changes the numbers of pixels: masks '
+            'have to be written as PNG, from their source.'
+        )
     if mask.mode not in _MODES:
         raise ValueError(
             f'{path!r} is a picture in colours ({mask.mode}), not a mask: '
