@@ -8,9 +8,13 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
+from mmmoco.messages import shortened
 from mmmoco.registry import DATASETS
 
-from .files import open_regular
+from .files import read_file
+
+#: The largest file of version 1 has a little more than 1 GiB.
+_MOST_BYTES = 2 << 30
 
 
 @DATASETS.register_module()
@@ -48,11 +52,13 @@ class LVISInstances(BaseDataset):
         Raises:
             ValueError: If the file is none of LVIS.
         """
-        with open_regular(self.ann_file) as file:
-            content = json.load(file)
+        data = read_file(self.ann_file, _MOST_BYTES)
         try:
-            return self._entries(content)
-        except (KeyError, TypeError) as error:
+            return self._entries(json.loads(data))
+        except (
+            *(AttributeError, KeyError, TypeError, ValueError),
+            RecursionError,
+        ) as error:
             text = f'{self.ann_file!r} is no file of LVIS ({error!r}).'
             raise ValueError(text) from error
 
@@ -66,6 +72,11 @@ class LVISInstances(BaseDataset):
             name = PurePosixPath(image.get('file_name') or image['coco_url'])
             if name.name.startswith('COCO_'):
                 name = PurePosixPath(name.name.rpartition('_')[2])
+            if name.is_absolute() or '..' in name.parts:
+                text = (
+                    f'an image outside of its folder, {shortened(str(name))}'
+                )
+                raise ValueError(text)
             entries[image['id']] = {
                 'img_path': os.path.join(self.data_prefix['img'], name),
                 'img_id': image['id'],

@@ -8,8 +8,10 @@ nothing does not count if not all objects of its class were marked.
 import contextlib
 import io
 import json
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,15 @@ from mmmoco.registry import METRICS
 
 #: Of an image, those with the highest scores.
 MOST = 300
+#: What a file tells of each.
+_KEYS = {
+    'images': (
+        *('id', 'width', 'height'),
+        *('neg_category_ids', 'not_exhaustive_category_ids'),
+    ),
+    'annotations': ('image_id', 'category_id', 'bbox', 'area'),
+    'categories': ('id', 'frequency'),
+}
 
 
 def lvis_average_precision(
@@ -111,6 +122,10 @@ class LVISAveragePrecision(BaseMetric):
         metric: ``'bbox'``, ``'segm'``, or both.
         backend_args: None; the file is local.
         **kwargs: As for mmengine's BaseMetric.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is none of LVIS.
     """
 
     default_prefix = 'lvis'
@@ -124,9 +139,20 @@ class LVISAveragePrecision(BaseMetric):
     ) -> None:
         super().__init__(**kwargs)
         self.kinds = [metric] if isinstance(metric, str) else list(metric)
-        with open(ann_file, encoding='utf-8') as file:
-            self.truth = json.load(file)
-        self.categories = [c['id'] for c in self.truth['categories']]
+        if not os.path.isfile(ann_file):
+            raise FileNotFoundError(f'There is no file {ann_file!r}.')
+        try:
+            with open(ann_file, encoding='utf-8') as file:
+                self.truth = json.load(file)
+            # What is needed after the training is looked for before it.
+            for part, keys in _KEYS.items():
+                deque(map(itemgetter(*keys), self.truth[part]), maxlen=0)
+            self.categories = [c['id'] for c in self.truth['categories']]
+            if len({*self.categories}) < len(self.categories):
+                raise ValueError('categories that have the same id')
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            text = f'{ann_file!r} is no file of LVIS ({error!r}).'
+            raise ValueError(text) from error
 
     def process(
         self, data_batch: Any, data_samples: Sequence[dict[str, Any]]

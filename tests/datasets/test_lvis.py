@@ -96,6 +96,22 @@ def test_filter(tmp_path, options, kept):
             {**CONTENT, 'images': [dict(id=3, width=1, height=1)]},
             "no file of LVIS .*KeyError.'coco_url'",
         ),
+        ({**CONTENT, 'images': [[3]]}, 'no file of LVIS .*AttributeError'),
+        *(
+            (
+                {**CONTENT, 'images': [CONTENT['images'][0] | part]},
+                'an image outside of its folder',
+            )
+            for part in (
+                {'file_name': '/etc/hostname'},
+                {'file_name': 'a/../../b.jpg'},
+                {'file_name': '', 'coco_url': '/etc/hostname'},
+            )
+        ),
+        (
+            {**CONTENT, 'annotations': [{'image_id': 3, 'bbox': [1, 2, 3]}]},
+            'no file of LVIS .*ValueError',
+        ),
     ],
 )
 def test_another_file_is_refused(tmp_path, content, message):

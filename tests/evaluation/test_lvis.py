@@ -1,6 +1,7 @@
 """AP of LVIS: against known cases, and against the package lvis 0.5.3."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -213,6 +214,38 @@ def test_known_cases(masks, image, found, expected):
     assert figures['AP'] == figures['APf'] == pytest.approx(expected)
     # No object of the other class, and none that is small.
     assert figures['APr'] == figures['APs'] == -1
+
+
+@pytest.mark.parametrize(
+    ('part', 'key'),
+    [
+        ('images', 'width'),
+        ('images', 'neg_category_ids'),
+        ('images', 'not_exhaustive_category_ids'),
+        ('annotations', 'area'),
+        ('categories', 'frequency'),
+        ('categories', None),
+        (None, '[' * 100_000),
+        (None, '[1]'),
+        (None, ''),
+    ],
+)
+def test_what_lacks_is_told_before_the_training(part, key, tmp_path):
+    truth = small()
+    if part and key:
+        del truth[part][-1][key]
+    elif part:
+        truth[part] *= 2
+    text = json.dumps(truth) if part else key
+    (tmp_path / 'lvis.json').write_text(text)
+    with pytest.raises(ValueError, match=r'lvis\.json. is no file of LVIS'):
+        LVISAveragePrecision(str(tmp_path / 'lvis.json'))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'lvis.json')
+    with pytest.raises(OSError, match='There is no file'):
+        LVISAveragePrecision(str(tmp_path / 'lvis.json'))
 
 
 def test_the_metric_reads_what_detectors_of_mmdet_give(masks, tmp_path):
