@@ -295,6 +295,8 @@ def page(prompting: Prompting, title: str, folder: str) -> Any:
         click.__annotations__['event'] = gradio.SelectData
         everything = [session, threshold, picture, status, file, heat]
         seen = [source, layer]
+        # A quick second click counts too.
+        each = dict(trigger_mode='multiple')
         quick = dict(show_progress='hidden', api_visibility='private')
         # Gradio would open it as whatever PIL can, programs included.
         picture.upload(
@@ -307,10 +309,18 @@ def page(prompting: Prompting, title: str, folder: str) -> Any:
         scenes.click(answers.open_scene, scenes, everything, **quick)
         picture.clear(answers.close, None, everything, **quick)
         picture.select(
-            click, [session, sign, *seen, threshold], everything, **quick
+            click,
+            [session, sign, *seen, threshold],
+            everything,
+            **quick,
+            **each,
         )
         drop.click(
-            answers.drop, [session, *seen, threshold], everything, **quick
+            answers.drop,
+            [session, *seen, threshold],
+            everything,
+            **quick,
+            **each,
         )
         gradio.on(
             [source.input, layer.input],

@@ -1,7 +1,7 @@
 """What the monitors of a run say, in words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
 
 from mmmoco.engine.collapse import CollapseWatch
@@ -92,34 +92,6 @@ def _top1(first: float, last: float, _: Series) -> Finding:
     return Finding(f'From {first:.1%} to {last:.1%} of the queries.', False)
 
 
-def _spread(_: float, last: float, __: Series) -> Finding:
-    if last < CollapseWatch.min_spread:
-        return Finding(
-            f'Collapsed: {last:.2f}, all images get nearly the same features.',
-            True,
-        )
-    return Finding(f'{last:.2f} at the end.', False)
-
-
-def _rank(_: float, last: float, __: Series) -> Finding:
-    if last < LOW_RANK:
-        return Finding(
-            f'Collapsed: {last:.1f}, the features lie along one direction.',
-            True,
-        )
-    return Finding(f'{last:.1f} directions at the end.', False)
-
-
-def _old_keys(_: float, last: float, __: Series) -> Finding:
-    if last < STALE:
-        return Finding(
-            f'{last:.2f}: the oldest keys are stale; a larger m or a shorter '
-            'queue keeps them fresh.',
-            True,
-        )
-    return Finding(f'{last:.2f}: the keys in the queue agree.', False)
-
-
 def _gradient(first: float, last: float, _: Series) -> Finding:
     return Finding(f'Finite; from {first:.3g} to {last:.3g}.', False)
 
@@ -146,24 +118,44 @@ def _alarms(_: float, __: float, scalars: Series) -> Finding:
     )
 
 
-def _waiting(_: float, last: float, __: Series) -> Finding:
-    if last > WAITING:
-        return Finding(
-            f'Waits for images {last:.0%} of the time: give it more workers.',
-            True,
-        )
-    return Finding(f'{last:.1%} at the end.', False)
+def _limit(
+    is_sick: Callable[[float], bool], sick: str, sound: str
+) -> Callable[[float, float, Series], Finding]:
+    """Judge by the last values alone."""
+
+    def judge_last(_: float, last: float, __: Series) -> Finding:
+        text = sick if is_sick(last) else sound
+        return Finding(text.format(last), is_sick(last))
+
+    return judge_last
 
 
 _JUDGES = {
     'loss': _loss,
     'pos_sim': _similarity,
     'top1': _top1,
-    'feature_std': _spread,
-    'feature_rank': _rank,
-    'old_key_sim': _old_keys,
+    'feature_std': _limit(
+        lambda last: last < CollapseWatch.min_spread,
+        'Collapsed: {:.2f}, all images get nearly the same features.',
+        '{:.2f} at the end.',
+    ),
+    'feature_rank': _limit(
+        lambda last: last < LOW_RANK,
+        'Collapsed: {:.1f}, the features lie along one direction.',
+        '{:.1f} directions at the end.',
+    ),
+    'old_key_sim': _limit(
+        lambda last: last < STALE,
+        '{:.2f}: the oldest keys are stale; a larger m or a shorter queue '
+        'keeps them fresh.',
+        '{:.2f}: the keys in the queue agree.',
+    ),
     'grad_norm': _gradient,
     'images_per_s': _speed,
-    'data_wait': _waiting,
+    'data_wait': _limit(
+        lambda last: last > WAITING,
+        'Waits for images {:.0%} of the time: give it more workers.',
+        '{:.1%} at the end.',
+    ),
     'alarms': _alarms,
 }
