@@ -1,5 +1,6 @@
 """Models on the meta device: their shapes, and whether weights fit them."""
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -56,6 +57,9 @@ def check_complete(
     cfg = Config(dict(model=dict(model), default_scope=scope))
     try:
         module = build_without_memory(cfg)
+        for name, part in module.named_modules():
+            if not 0 <= float(getattr(part, 'eps', 0.0)) < math.inf:
+                raise ValueError(f'{name}: eps={part.eps}')
     except Exception as error:  # Given anything, a class may raise anything.
         text = ' '.join(str(error).split()) or type(error).__name__
         raise checkpoint_io.CheckpointError(

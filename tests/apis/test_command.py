@@ -220,6 +220,26 @@ def test_a_command_that_is_none(argv, words, capsys):
     assert words in said(capsys, argv)
 
 
+OUT_OF_RANGE = [
+    *[
+        (name, str(value), f'{value}: must be at least')
+        for name in ('image-size', 'batch-size', 'queue', 'epochs', 'gpus')
+        for value in (0, -1)
+    ],
+    ('seed', '-1', '-1: must be at least'),
+    *[
+        (name, str(10**20), f'{10**20}: at most')
+        for name in ('image-size', 'batch-size', 'queue', 'epochs', 'gpus')
+    ],
+    ('seed', '4294967296', '4294967296: at most'),
+    *[
+        (name, value, f'{value}: ')
+        for name in ('lr', 'hours', 'm')
+        for value in ('0.0', '1e+20', 'nan', 'inf')
+    ],
+]
+
+
 def test_what_can_be_said_at_once_is_said_before_torch_is_imported(tmp_path):
     """Paths, missing values and unknown options, of any command."""
     for name in ('data/imagenet/train', 'runs'):
@@ -272,6 +292,10 @@ def test_what_can_be_said_at_once_is_said_before_torch_is_imported(tmp_path):
         'convert-config mine.py x': 'ends in .py',
         'pretrain data --hours -1': '--hours -1.0: must be above 0',
         'pretrain data --lr nan': '--lr nan: must be above 0',
+        **{
+            f'plan data --{name} {value}': f'--{name} {said}'
+            for name, value, said in OUT_OF_RANGE
+        },
         'train': 'required: config',
         'train demo/mocov2_digits x': 'unrecognized arguments: x',
     }

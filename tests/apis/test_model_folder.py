@@ -5,6 +5,7 @@ import os
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from mmengine.registry import DefaultScope
+from PIL import Image
 
+import mmmoco
 from mmmoco.apis import load_config
 from mmmoco.apis.config.adapt import limit_iterations
 from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
@@ -575,3 +578,44 @@ def test_bgr_and_broken_weights_leave_nothing(tmp_path):
     with pytest.raises(checkpoint_io.CheckpointError, match='layer4.1.bn2'):
         exported(tmp_path, net, R18)
     assert os.listdir(tmp_path) == ['ours.pth']
+
+
+@torch.no_grad()
+def test_one_image_has_the_same_features_everywhere(tmp_path):
+    """By extract_feat, the features command, and timm's own transforms."""
+    timm = optional('timm')
+    cfg = mmmoco.load_config(
+        'mocov2_r50_8xb32', {'view_size': 64, 'model.backbone.depth': 18}
+    )
+    path = str(tmp_path / 'epoch_1.pth')
+    state = mmmoco.get_model(cfg).state_dict()
+    torch.save({'state_dict': state, 'meta': {'cfg': cfg.pretty_text}}, path)
+    out = str(mmmoco.export_backbone(path, str(tmp_path / 'out')).path)
+    net = timm.create_model(f'local-dir:{out}', pretrained=True).eval()
+    settings = timm.data.resolve_model_data_config(net)
+    transform = timm.data.create_transform(**settings, is_training=False)
+    model = mmmoco.get_model(checkpoint=path)
+    draws = np.random.default_rng(0)
+    (tmp_path / 'images').mkdir()
+    for width, height in ((64, 64), (31, 200), (300, 40), (73, 72)):
+        pixels = draws.integers(0, 256, (height, width, 4), dtype=np.uint8)
+        for mode, image in {
+            'L': Image.fromarray(pixels[..., 0]),
+            'RGB': Image.fromarray(pixels[..., :3].copy()),
+            'RGBA': Image.fromarray(pixels),
+            '16': Image.fromarray(pixels[..., 0].astype(np.uint16) * 257),
+        }.items():
+            image.save(tmp_path / 'images' / f'{mode}-{width}x{height}.png')
+    found = mmmoco.extract_features(
+        path, data=str(tmp_path / 'images'), out=str(tmp_path / 'f.npz')
+    )
+    with np.load(tmp_path / 'f.npz') as file:
+        paths = file['paths'].tolist()
+    assert len(paths) == 16
+    for name, values in zip(paths, found['features'], strict=True):
+        image = Image.open(name)
+        if image.mode == 'I;16':  # PIL would cut it at 255.
+            image = Image.fromarray((np.array(image) // 257).astype(np.uint8))
+        theirs = net(transform(image.convert('RGB'))[None])[0]
+        for seen in (theirs, model.extract_feat(name)[0]):
+            agree(seen, torch.from_numpy(values))

@@ -214,6 +214,7 @@ def test_another_part_leaves_the_backbone_alone(write, change):
         {'channels': (1 << 31, 1 << 31)},
         {'strides': 2},
         {'norm_cfg': 'x'},
+        {'norm_cfg': {'type': 'BN', 'eps': -5.0}},
         {'nosuch': 1},
     ],
 )

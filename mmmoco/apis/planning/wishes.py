@@ -19,6 +19,17 @@ LEAST_SECONDS = 18.0
 #: Names of folders that say nothing about the images in them.
 _PLAIN = {'images', 'image', 'img_dir', 'data', 'imgs', 'img', 'jpg'}
 _LEAST = dict(image_size=32, batch_size=2, queue=1, epochs=1, gpus=1, seed=0)
+#: More is a slip, and a schedule of it takes hours to count through.
+_MOST = dict(
+    image_size=4096,
+    batch_size=10**6,
+    queue=10**8,
+    epochs=10**5,
+    hours=10**5,
+    lr=1000,
+    gpus=10**5,
+    seed=2**32 - 1,
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,11 @@ class Wishes:
             if value is not None and value < low:
                 flag = name.replace('_', '-')
                 raise ValueError(f'--{flag} {value}: must be at least {low}.')
+        for name, high in _MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > high:
+                flag = name.replace('_', '-')
+                raise ValueError(f'--{flag} {value}: at most {high:,}.')
         for name in ('lr', 'hours'):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
