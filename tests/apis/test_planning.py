@@ -494,6 +494,22 @@ def test_every_backbone_error_names_some_that_can():
     assert backbones.EXAMPLES.count(',') == 3
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        *('/etc/passwd', '../x', 'http://x/y.pth', 'hf-hub:timm/resnet18'),
+        *('hf_hub:timm/resnet18', 'local-dir:.', 'timm/resnet18', 'résnet'),
+        *('', ' ', '.', '*', '%s', "'", '{{$HOME}}', 'a' * 300, '-x'),
+        *('resnet18;ls', 'vit_small_patch0_224', 'vit_small_patch99999'),
+    ],
+)
+def test_an_odd_name_is_no_backbone(name):
+    """No path, no place of the network, and nothing that is run."""
+    with pytest.raises(ValueError, match='--backbone') as error:
+        find_backbone(name, 3, 64)
+    assert len(str(error.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(('each', 'whole'), [(0.01, True), (0.5, False)])
 def test_ten_steps_or_a_smaller_batch(each, whole, small_config, monkeypatch):
     """A slow machine is one whose clock runs fast."""

@@ -114,6 +114,11 @@ def _candidates(
 
 def _vit(kind: str, patch: int, size: int) -> dict[str, Any]:
     width, depth, heads = _VITS[kind]
+    if not 0 < patch <= size:
+        raise ValueError(
+            f'--backbone: patches of {patch} pixels do not fit views of '
+            f'{size}; usual are 14 and 16.'
+        )
     if size % patch:
         near = max(patch, round(size / patch) * patch)
         raise ValueError(
