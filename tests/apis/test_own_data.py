@@ -45,7 +45,7 @@ def draw(rng, folder, names, numbers):
     folder.mkdir(exist_ok=True)
     images = []
     for i in rng.sample(range(50), rng.randint(1, 6)):
-        (folder / f'{i}.jpg').touch()
+        picture(folder / f'{i}.jpg', (40, 30))
         images.append(
             {'id': i, 'file_name': f'{i}.jpg', 'width': 40, 'height': 30}
         )
@@ -281,7 +281,7 @@ def text_of(part, change):
 )
 def test_a_file_that_cannot_be_used_is_one_line(message, text, tmp_path):
     (tmp_path / 'ann.json').write_text(text)
-    (tmp_path / 'a.jpg').touch()
+    picture(tmp_path / 'a.jpg', (40, 30))
     with pytest.raises((ValueError, OSError), match=message) as caught:
         coco.read_objects(
             str(tmp_path / 'ann.json'), str(tmp_path), None, True
@@ -292,7 +292,7 @@ def test_a_file_that_cannot_be_used_is_one_line(message, text, tmp_path):
 
 def write(root, content, name='ann'):
     (root / f'{name}.json').write_text(json.dumps(content))
-    (root / 'a.jpg').touch()
+    picture(root / 'a.jpg', (40, 30))
     return str(root / f'{name}.json')
 
 
@@ -343,10 +343,26 @@ def test_what_mmdet_would_leave_out_or_not_read_is_mended(
     content['annotations'][0].update(change)
     path = tmp_path / 'ann.json'
     path.write_text(json.dumps(content), encoding)
-    (tmp_path / 'a.jpg').touch()
+    picture(tmp_path / 'a.jpg', (40, 30))
     found = coco.read_objects(str(path), str(tmp_path), None, True)
     assert found.mended == [said]
     assert json.loads(found.text()) == GOOD
+
+
+@pytest.mark.parametrize('turn', range(1, 9))
+def test_an_image_is_as_large_as_is_said(turn, tmp_path):
+    """As mmcv reads it: upright."""
+    mmcv = optional('mmcv')
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = write(tmp_path, GOOD), str(tmp_path), None, False
+    for size in ((40, 30), (30, 40), (41, 30)):
+        Image.new('RGB', size).save(tmp_path / 'a.jpg', exif=exif)
+        if mmcv.imread(str(tmp_path / 'a.jpg')).shape[:2] == (30, 40):
+            coco.read_objects(*path)
+            continue
+        with pytest.raises(ValueError, match='says that .* has 40×30 pixels'):
+            coco.read_objects(*path)
 
 
 def test_a_class_that_only_validation_has_is_refused(tmp_path):

@@ -16,6 +16,7 @@ from PIL import Image
 
 import mmmoco
 from mmmoco.apis import command, load_config
+from mmmoco.apis.own_data import models
 from mmmoco.apis.own_data.start import built, read_start
 from mmmoco.engine import checkpoint_io
 
@@ -104,6 +105,16 @@ def write_checkpoint(path, kind, **config):
     text = f'model = {model}\n'
     torch.save({'state_dict': state, 'meta': {'cfg': text}}, path)
     return str(path)
+
+
+@pytest.mark.parametrize('strides', [(1, 1, 1, 1), (1, 2, 2, 1)])
+def test_a_backbone_of_other_strides_is_refused(strides, tmp_path):
+    """Its shapes fit; its maps would be read as of another size."""
+    path = write_checkpoint(
+        tmp_path / 'a.pth', 'mmpretrain.ResNet', depth=18, strides=strides
+    )
+    with pytest.raises(ValueError, match='a detector needs 4, 8, 16 and 32'):
+        models._stages(read_start(path), 'mmdet', {})
 
 
 def run(line, options):

@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmmoco.datasets.files import read_file
-from mmmoco.datasets.transforms.loading import MAX_PIXELS
+from mmmoco.datasets.transforms.loading import (
+    MAX_PIXELS,
+    decoding,
+    identify,
+)
 from mmmoco.messages import few, shortened
 
 #: Number of names that a message holds.
@@ -21,6 +25,9 @@ _SHOWN = 8
 _MOST_CLASSES, _MOST_LETTERS = 20_000, 1000
 #: Ids that are exact as numbers of any kind; larger pixels are none.
 _LARGEST_ID, _LARGEST = 1 << 53, 1e9
+#: So many images are opened, evenly chosen.
+_MOST_OPENED = 2000
+_ORIENTATION = 0x0112
 #: How far an outline may leave its image: pycocotools walks along all of it.
 _BEYOND = 10
 
@@ -304,10 +311,11 @@ def _is_outline(outline: Any, size: tuple[int, int]) -> bool:
 
 
 def _check_files(found: Objects) -> None:
-    """See that the images are there.
+    """See that the images are there, and as large as is said.
 
     Raises:
         FileNotFoundError: If not, with the first of them.
+        ValueError: If one has another size: its boxes are elsewhere.
     """
     names = [x['file_name'] for x in found.images]
     absent = [name for name in names if not _exists(found.folder, name)]
@@ -318,6 +326,26 @@ def _check_files(found: Objects) -> None:
             f'not in {found.folder!r}: {shown}. The folder has to be the one '
             'from which file_name counts.'
         )
+    for image in found.images[:: -(-len(names) // _MOST_OPENED)]:
+        path = os.path.join(found.folder, image['file_name'])
+        said = image['width'], image['height']
+        if said != _size(path):
+            width, height = _size(path)
+            raise ValueError(
+                f'{found.ann!r} says that {shortened(image["file_name"])} has '
+                f'{said[0]}×{said[1]} pixels, the file has {width}×{height}, '
+                'upright as its EXIF says: its boxes would be elsewhere.'
+            )
+
+
+def _size(path: str) -> tuple[int, int]:
+    """Return width and height of an image as mmdet turns it."""
+    data = read_file(path)
+    with decoding(path):
+        image = identify(data)
+        turned = image.getexif().get(_ORIENTATION, 1) > 4
+        width, height = image.size
+    return (height, width) if turned else (width, height)
 
 
 def _exists(folder: str, name: str) -> bool:

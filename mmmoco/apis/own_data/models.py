@@ -246,11 +246,16 @@ def _stages(
         role['gap_before_final_norm'] = False
     backbone = start.placed(**role)
     maps = built(backbone, scope)(_blank())
-    first = _SIDE // maps[0].shape[-1]
-    if first != 4:
+    smaller = [_SIDE // found.shape[-1] for found in maps]
+    if smaller[0] != 4:
         raise ValueError(
-            f'The first map of this backbone is {first} times smaller than '
-            'the image, not 4 times: it was made for small images.'
+            f'The first map of this backbone is {smaller[0]} times smaller '
+            'than the image, not 4 times: it was made for small images.'
+        )
+    if scope == 'mmdet' and smaller != [4, 8, 16, 32]:
+        raise ValueError(
+            f'The maps of this backbone are {smaller} times smaller than the '
+            'image; a detector needs 4, 8, 16 and 32: it has other strides.'
         )
     return backbone, [found.shape[1] for found in maps]
 

@@ -102,8 +102,8 @@ def read_start(init: str) -> Start:
         cfg = config_of(init)
     except ValueError as error:
         raise ValueError(
-            f'--init {error.__cause__ or error} mmmoco import writes a file '
-            'that tells it.'
+            f'--init {init}: {error.__cause__ or error} mmmoco import writes '
+            'a file that tells it.'
         ) from error
     told = cfg.model.backbone.to_dict()
     kind, channels = bare_type(told), told.get('in_channels', 3)
