@@ -144,6 +144,8 @@ def test_a_name_that_is_right_elsewhere_is_not_proposed_again():
         ('model.backbone.type', 'mmpretrain.resnet', 'mean mmpretrain.ResNet'),
         ('custom_hooks.3.type', 'MonitorHok', 'did you mean MonitorHook'),
         ('model.backbone.norm_cfg.type', 'SyncBNN', 'did you mean SyncBN'),
+        ('knn.query.sampler.type', [1, 2], 'has to be a name'),
+        ('train_dataloader.dataset._scope_', {}, 'has to be a name'),
         ('model.backbone.frozen_stages', 'all', 'wants a number'),
         ('custom_hooks.3.interval', 'often', 'whole number'),
         ('model.backbone.depth', 'deep', 'has to be a number'),

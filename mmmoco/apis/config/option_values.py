@@ -194,6 +194,11 @@ def check_option(cfg: Config, key: str, value: Any) -> None:
     """
     node: Any = dict(cfg.items())
     _check_place(node, key)
+    named = key.rpartition('.')[2] in ('type', '_scope_')
+    if named and isinstance(value, list | dict):
+        raise ValueError(
+            f'--cfg-options {key}={_shown(value)}: it has to be a name.'
+        )
     for part in key.split('.'):
         if isinstance(node, dict) and part in node:
             node = node[part]
