@@ -465,6 +465,14 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, TypeError) and '__init__()' in text:
         known = accepted_arguments(error)
         return f'{text}. Known: {", ".join(known)}.' if known else text
+    if isinstance(error, NotImplementedError) and 'get_layer_depth' in text:
+        return (
+            'optim_wrapper.constructor: a rate for each layer needs a model '
+            'that tells how deep a layer is (get_layer_depth), as classifiers '
+            f'of mmpretrain with a ViT do, and this one does not ({text}). '
+            'Leave out the constructor, or set rates by '
+            'optim_wrapper.paramwise_cfg.custom_keys.'
+        )
     if place is not None:
         said = f'{type(error).__name__}: {error}'.rstrip(': ')
         return f'the config does not make a run ({said}; in {place[:-1]}).'

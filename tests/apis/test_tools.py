@@ -68,6 +68,20 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     assert all(word in line for word in words), line
 
 
+def test_layer_wise_rates_need_a_model_with_depths(capsys, tmp_path):
+    code = call(
+        train,
+        'demo/mocov2_digits',
+        *('--work-dir', tmp_path / 'run', '--cfg-options', *TINY),
+        'optim_wrapper.constructor='
+        'mmpretrain.LearningRateDecayOptimWrapperConstructor',
+        'optim_wrapper.paramwise_cfg.layer_decay_rate=0.75',
+    )
+    line = one_line(capsys)
+    assert code == 2 and 'optim_wrapper.constructor: ' in line
+    assert 'get_layer_depth' in line and 'custom_keys' in line
+
+
 def test_missing_images_are_named(capsys, tmp_path):
     code = call(
         train,
