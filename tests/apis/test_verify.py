@@ -93,8 +93,8 @@ def test_without_the_data_synthetic_images_stand_in(tmp_path):
         ),
         (
             {'model.dictionary.feat_dim': 32},
-            'the step',
-            ('64 features', '32', 'feat_dim'),
+            'building',
+            ('=64', '=32', 'feat_dim'),
         ),
         ({'model.dictionary.size': 8}, 'dictionary', ('16 keys', '8')),
         ({'model.m': 0.001}, 'building', ('m=0.001', '0.999')),

@@ -29,7 +29,7 @@ QUIET, LOUD = logging.INFO, logging.WARNING
     [
         (BN, 1, False, LOUD, 'by the statistics of its batch.*SplitBN'),
         (BN, 4, True, QUIET, 'ShuffleBN over 4 processes'),
-        (SPLIT, 1, True, QUIET, 'SplitBN in {2} parts, permuted'),
+        (SPLIT, 1, True, QUIET, 'SplitBN in 2 parts, permuted'),
         (SPLIT, 2, True, QUIET, 'ShuffleBN over 2'),
         (SYNC, 4, False, LOUD, 'SyncBN.*nothing to permute'),
         (NONE, 4, False, QUIET, 'none needed'),
