@@ -369,9 +369,10 @@ def use_images(cfg, folder):
 
 
 #: What a training writes beside its checkpoints and its log.
+# The second also while it is unfinished: a config is replaced as a whole.
 SIDE_FILES = re.compile(
-    r'scalars\.json|results\.jsonl|config\.py|'
-    r'mocov2_digits\.py|bad_files\.txt'
+    r'(scalars\.json|results\.jsonl|config\.py|bad_files\.txt)|'
+    r'\.?mocov2_digits\.py(~.*)?'
 )
 
 
