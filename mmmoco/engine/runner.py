@@ -1,7 +1,7 @@
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -399,14 +399,21 @@ class ContrastRunner(Runner):
         """
         if isinstance(loop, dict) and loop.get('type') in _LOOPS:
             loop = {**loop, 'type': _LOOPS[loop['type']]}
-        place = 'train_dataloader'
+        build = super().build_train_loop
+        built = self._with_classes(build, loop, 'train_dataloader')
+        fit_sampler(built)
+        check_loader(built.dataloader, self.world_size)
+        return built
+
+    def _with_classes(
+        self, build: Callable[[Any], Any], loop: Any, place: str
+    ) -> Any:
+        """Build a loop; hold the classes of foreign data against the model."""
         with emptied_explained(self.cfg.get(place), place):
-            built = super().build_train_loop(loop)
+            built = build(loop)
         if two_phase_model(self) is None:
             data = built.dataloader.dataset
             check_classes(data, bare_model(self), place)
-        fit_sampler(built)
-        check_loader(built.dataloader, self.world_size)
         return built
 
     def build_val_loop(self, loop: Any) -> Any:
@@ -415,12 +422,8 @@ class ContrastRunner(Runner):
         Raises:
             ValueError: If it has a class that the training does not know.
         """
-        place = 'val_dataloader'
-        with emptied_explained(self.cfg.get(place), place):
-            built = super().build_val_loop(loop)
-        if two_phase_model(self) is None:
-            data = built.dataloader.dataset
-            check_classes(data, bare_model(self), place)
+        build = super().build_val_loop
+        built = self._with_classes(build, loop, 'val_dataloader')
         if isinstance(self._train_loop, BaseLoop):
             class_names.renumber(
                 class_names.folder_names(self.train_dataloader.dataset),

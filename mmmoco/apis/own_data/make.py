@@ -40,7 +40,10 @@ _RECIPES = {
     ),
 }
 _V3_LINEAR = 'classification/linear/mocov3_r50_8xb128_90e'
-_SCOPES = {'det': 'mmdet', 'inst': 'mmdet', 'seg': 'mmseg'}
+_SCOPES = {
+    **{'det': 'mmdet', 'inst': 'mmdet', 'seg': 'mmseg'},
+    **dict.fromkeys(('cls', 'linear'), 'mmpretrain'),
+}
 #: So many passes are the most, whatever the number of images.
 _MOST_EPOCHS = {'cls': 100, 'linear': 100}
 #: What a recipe holds and a flat config needs, after the rest.
@@ -95,7 +98,7 @@ class _Plan:
 
     @property
     def scope(self) -> str:
-        return _SCOPES.get(self.wishes.task, 'mmpretrain')
+        return _SCOPES[self.wishes.task]
 
     @property
     def images(self) -> int:
@@ -171,7 +174,6 @@ def _check(wishes: Wishes, out: str) -> None:
 def _plan(wishes: Wishes, data: Data, start: Start) -> _Plan:
     """Choose everything."""
     task = 'det' if wishes.task == 'inst' else wishes.task
-    scope = _SCOPES.get(task, 'mmpretrain')
     modern = not start.batch_norm
     vit_recipe = start.is_vit or (modern and task != 'det')
     recipe, images = _RECIPES[task][vit_recipe]
@@ -181,7 +183,7 @@ def _plan(wishes: Wishes, data: Data, start: Start) -> _Plan:
     for node in dicts_in(cfg):  # Of the library is all of it.
         node.pop('_scope_', None)
     gpus, per_gpu = map(int, recipe.split('_')[-2].split('xb'))
-    dense = scope != 'mmpretrain'
+    dense = _SCOPES[task] != 'mmpretrain'
     batch = wishes.batch_size or (2 if dense else per_gpu)
     total = batch * wishes.gpus
     model = cfg['model']
