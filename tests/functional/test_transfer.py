@@ -61,7 +61,7 @@ def test_on_the_host_nothing_is_copied():
     assert send({'x': x}, 'cpu')['x'] is x
 
 
-@since_torch('2.4')
+@since_torch('2.7')
 def test_a_gpu_is_not_waited_for(monkeypatch):
     pinned = []
     monkeypatch.setattr(

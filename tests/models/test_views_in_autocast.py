@@ -140,7 +140,7 @@ def cuda_autocast():
     torch.set_autocast_enabled('cuda', False)
 
 
-@since_torch('2.4')
+@since_torch('2.7')
 @pytest.mark.parametrize(
     'name', ['mocov2_r50_8xb32', 'mocov3_vit-s_8xb128_300e']
 )
