@@ -37,6 +37,7 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
         ],
         None,
     ),
+    ('0a', ['files'], None),
     ('1', ['functional'], None),
     # What OpenMMLab, then runner, hooks and tools know of a model.
     ('1a', ['feature_model'], None),
@@ -56,20 +57,24 @@ LAYERS: list[tuple[str, list[str], list[str] | None]] = [
         ],
         None,
     ),
-    ('3', ['models/algorithms'], ['0', '1', '1a', '1b', 'models/encoders']),
-    ('4', ['evaluation', 'visualization', 'convert'], ['0', '1']),
+    (
+        '3',
+        ['models/algorithms'],
+        ['0', '0a', '1', '1a', '1b', 'models/encoders'],
+    ),
+    ('4', ['evaluation', 'visualization', 'convert'], ['0', '0a', '1']),
     # No model but through its documented methods: neither 2 nor 3.
-    ('5a', ['engine/checkpoint_io'], ['0', '1', '1b', '4']),
-    ('5b', ['engine'], ['0', '1', '1b', '4', '5a']),
+    ('5a', ['engine/checkpoint_io'], ['0', '0a', '1', '1b', '4']),
+    ('5b', ['engine'], ['0', '0a', '1', '1b', '4', '5a']),
     (
         '5c',
         ['engine/evaluation', 'engine/optim'],
-        ['0', '1', '1b', '4', '5a', '5b'],
+        ['0', '0a', '1', '1b', '4', '5a', '5b'],
     ),
     (
         '5d',
         ['engine/hooks', 'engine/runner'],
-        ['0', '1', '1b', '4', '5a', '5b', '5c'],
+        ['0', '0a', '1', '1b', '4', '5a', '5b', '5c'],
     ),
     ('6', ['apis/process', 'apis/lookup', 'apis/foreign_flags'], None),
     ('6-', ['apis/early_checks'], None),

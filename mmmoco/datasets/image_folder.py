@@ -3,11 +3,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmmoco.files import Listing, files_below
 from mmmoco.messages import shortened
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
-from .files import Listing, files_below
 from .image_lists import by_name, read_list
 from .value_range import check_ranges
 

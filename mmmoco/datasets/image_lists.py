@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mmmoco.files import read_file
 from mmmoco.messages import log_warning, shortened
-
-from .files import read_file
 
 #: What columns are called, in lower case.
 PATHS = (

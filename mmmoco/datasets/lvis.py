@@ -8,10 +8,9 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
+from mmmoco.files import read_file
 from mmmoco.messages import shortened
 from mmmoco.registry import DATASETS
-
-from .files import read_file
 
 #: The largest file of version 1 has a little more than 1 GiB.
 _MOST_BYTES = 2 << 30

@@ -3,11 +3,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmmoco.files import Listing, hidden
 from mmmoco.messages import log_warning
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
-from .files import Listing, hidden
 from .image_folder import EXTENSIONS
 from .value_range import check_ranges
 

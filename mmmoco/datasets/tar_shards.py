@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import quote, urljoin
 
+from mmmoco.files import MAX_BYTES, hidden, open_regular, read_file
 from mmmoco.functional import derive_seed
 from mmmoco.messages import library, shortened
 from mmmoco.registry import DATASETS
 
-from .files import MAX_BYTES, hidden, open_regular, read_file
 from .image_folder import EXTENSIONS
 from .shard_stream import Record, ShardStream
 from .tar_reader import Member, TarReader

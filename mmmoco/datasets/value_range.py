@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmmoco.files import read_file
 from mmmoco.messages import log_info, log_warning, printable
 
 from .band_drift import check_drift
-from .files import read_file
 from .transforms.loading import (
     NARROW,
     LoadRGB,

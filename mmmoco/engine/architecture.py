@@ -52,8 +52,8 @@ def architecture_of(network: nn.Module) -> dict[str, Any]:
     Args:
         network: A backbone, or a part of one.
     """
-    told: dict[str, list[Any]] = {'heads': [], 'activation': []}
-    told |= {'norm_eps': []}
+    told: dict[str, list[Any]] = {}
+    told |= {'heads': [], 'activation': [], 'norm_eps': []}
     steps: dict[str, list[list[int]]] = {}
     for name, module in network.named_modules():
         kind = _ACTIVATIONS.get(type(module).__name__)
@@ -80,7 +80,9 @@ def architecture_of(network: nn.Module) -> dict[str, Any]:
     return {**found, STEPS: steps}
 
 
-def architecture_in(path: str) -> dict[str, Any]:
+def architecture_in(
+    path: str, content: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return that of the network whose checkpoint this is.
 
     What a file of ours says; else that of the networks which the authors of
@@ -88,6 +90,7 @@ def architecture_in(path: str) -> dict[str, Any]:
 
     Args:
         path: File or URL; not trusted.
+        content: What was read of it; else it is read here.
 
     Returns:
         Empty if it is not known.
@@ -95,14 +98,17 @@ def architecture_in(path: str) -> dict[str, Any]:
     Raises:
         CheckpointError: It cannot be read.
     """
-    told = None if '://' in path else read_meta(path).get('architecture')
+    meta = (content or {}).get('meta')
+    if content is None and '://' not in path:
+        meta = read_meta(path)
+    told = meta.get('architecture') if isinstance(meta, Mapping) else None
     if isinstance(told, str):  # As .safetensors has it.
         with suppress(ValueError, RecursionError):
             told = json.loads(told)
     if isinstance(told, Mapping):
         return dict(told)
     with suppress(ValueError):
-        imported = import_weights(state_dict_of(load(path), path))
+        imported = import_weights(state_dict_of(content or load(path), path))
         if imported.format.published and not _CAFFE.search(path):
             return architecture_of(_published(imported.weights))
     return {}
@@ -154,24 +160,25 @@ def compare(
         if own[STEPS]:
             found.unknown.append('strides')
         return found
-    faults: list[tuple[str, Any, Any]] = []
-    remarks: list[tuple[str, Any, Any]] = []
+    places: tuple[list[Any], list[Any]] = ([], [])
     for name, module in network.named_modules():
-        if isinstance(module, Convolution):
-            pairs = steps.get(name, ONES), own[STEPS].get(name, ONES)
-            if pairs[0] != pairs[1]:
-                dilated = _is_dilated(network, name)
-                (remarks if dilated else faults).append((name, *pairs))
-    for places, lines in ((faults, found.faults), (remarks, found.remarks)):
-        for name, theirs, mine in places[:1]:
-            more = f' (and {len(places) - 1} more)' if places[1:] else ''
+        pair = steps.get(name, ONES), own[STEPS].get(name, ONES)
+        if isinstance(module, Convolution) and pair[0] != pair[1]:
+            places[_is_dilated(network, name)].append((name, *pair))
+    for some, lines in zip(places, (found.faults, found.remarks), strict=True):
+        for name, theirs, mine in some[:1]:
+            more = f' (and {len(some) - 1} more)' if some[1:] else ''
             title = f'stride and dilation of {name}{more}'
             lines.append(_both(title, theirs, mine, names))
     return found
 
 
 def hold(
-    path: str, network: nn.Module, name: str, partial: bool = False
+    path: str,
+    network: nn.Module,
+    name: str,
+    partial: bool = False,
+    content: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse weights of a network that computes another function.
 
@@ -180,20 +187,20 @@ def hold(
         network: That took them, or a model around it.
         name: Of the network, for the messages.
         partial: Only say it.
+        content: As for :func:`architecture_in`.
 
     Raises:
         CheckpointError: In one line, naming both values.
     """
     network = getattr(network, 'backbone', network)
-    found = compare(architecture_in(path), network, (path, name))
-    lines = found.remarks
+    found = compare(architecture_in(path, content), network, (path, name))
     if found.faults:
         text = f'{"; ".join(found.faults)}: all shapes are equal, but it '
         text += 'computes something else.'
         if not partial:
             raise CheckpointError(f'{text} Give the model what the file has.')
-        lines = [text, *lines]
-    for line in lines:
+        log_warning(text)
+    for line in found.remarks:
         log_warning(line)
     if found.unknown:
         log_info(

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmmoco.files import read_file
 from mmmoco.messages import few, log_warning
 from mmmoco.registry import dicts_in
 
@@ -174,7 +175,6 @@ def _found(node: Mapping[str, Any]) -> str:
 
 
 def _categories(file: str) -> list[str]:
-    with open(file, encoding='utf-8') as opened:
-        content = json.load(opened)
+    content = json.loads(read_file(file))
     found = content.get('categories') if isinstance(content, dict) else None
     return [str(one.get('name')) for one in found or ()]

@@ -273,7 +273,7 @@ class ContrastRunner(Runner):
         backbone = getattr(bare_model(self), 'backbone', None)
         if isinstance(backbone, nn.Module) and not self._resuming:
             partial = bool(self.cfg.get('allow_partial'))
-            hold(filename, backbone, 'model.backbone', partial)
+            hold(filename, backbone, 'model.backbone', partial, checkpoint)
         if self._resuming:
             check_optimizers(self, checkpoint, filename)
         self._has_loaded = True

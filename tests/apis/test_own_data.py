@@ -16,7 +16,7 @@ from mmmoco.apis.config import python_text
 from mmmoco.apis.own_data import class_folders, coco, make, masks, models
 from mmmoco.apis.own_data.data import read_data
 from mmmoco.apis.own_data.start import read_start
-from mmmoco.datasets.files import lines_of
+from mmmoco.files import lines_of
 
 from ..conftest import optional
 

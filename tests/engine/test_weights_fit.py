@@ -15,7 +15,7 @@ from mmmoco.apis.dense.features import load_model
 from mmmoco.apis.probing.extract_features import Encoder
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
-from mmmoco.engine.checkpoint_io import CheckpointError, Fit
+from mmmoco.engine.checkpoint_io import CheckpointError, Fit, layouts
 from mmmoco.engine.pretrained import initialize
 from mmmoco.engine.without_memory import check_complete
 from mmmoco.registry import MODELS
@@ -207,9 +207,18 @@ def test_the_right_prefix_is_proposed(
 
 
 def test_whole_parts_may_be_absent_from_what_a_run_starts_with(
-    small_config, runner_of, weights, tmp_path
+    small_config, runner_of, weights, tmp_path, monkeypatch
 ):
-    """An imported file has a backbone, and perhaps a neck."""
+    """An imported file has a backbone, and perhaps a neck.
+
+    It is read as a whole once, although it does not tell its architecture.
+    """
+    whole, load = [], layouts.load
+    monkeypatch.setattr(
+        layouts,
+        'load',
+        lambda *given: (whole.append(given[2:]), load(*given))[1],
+    )
     path = str(tmp_path / 'weights.pth')
     part = {k: v for k, v in weights.items() if k.startswith('backbone.')}
     torch.save({'state_dict': part | {'fc.bias': torch.ones(3)}}, path)
@@ -218,6 +227,7 @@ def test_whole_parts_may_be_absent_from_what_a_run_starts_with(
     log = log_of(runner)
     assert 'as initialised stay neck (' in log
     assert 'not used are fc (1)' in log
+    assert [only for only in whole if only != ('meta',)] == [(None,)]
     # But not half of one.
     half = part | {'neck.mlp.0.weight': weights['neck.mlp.0.weight']}
     torch.save({'state_dict': half}, path)

@@ -11,14 +11,14 @@ from PIL import Image
 from mmmoco.apis.data.shard_writer import write_shards
 from mmmoco.datasets import ImageFolderDataset, SampleAddress, SeasonalPlaces
 from mmmoco.datasets.bad_files import BadFileLog
-from mmmoco.datasets.files import (
+from mmmoco.datasets.transforms.bands import LoadBands
+from mmmoco.datasets.transforms.loading import LoadRGB
+from mmmoco.files import (
     MAX_BYTES,
     files_below,
     open_regular,
     read_file,
 )
-from mmmoco.datasets.transforms.bands import LoadBands
-from mmmoco.datasets.transforms.loading import LoadRGB
 from mmmoco.messages import printable, shortened
 
 LOAD = [dict(type='LoadRGB')]

@@ -17,11 +17,11 @@ from mmmoco.apis.dense.zero_shot_seg import write_curve
 from mmmoco.apis.report.work_dir import read_run, summarise
 from mmmoco.convert.config_text import read_config_text
 from mmmoco.datasets import image_lists, tar_shards
-from mmmoco.datasets.files import read_file
 from mmmoco.datasets.transforms.bands import LoadBands
 from mmmoco.datasets.transforms.loading import decode_rgb
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import layouts
+from mmmoco.files import read_file
 from mmmoco.visualization.scalars import merge_scalars, read_scalars
 
 from ..conftest import optional
@@ -209,9 +209,7 @@ def test_lack_of_memory_costs_one_sample(tmp_path, monkeypatch):
 
     with open(file, 'rb') as real:
         number = real.fileno()
-        monkeypatch.setattr(
-            'mmmoco.datasets.files.open_regular', lambda _: Opened()
-        )
+        monkeypatch.setattr('mmmoco.files.open_regular', lambda _: Opened())
         with pytest.raises(OSError, match='too little memory'):
             read_file(file)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from mmmoco.datasets.bad_files import BadFile, reason_of
-from mmmoco.datasets.files import open_regular, read_file
 from mmmoco.datasets.image_folder import ImageFolderDataset
 from mmmoco.datasets.tar_reader import TarReader
 from mmmoco.datasets.tar_shards import INDEX_NAME
 from mmmoco.engine.checkpoint_io import replace, write_text
+from mmmoco.files import open_regular, read_file
 from mmmoco.functional import derive_seed
 from mmmoco.messages import printable
 from mmmoco.progress import track

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmmoco.datasets.digit_scenes import DigitScenes
-from mmmoco.datasets.files import Listing, files_below
 from mmmoco.datasets.transforms.loading import open_image
+from mmmoco.files import Listing, files_below
 from mmmoco.messages import library
 
 Masks = NDArray[np.bool_]

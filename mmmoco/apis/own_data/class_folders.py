@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmmoco.datasets.files import files_below, lines_of
+from mmmoco.files import files_below, lines_of
 from mmmoco.messages import few, shortened
 
 #: What mmpretrain takes for an image.

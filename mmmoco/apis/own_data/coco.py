@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmmoco.datasets.files import read_file
 from mmmoco.datasets.transforms.loading import (
     MAX_PIXELS,
     decoding,
     identify,
 )
+from mmmoco.files import read_file
 from mmmoco.messages import few, shortened
 
 #: Number of names that a message holds.

@@ -11,8 +11,8 @@ from warnings import catch_warnings, simplefilter
 import mmmoco
 from mmmoco.apis.config.files import load_config
 from mmmoco.apis.config.python_text import Code, assigned, said, written
-from mmmoco.datasets.files import read_file
 from mmmoco.engine import checkpoint_io
+from mmmoco.files import read_file
 from mmmoco.messages import shortened
 from mmmoco.registry import dicts_in
 

@@ -9,9 +9,9 @@ from statistics import median
 
 import numpy as np
 
-from mmmoco.datasets.files import files_below, lines_of, read_file
 from mmmoco.datasets.image_folder import EXTENSIONS
 from mmmoco.datasets.transforms.loading import decoding, identify, open_image
+from mmmoco.files import files_below, lines_of, read_file
 from mmmoco.messages import few, shortened
 
 IGNORED = 255

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from mmmoco.apis.data.channel_statistics import ChannelStatistics
 from mmmoco.datasets.bad_files import reason_of
-from mmmoco.datasets.files import files_below, read_file
 from mmmoco.datasets.image_folder import EXTENSIONS, ImageFolderDataset
 from mmmoco.datasets.transforms.bands import LoadBands
 from mmmoco.datasets.transforms.loading import (
@@ -25,6 +24,7 @@ from mmmoco.datasets.transforms.loading import (
 )
 from mmmoco.datasets.transforms.tiff import TIFF, check_directories
 from mmmoco.datasets.value_range import measure_range
+from mmmoco.files import files_below, read_file
 from mmmoco.messages import printable
 from mmmoco.private_names import replaced
 

@@ -16,7 +16,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
 
-from mmmoco.datasets.files import MAX_BYTES, hidden, read_file
+from mmmoco.files import MAX_BYTES, hidden, read_file
 from mmmoco.functional import Range, check_range, check_within
 from mmmoco.messages import printable
 from mmmoco.registry import TRANSFORMS

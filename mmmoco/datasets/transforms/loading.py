@@ -15,7 +15,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from mmmoco.datasets.bad_files import reason_of
-from mmmoco.datasets.files import MAX_BYTES, read_file
+from mmmoco.files import MAX_BYTES, read_file
 from mmmoco.messages import printable
 from mmmoco.registry import TRANSFORMS
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmmoco.datasets.files import MAX_BYTES
+from mmmoco.files import MAX_BYTES
 from mmmoco.messages import library
 
 from .loading import check_size, check_tile
