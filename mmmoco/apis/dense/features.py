@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmmoco.apis.cli import UsageError, require_file
 from mmmoco.apis.model import get_model
 from mmmoco.engine import checkpoint_io
+from mmmoco.models.backbones import TimmBackbone
 from mmmoco.progress import track
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -108,6 +109,8 @@ class ModelFeatures:
     @property
     def patch_size(self) -> int:
         """Side of a transformer's patch; 1 for convolutional networks."""
+        if isinstance(self.backbone, TimmBackbone):
+            return int(self.backbone.patch_size)
         patches = getattr(self.backbone, 'patch_embed', None)
         stride = getattr(getattr(patches, 'projection', None), 'stride', None)
         return int(stride[0]) if isinstance(stride, tuple) else 1

@@ -169,10 +169,12 @@ class Encoder(nn.Module):
         out = self.backbone(x)
         out = out if isinstance(out, Tensor) else out[-1]
         if self.part.stage in ('patch', 'all'):
-            if out.dim() == 4:
+            # Tokens that are no map may have others than patches in front.
+            fits = out.dim() == (3 if self.part.stage == 'all' else 4)
+            if fits and out.dim() == 4:
                 self.grid = out.shape[2], out.shape[3]
                 out = out.flatten(2).transpose(1, 2)
-            if out.dim() != 3:
+            if not fits:
                 raise ValueError(
                     f'--tokens {self.part.stage}: '
                     f'{type(self.backbone).__name__} gives '
