@@ -103,6 +103,7 @@ class FeatureModel(BaseModel):
         ids: Tensor | None = None,
         mode: str = 'tensor',
         shuffle_plan: ShufflePlan | None = None,
+        groups: Tensor | None = None,
         **_: Any,
     ) -> Any:
         """Dispatch as OpenMMLab's models do.
@@ -112,6 +113,8 @@ class FeatureModel(BaseModel):
             ids: N sample ids, −1 where unknown.
             mode: ``'loss'`` for training, ``'tensor'`` for features.
             shuffle_plan: By which the preprocessor exchanged key images.
+            groups: N numbers of the images' groups, −1 where there is none;
+                they reach the loss if a dictionary excludes groups.
         """
         if mode == 'tensor':
             x = inputs if isinstance(inputs, Tensor) else only_view(inputs)
@@ -128,8 +131,17 @@ class FeatureModel(BaseModel):
             ids = torch.full((len(first),), -1)
         if self.training:
             self.before_loss()
-        plan = {} if shuffle_plan is None else {'shuffle_plan': shuffle_plan}
-        return self.loss(views, ids.to(first.device), **plan)
+        told: dict[str, Any] = {}
+        if shuffle_plan is not None:
+            told['shuffle_plan'] = shuffle_plan
+        if groups is not None and self.wants_groups:
+            told['groups'] = groups.to(first.device)
+        return self.loss(views, ids.to(first.device), **told)
+
+    @property
+    def wants_groups(self) -> bool:
+        """Whether :meth:`loss` takes the images' groups."""
+        return False
 
     def before_loss(self) -> None:
         """See, in every training forward, that the run can train the model."""

@@ -29,6 +29,11 @@ class Dictionary(BaseModule):
     no buffer; :meth:`commit` writes, once after every optimizer step, what
     was staged since the last one. :meth:`discard` forgets it when the step
     was not taken.
+
+    Args:
+        exclude: Which keys are no negatives of a query: those of the same
+            ``'image'`` or of the same ``'group'`` (place, patient, video);
+            None: all are, as in the papers.
     """
 
     #: False for a dictionary that keeps nothing from step to step.
@@ -40,9 +45,15 @@ class Dictionary(BaseModule):
     #: True if the query encoder makes the keys too, with gradient.
     key_grad: bool = False
 
-    def __init__(self) -> None:
+    def __init__(self, exclude: str | None = None) -> None:
         super().__init__()
-        self._staged: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        if exclude not in (None, 'image', 'group'):
+            raise ValueError(
+                f"{type(self).__name__}(exclude={exclude!r}): use 'image', "
+                "'group', or None."
+            )
+        self.exclude = exclude
+        self._staged: dict[tuple[int, int], tuple[Tensor, ...]] = {}
         self.address = (0, 0)
 
     def set_address(self, seed: int, step: int) -> None:
@@ -50,18 +61,40 @@ class Dictionary(BaseModule):
         self.address = (seed, step)
 
     @abstractmethod
-    def lookup(self, k: Tensor, ids: Tensor) -> Candidates:
+    def lookup(
+        self, k: Tensor, ids: Tensor, groups: Tensor | None = None
+    ) -> Candidates:
         """Return what the N queries of ``k`` (N×C keys) compete among.
 
         Args:
             k: N×C keys of this process, L2-normalised; the queries if the
                 dictionary needs no keys.
             ids: N sample ids of the data set, −1 where unknown.
+            groups: N numbers of their groups, −1 where there is none; given
+                if a dictionary of the model excludes groups.
         """
 
     @abstractmethod
-    def write(self, k: Tensor, ids: Tensor) -> None:
-        """Store M×C keys and their M ids, in this order."""
+    def write(
+        self, k: Tensor, ids: Tensor, groups: Tensor | None = None
+    ) -> None:
+        """Store M×C keys with their M ids and groups, in this order."""
+
+    def marks(self, ids: Tensor, groups: Tensor | None) -> Tensor:
+        """Return the N numbers by which keys are excluded.
+
+        Raises:
+            ValueError: If groups are wanted, and the batch has none.
+        """
+        if self.exclude == 'image':
+            return ids
+        if groups is None:
+            raise ValueError(
+                f"{type(self).__name__}(exclude='group'): the batch has no "
+                "'groups'. Let the data set say them (group_by of ours), or "
+                "use exclude='image'."
+            )
+        return groups
 
     def check(self, effective_batch: int, num_samples: int) -> str | None:
         """Judge the dictionary against the run, before it starts.
@@ -90,7 +123,14 @@ class Dictionary(BaseModule):
         """
         return None
 
-    def stage(self, k: Tensor, ids: Tensor, slot: int, view: int = 0) -> None:
+    def stage(
+        self,
+        k: Tensor,
+        ids: Tensor,
+        slot: int,
+        view: int = 0,
+        groups: Tensor | None = None,
+    ) -> None:
         """Remember the keys of one micro-batch until the optimizer steps.
 
         Args:
@@ -99,8 +139,10 @@ class Dictionary(BaseModule):
             slot: Training iteration. Staging for the same iteration again
                 (a repeated loss) replaces what was staged.
             view: Which of its key sets, where a loss has several.
+            groups: N numbers of their groups.
         """
-        self._staged[slot, view] = (k.detach(), ids)
+        told = (groups,) if groups is not None else ()
+        self._staged[slot, view] = (k.detach(), ids, *told)
 
     def discard(self) -> None:
         """Forget what is staged: the optimizer step was not taken."""
@@ -110,11 +152,9 @@ class Dictionary(BaseModule):
         """Write the staged keys: micro-batch, then view, then rank."""
         if not self._staged:
             return
-        parts = list(self._staged.values())
+        columns = list(zip(*self._staged.values(), strict=True))
         self._staged.clear()
-        k = torch.cat([gather(k) for k, _ in parts])
-        ids = torch.cat([gather(ids) for _, ids in parts])
-        self.write(k, ids)
+        self.write(*(torch.cat([gather(x) for x in each]) for each in columns))
 
 
 class TwoPhaseModel(FeatureModel):
@@ -167,6 +207,11 @@ class TwoPhaseModel(FeatureModel):
     def dictionaries(self) -> list[Dictionary]:
         """All dictionaries, wherever they stand in the model."""
         return [x for x in self.modules() if isinstance(x, Dictionary)]
+
+    @property
+    def wants_groups(self) -> bool:
+        """Whether a dictionary excludes groups."""
+        return any(each.exclude == 'group' for each in self.dictionaries)
 
     # ------------------------------------------------ called by the hooks
 

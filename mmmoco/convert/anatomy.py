@@ -131,8 +131,9 @@ def describe_model(
         model['dictionary'] = dict(
             type='Queue', size=keys.shape[1], feat_dim=keys.shape[0]
         )
-        if 'dictionary.ids' in weights:
-            model['dictionary']['exclude_same_image'] = True
+        for marks, what in (('ids', 'image'), ('groups', 'group')):
+            if f'dictionary.{marks}' in weights:
+                model['dictionary']['exclude'] = what
     predictor = below(weights, 'predictor.')
     if predictor:
         return dict(

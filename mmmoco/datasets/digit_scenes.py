@@ -39,10 +39,12 @@ class DigitScenes(AddressedDataset):
     The label of a scene is that of its first digit, which is always there;
     further ones are left out when there is no room. Scene i shows digit
     i modulo the digits of the split first, so all are shown equally often.
+    Scenes that show the same digit first are a group.
 
     Without ``pipeline`` a sample is ``{'inputs': {'image': uint8 C×H×W},
-    'ids': int, 'labels': int}``. Otherwise the first transform receives a PIL
-    image as ``img``, with ``sample_idx`` and ``gt_label``.
+    'ids': int, 'labels': int, 'groups': int}``. Otherwise the first transform
+    receives a PIL image as ``img``, with ``sample_idx``, ``gt_label`` and
+    ``group``.
 
     Args:
         split: ``'train'`` or ``'val'``; they share no digit.
@@ -71,6 +73,8 @@ class DigitScenes(AddressedDataset):
     """
 
     classes = CLASSES
+    grouped = True
+    groups: npt.NDArray[np.int64]
 
     def __init__(
         self,
@@ -123,6 +127,7 @@ class DigitScenes(AddressedDataset):
         self.images = torch.from_numpy(scenes.images)
         self.labels: list[int] = scenes.labels.tolist()
         self.source_ids = scenes.source_ids
+        self.groups = scenes.source_ids[:, 0]
 
     def __len__(self) -> int:
         """Number of scenes."""
@@ -135,6 +140,7 @@ class DigitScenes(AddressedDataset):
             'img': image if self.channels == 1 else image.convert('RGB'),
             'sample_idx': index,
             'gt_label': self.labels[index],
+            'group': int(self.groups[index]),
         }
 
     def annotations(self, index: int) -> list[SceneDigit]:
@@ -164,7 +170,12 @@ class DigitScenes(AddressedDataset):
         if self.channels == 3:
             images = images.repeat(1, 3, 1, 1)
         return [
-            {'inputs': {'image': x}, 'ids': i, 'labels': self.labels[i]}
+            {
+                'inputs': {'image': x},
+                'ids': i,
+                'labels': self.labels[i],
+                'groups': int(self.groups[i]),
+            }
             for i, x in zip(ids, images, strict=True)
         ]
 

@@ -13,6 +13,7 @@ from mmmoco.messages import library, shortened
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
+from .groups import group_number, group_numbers
 from .shard_stream import Record, ShardStream
 from .transforms.loading import decoding
 from .value_range import check_ranges
@@ -32,6 +33,8 @@ class HFDataset(AddressedDataset):
         options: Further arguments of ``load_dataset``, for example
             ``dict(data_files='*.parquet')`` or ``dict(data_dir=…)``.
         pipeline: Configs of transforms.
+        group_by: Column that names the group of an image (see ``exclude`` of
+            the dictionaries).
 
     Raises:
         ImportError: If ``datasets`` is missing.
@@ -46,13 +49,17 @@ class HFDataset(AddressedDataset):
         label_key: str | None = None,
         options: dict[str, Any] | None = None,
         pipeline: Sequence[dict[str, Any]] = (),
+        group_by: str | None = None,
     ) -> None:
         super().__init__(pipeline)
-        keys = image_key, label_key
+        keys = image_key, label_key, group_by
         self.data = _load(data_root, split, options, keys, streaming=False)
         self.data_root, self._keys = data_root, keys
         feature = self.data.features.get(label_key) if label_key else None
         self.classes = tuple(getattr(feature, 'names', None) or ())
+        if group_by is not None:
+            self.groups = group_numbers(self.data[group_by])
+        self.grouped = self.groups is not None
         check_ranges(self)
 
     def __len__(self) -> int:
@@ -88,6 +95,7 @@ class HFStream(ShardStream):
         lanes: As for :class:`ShardStream`.
         buffer_size: As for :class:`ShardStream`.
         pipeline: Configs of transforms.
+        group_by: As for :class:`HFDataset`.
 
     Raises:
         ImportError: If ``datasets`` is missing.
@@ -105,8 +113,10 @@ class HFStream(ShardStream):
         lanes: int | None = None,
         buffer_size: int = 1000,
         pipeline: Sequence[dict[str, Any]] = (),
+        group_by: str | None = None,
     ) -> None:
-        keys = image_key, label_key
+        keys = image_key, label_key, group_by
+        self.grouped = group_by is not None
         self.data = _load(data_root, split, options, keys, streaming=True)
         self.data_root, self._keys = data_root, keys
         super().__init__(
@@ -139,7 +149,7 @@ def _load(
     data_root: str,
     split: str,
     options: dict[str, Any] | None,
-    keys: tuple[str, str | None],
+    keys: tuple[str | None, ...],
     streaming: bool,
 ) -> Any:
     """Open a data set; its images are left to our own loader.
@@ -175,7 +185,7 @@ def _load(
         if name is not None and name not in names:
             raise ValueError(
                 f'{data_root!r} has no column {name!r}, but '
-                f'{", ".join(names)}: set image_key and label_key.'
+                f'{", ".join(names)}: set image_key, label_key, group_by.'
             )
     image = (data.features or {}).get(keys[0])
     if isinstance(image, datasets.Image):
@@ -189,6 +199,7 @@ def _to_sample(
     name: str,
     image_key: str,
     label_key: str | None,
+    group_by: str | None,
 ) -> dict[str, Any]:
     """Return what the first transform receives.
 
@@ -211,4 +222,6 @@ def _to_sample(
     if label_key is not None:
         with decoding(name, f'take {shortened(row[label_key])} as label of'):
             result['gt_label'] = int(row[label_key])
+    if group_by is not None:
+        result['group'] = group_number(row[group_by])
     return result

@@ -8,6 +8,7 @@ from mmmoco.messages import shortened
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
+from .groups import GroupBy, folder_of, group_numbers
 from .image_lists import by_name, read_list
 from .value_range import check_ranges
 
@@ -40,6 +41,10 @@ class ImageFolderDataset(AddressedDataset):
         include: Patterns, one of which must fit a path below the folder, or
             a name in it (``['*_image.tif']``, ``['train/*']``); none: all.
         exclude: Patterns of what is left out (``['*_mask.tif', 'masks']``).
+        group_by: What names the group of an image (see ``exclude`` of the
+            dictionaries): a column of ``ann_file``; or so many folders of
+            its path below ``data_root/data_prefix``: 1 the first one, 2 the
+            first two, −1 all, −2 all but the innermost.
 
     Raises:
         FileNotFoundError: If the folder does not exist or holds no image.
@@ -58,6 +63,7 @@ class ImageFolderDataset(AddressedDataset):
         pipeline: Sequence[dict[str, Any]] = (),
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        group_by: GroupBy = None,
     ) -> None:
         super().__init__(pipeline)
         self.extensions = tuple(e.lower() for e in extensions)
@@ -75,10 +81,20 @@ class ImageFolderDataset(AddressedDataset):
         folder = root / data_prefix
         if prefix_optional and not folder.is_dir():
             folder = root
+        column = group_by if isinstance(group_by, str) else ''
         if ann_file:
-            self._read_list(root / ann_file, folder)
+            self._read_list(root / ann_file, folder, column)
+        elif column:
+            raise ValueError(
+                f'group_by={column!r} is a column of ann_file, but there is '
+                'none: give a list with that column, or a number of folders.'
+            )
         else:
             self._scan(folder)
+        if isinstance(group_by, int):
+            below = (os.path.relpath(path, folder) for path in self.paths)
+            self.groups = group_numbers(folder_of(p, group_by) for p in below)
+        self.grouped = self.groups is not None
         check_ranges(self)
 
     def _scan(self, folder: Path) -> None:
@@ -109,16 +125,18 @@ class ImageFolderDataset(AddressedDataset):
                 )
             self.labels, self.classes = by_name(names)
 
-    def _read_list(self, file: Path, folder: Path) -> None:
+    def _read_list(self, file: Path, folder: Path, group_by: str) -> None:
         if not file.is_file():
             raise FileNotFoundError(
                 f'ann_file {str(file)!r} does not exist. It is a text file '
                 'with one image path a line, relative to '
                 f'{str(folder)!r} or absolute.'
             )
-        listed = read_list(file, folder, self.with_labels)
+        listed = read_list(file, folder, self.with_labels, group_by)
         self.paths = [os.path.join(folder, name) for name in listed.names]
         self.labels, self.classes = listed.labels, listed.classes
+        if group_by:
+            self.groups = group_numbers(listed.groups or ())
         if not os.path.lexists(self.paths[0]):
             raise FileNotFoundError(
                 f'{str(file)!r} lists {shortened(listed.names[0])}, but '
@@ -138,6 +156,8 @@ class ImageFolderDataset(AddressedDataset):
         }
         if self.labels is not None:
             result['gt_label'] = self.labels[index]
+        if self.groups is not None:
+            result['group'] = int(self.groups[index])
         return result
 
     def name_of(self, index: int) -> str:

@@ -43,14 +43,18 @@ class ImageList(NamedTuple):
         names: Paths as they are written.
         labels: Their classes; None: without.
         classes: Names of the classes.
+        groups: Names of their groups; None: not asked for.
     """
 
     names: list[str]
     labels: list[int] | None
     classes: tuple[str, ...]
+    groups: list[str] | None = None
 
 
-def read_list(file: Path, folder: Path, with_labels: bool) -> ImageList:
+def read_list(
+    file: Path, folder: Path, with_labels: bool, group_by: str = ''
+) -> ImageList:
     """Read a list of images: lines, CSV with a header, or JSON.
 
     Args:
@@ -58,10 +62,12 @@ def read_list(file: Path, folder: Path, with_labels: bool) -> ImageList:
         folder: What its paths count from; where one is found tells whether
             lines end with labels that nobody asked for.
         with_labels: Give every image a class.
+        group_by: Column, or entry, that names the group of an image.
 
     Raises:
         FileNotFoundError: If it lists no image.
-        ValueError: If a label is missing, or it is of no known kind.
+        ValueError: If a label or a group is missing, or it is of no known
+            kind.
     """
     data = read_file(file)
     place = repr(str(file))
@@ -72,7 +78,7 @@ def read_list(file: Path, folder: Path, with_labels: bool) -> ImageList:
                 f'{place} has {len(data)} bytes, more than {MOST_JSON} of '
                 'JSON: write it as text, one path a line.'
             )
-        read = _from_json(text, place, with_labels)
+        read = _from_json(text, place, with_labels, group_by)
     else:
         if max(map(text.count, '\n\r')) > MOST_LINES:
             raise ValueError(
@@ -85,12 +91,20 @@ def read_list(file: Path, folder: Path, with_labels: bool) -> ImageList:
         ]
         columns = _header(lines[0][1]) if lines else None
         if columns is None:
+            if group_by:
+                raise ValueError(
+                    f'{place} has no columns, so none is group_by='
+                    f'{group_by!r}. For CSV, begin with a line that names '
+                    f'them: path,{group_by}'
+                )
             read = _from_lines(lines, place, folder, with_labels)
         else:
-            read = _from_csv(lines[1:], columns, place, with_labels)
+            read = _from_csv(
+                lines[1:], columns, place, with_labels, group_by.lower()
+            )
     if not read.names:
         raise FileNotFoundError(f'ann_file {place} lists no image.')
-    return read if with_labels else ImageList(read.names, None, ())
+    return read if with_labels else read._replace(labels=None, classes=())
 
 
 def _text_of(data: bytes) -> str:
@@ -152,6 +166,7 @@ def _from_csv(
     columns: tuple[str, list[str]],
     place: str,
     with_labels: bool,
+    group_by: str,
 ) -> ImageList:
     delimiter, head = columns
     path = min(head.index(name) for name in PATHS if name in head)
@@ -162,7 +177,12 @@ def _from_csv(
             f'which is one of {", ".join(LABELS)}: name the column of the '
             'labels so, or set with_labels=False.'
         )
-    names, given = [], []
+    if group_by and group_by not in head:
+        raise ValueError(
+            f'{place} has the columns {shortened(", ".join(head))}, none of '
+            f'which is group_by={group_by!r}.'
+        )
+    names, given, groups = [], [], []
     for number, line in lines:
         try:
             row = next(csv.reader([line], delimiter=delimiter, strict=True))
@@ -179,7 +199,9 @@ def _from_csv(
         names.append(row[path].strip())
         if named:
             given.append(row[named[0]].strip())
-    return _labelled(names, given)
+        if group_by:
+            groups.append(row[head.index(group_by)])
+    return _labelled(names, given)._replace(groups=groups)
 
 
 def _labelled(names: list[str], given: Sequence[str]) -> ImageList:
@@ -201,7 +223,9 @@ def _numbered(labels: Sequence[int]) -> tuple[str, ...]:
     return tuple(map(str, range(max(labels, default=-1) + 1)))
 
 
-def _from_json(text: str, place: str, with_labels: bool) -> ImageList:
+def _from_json(
+    text: str, place: str, with_labels: bool, group_by: str
+) -> ImageList:
     """Read OpenMMLab's data_list, or a plain list of paths."""
     try:
         content = json.loads(text)
@@ -224,7 +248,7 @@ def _from_json(text: str, place: str, with_labels: bool) -> ImageList:
             '[{"img_path": "a.jpg", "gt_label": 0}]}, or from a text file '
             'with one path a line.'
         )
-    names, labels = [], []
+    names, labels, groups = [], [], []
     for number, entry in enumerate(entries):
         name = entry.get('img_path') if isinstance(entry, dict) else entry
         if not isinstance(name, str):
@@ -242,6 +266,15 @@ def _from_json(text: str, place: str, with_labels: bool) -> ImageList:
                     f'{shortened(entry)}.'
                 )
             labels.append(label)
+        if group_by:
+            group = entry.get(group_by) if isinstance(entry, dict) else None
+            if type(group) not in (str, int):
+                raise ValueError(
+                    f'{place}, entry {number} of its data_list: group_by='
+                    f'{group_by!r} needs a name or a number there, got '
+                    f'{shortened(group)}.'
+                )
+            groups.append(str(group))
     if max(labels, default=-1) >= len(classes):
         classes = _numbered(labels)
-    return ImageList(names, labels, classes)
+    return ImageList(names, labels, classes, groups)

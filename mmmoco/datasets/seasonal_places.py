@@ -3,11 +3,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mmmoco.files import Listing, hidden
 from mmmoco.messages import log_warning
 from mmmoco.registry import DATASETS
 
 from .addressed import AddressedDataset
+from .groups import group_numbers
 from .image_folder import EXTENSIONS
 from .value_range import check_ranges
 
@@ -18,8 +22,8 @@ class SeasonalPlaces(AddressedDataset):
 
     ``data_root/<place>/<acquisition>``, where an acquisition is a file, or a
     folder with one file for each band (SSL4EO-S12); names that begin with a
-    dot are left out. A sample is a place; with :class:`SeasonalViews` its
-    views show different acquisitions.
+    dot are left out. A sample is a place, and a group; with
+    :class:`SeasonalViews` its views show different acquisitions.
 
     Args:
         data_root: Folder of the places.
@@ -32,6 +36,9 @@ class SeasonalPlaces(AddressedDataset):
     Raises:
         FileNotFoundError: If no place has enough acquisitions.
     """
+
+    grouped = True
+    groups: npt.NDArray[np.int64]
 
     def __init__(
         self,
@@ -73,6 +80,7 @@ class SeasonalPlaces(AddressedDataset):
                 f'{str(root)!r} have fewer than {min_acquisitions} '
                 'acquisitions and are left out.'
             )
+        self.groups = group_numbers(name for name, _ in self.places)
         check_ranges(self)
 
     def _acquisitions(self, place: Path) -> list[str]:
@@ -106,4 +114,5 @@ class SeasonalPlaces(AddressedDataset):
             'acquisitions': self.places[index][1],
             'img_path': self.places[index][1][0],
             'sample_idx': index,
+            'group': int(self.groups[index]),
         }

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 from torch.utils.data import Dataset, get_worker_info
 
 from mmmoco.functional import seed_global_generators
@@ -24,10 +26,14 @@ class Source(Dataset[Results]):
         bad_files: Where bad files are noted.
         classes: Names of the classes; empty if nothing is known of them.
         is_stream: Whether the data set orders its samples by itself.
+        grouped: Whether its samples have a ``'group'``, a number; −1: none.
+        groups: These numbers, where they are known beforehand.
     """
 
     classes: tuple[str, ...] = ()
     is_stream = False
+    grouped = False
+    groups: npt.NDArray[np.int64] | None = None
 
     def __init__(self, pipeline: Sequence[dict[str, Any]] = ()) -> None:
         # A worker is one thread; several workers share the cores. Here, since

@@ -20,6 +20,7 @@ from mmmoco.functional import derive_seed
 from mmmoco.messages import library, shortened
 from mmmoco.registry import DATASETS
 
+from .groups import GroupBy, folder_of, group_number
 from .image_folder import EXTENSIONS
 from .shard_stream import Record, ShardStream
 from .tar_reader import Member, TarReader
@@ -67,6 +68,11 @@ class TarShards(ShardStream):
         extensions: Which members are images, in lower case.
         max_bytes: Larger members are refused.
         pipeline: Configs of transforms.
+        group_by: What names the group of an image (see ``exclude`` of the
+            dictionaries): the suffix of a text member, such as ``'place'``
+            for ``0001.place``; ``'json:place'`` for an entry of
+            ``0001.json``; or so many folders of the member's path, as for
+            :class:`ImageFolderDataset`.
 
     Raises:
         FileNotFoundError: If there is no such shard.
@@ -83,7 +89,11 @@ class TarShards(ShardStream):
         extensions: Sequence[str] = (*EXTENSIONS, '.npy'),
         max_bytes: int = MAX_BYTES,
         pipeline: Sequence[dict[str, Any]] = (),
+        group_by: GroupBy = None,
     ) -> None:
+        self.group_by, self.grouped = group_by, group_by is not None
+        if isinstance(group_by, int):
+            folder_of('', group_by)  # Before anything is read.
         self.max_bytes = max_bytes
         self.extensions = tuple(e.lower().lstrip('.') for e in extensions)
         places = [data_root] if isinstance(data_root, str) else data_root
@@ -131,11 +141,27 @@ class TarShards(ShardStream):
                 continue
             path = f'{path}.{images[0]}'
             content = parts[images[0]], parts.get(_LABEL)
-            yield Record(path, partial(_load, path, sample, *content))
+            read_group = self._group(stem, parts)
+            yield Record(
+                path, partial(_load, path, sample, *content, read_group)
+            )
         if self.counts is not None and number + 1 < self.counts[shard]:
             raise OSError(
                 f'damaged: {number + 1} of {self.counts[shard]} samples'
             )
+
+    def _group(
+        self, stem: str, parts: dict[str, _Read]
+    ) -> Callable[[], int] | None:
+        """Return what reads the number of a sample's group."""
+        if self.group_by is None:
+            return None
+        if isinstance(self.group_by, int):
+            name = folder_of(stem, self.group_by)
+            return partial(group_number, name)
+        suffix, _, entry = self.group_by.partition(':')
+        missing = partial(_refuse, f'no member {suffix!r} to group by')
+        return partial(_read_group, parts.get(suffix, missing), entry)
 
     def _parts(self, shard: str) -> Iterator[tuple[str, _Read]]:
         """Yield the files of a shard, in their order, and what reads them."""
@@ -202,8 +228,32 @@ def _slice(file: str, offset: int, size: int) -> bytes:
     return data
 
 
+def _read_group(member: _Read, entry: str) -> int:
+    """Return the number of the group that a member names.
+
+    Raises:
+        OSError: If it names none.
+    """
+    data = member()
+    if not entry:
+        if len(data) > _MOST_LABEL:
+            raise OSError(f'a name of a group of {len(data)} bytes')
+        return group_number(data.decode('utf-8', 'surrogateescape'))
+    try:
+        found = json.loads(data)[entry]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OSError(f'no entry {entry!r} to group by') from error
+    if type(found) not in (str, int):
+        raise OSError(f'{entry}: {shortened(found, 40)} names no group')
+    return group_number(found)
+
+
 def _load(
-    name: str, sample: int, image: _Read, label: _Read | None
+    name: str,
+    sample: int,
+    image: _Read,
+    label: _Read | None,
+    group: Callable[[], int] | None,
 ) -> dict[str, Any]:
     """Return what the first transform receives for a sample."""
     result: dict[str, Any] = {'img_path': name, 'sample_idx': sample}
@@ -216,6 +266,8 @@ def _load(
                 'to 18 digits'
             )
         result['gt_label'] = int(text)
+    if group is not None:
+        result['group'] = group()
     return result
 
 

@@ -40,6 +40,29 @@ class Candidates:
             return self.positives
         return self.keys[:, self.positive_index].T
 
+    def excluded(self) -> dict[str, Tensor]:
+        """How many negatives are masked, and how many queries have none.
+
+        Returns:
+            Shares, of the negatives and of the queries; {} without a mask.
+        """
+        if self.mask is None:
+            return {}
+        own = int(self.positive_index is not None)
+        negatives = max(1, self.mask.shape[1] - own)
+        masked = self.mask.sum(1)
+        return {
+            'excluded': masked.float().mean() / negatives,
+            'no_negatives': (masked == negatives).float().mean(),
+        }
+
+
+def same(numbers: Tensor, others: Tensor) -> Tensor:
+    """Return where two numbers are equal, N×K; −1 equals nothing."""
+    # One comparison: in many pairs a second pass would cost as much again.
+    known = torch.where(numbers < 0, -2, numbers)
+    return known[:, None] == others
+
 
 @dataclass(frozen=True)
 class Stats:

@@ -63,17 +63,19 @@ def synthetic_dataset(cfg: Config, n: int, folder: Path) -> dict[str, Any]:
     channels = cfg.model.backbone.get('in_channels', 3)
     shape = SIDE, SIDE, channels
     for i in range(n):
+        (folder / f'{i:06}').mkdir(exist_ok=True)  # A group of its own.
         if channels == 3 and not scale:
             noise = draws.integers(0, 256, shape, dtype=np.uint8)
-            Image.fromarray(noise).save(folder / f'{i:06}.png')
+            Image.fromarray(noise).save(folder / f'{i:06}/image.png')
         else:
             low, high = scale.get('low', 0), scale.get('high', 255)
             raw = draws.uniform(low, high, shape).astype(np.float32)
-            np.save(folder / f'{i:06}.npy', raw)
+            np.save(folder / f'{i:06}/image.npy', raw)
     return {
         'type': 'mmmoco.ImageFolderDataset',
         'data_root': str(folder),
         'extensions': ('.png', '.npy'),
+        'group_by': -1,
         'pipeline': settings.get('pipeline', ()),
     }
 
@@ -84,4 +86,5 @@ def like(sample: dict[str, Any], n: int) -> dict[str, Any]:
         name: torch.zeros(n, *x.shape[1:], dtype=x.dtype)
         for name, x in sample['inputs'].items()
     }
-    return {'inputs': views, 'ids': torch.zeros(n, dtype=torch.long)}
+    numbers = torch.zeros(n, dtype=torch.long)
+    return {'inputs': views, 'ids': numbers, 'groups': numbers}

@@ -22,6 +22,7 @@ from mmmoco.apis.training.runner import build_runner
 from mmmoco.engine.batch_checks import check_samples, check_splits
 from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.evaluation import build_evaluation
+from mmmoco.engine.groups import describe_groups
 from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
 from mmmoco.engine.without_memory import build_without_memory
 from mmmoco.messages import few
@@ -77,6 +78,8 @@ def verify(
         dataset, missing = sample_batch.open_dataset(cfg)
         length = 0 if dataset is None else len(dataset)
         checks.append(_data(dataset, missing, length))
+        if model.wants_groups and dataset is not None:
+            checks.append(Check('groups', describe_groups(dataset)))
         checks += _batch(cfg, model, length, processes)
         checks += _knn(cfg)
         checks += _step(cfg, model, length, processes)

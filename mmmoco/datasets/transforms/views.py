@@ -21,8 +21,9 @@ class Views(BaseTransform):
     """Send one decoded image through a pipeline for each view.
 
     Returns what the collate function stacks: ``inputs`` (C×H×W by name of
-    the view) and ``ids`` (position in the data set). The views may differ in
-    number, size and operations.
+    the view), ``ids`` (position in the data set) and ``groups`` (number of
+    the group, where the data set says one). The views may differ in number,
+    size and operations.
 
     Args:
         views: Name of the view → configs of its transforms.
@@ -53,6 +54,8 @@ class Views(BaseTransform):
                 drawn[name] = view['drawn'] = []
             inputs[name] = to_tensor(pipeline(view)['img'])
         packed = {'inputs': inputs, 'ids': results['sample_idx']}
+        if 'group' in results:
+            packed['groups'] = results['group']
         if self.record:
             packed |= {'original': images[0], 'drawn': drawn}
         return packed

@@ -188,14 +188,25 @@ class MonitorHook(Hook):
             (problem,) = decision
         self.alarms += problem is not None
         hub.update_scalar('train/alarms', self.alarms)
+        if float(outputs.get('no_negatives', 0)):
+            self._say(
+                runner,
+                f'no negatives: of {float(outputs["no_negatives"]):.1%} of '
+                'the queries every key is excluded, so they learn nothing '
+                '(their loss is 0). Use finer groups, a larger '
+                'dictionary.size or batch.',
+            )
         if problem:
             self._alarm(runner, problem)
 
-    def _alarm(self, runner: Runner, problem: str) -> None:
+    def _say(self, runner: Runner, problem: str) -> None:
         kind = problem.split(':')[0]
         if self._seen[kind] % self.repeat == 0:
             warn(f'Iteration {runner.iter + 1}: {problem}')
         self._seen[kind] += 1
+
+    def _alarm(self, runner: Runner, problem: str) -> None:
+        self._say(runner, problem)
         if not self.stop_on_collapse:
             return
         name = f'iter_{runner.iter + 1}_collapsed.pth'

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmmoco.engine.bare_model import two_phase_model
+from mmmoco.engine.groups import describe_groups
 from mmmoco.engine.screen import ABOUT
 from mmmoco.engine.train_step import move_key_encoder, write_dictionaries
 from mmmoco.private_names import accumulation_of
@@ -137,13 +138,19 @@ class DictionaryUpdateHook(_UpdateHook):
         return bool(model.dictionaries)
 
     def prepare(self, runner: Runner, model: TwoPhaseModel) -> None:
-        """Check the sizes; see :meth:`TwoPhaseModel.check_keys`."""
+        """Check sizes and groups; see :meth:`TwoPhaseModel.check_keys`.
+
+        Raises:
+            ValueError: If the run cannot work.
+        """
         loader = runner.train_dataloader
         batch = loader.batch_size * runner.world_size
         accumulation = accumulation_of(runner.optim_wrapper)
         samples = length_hint(loader.dataset)  # 0: unknown
         for warning in model.check_keys(batch * accumulation, samples):
             runner.logger.warning(warning)
+        if model.wants_groups:
+            runner.logger.info(describe_groups(loader.dataset), extra=ABOUT)
 
     def act(self, runner: Runner, model: TwoPhaseModel, stepped: bool) -> None:
         """Commit after a real step; forget after a skipped one."""

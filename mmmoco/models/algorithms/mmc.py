@@ -169,7 +169,10 @@ class MMC(MomentumContrast):
     # -------------------------------------------------------------- loss
 
     def loss(
-        self, inputs: Mapping[str, Tensor], ids: Tensor
+        self,
+        inputs: Mapping[str, Tensor],
+        ids: Tensor,
+        **groups: Tensor,
     ) -> dict[str, Tensor]:
         """Return the losses, each times its weight.
 
@@ -178,6 +181,7 @@ class MMC(MomentumContrast):
                 ``view_1_corrupted`` and ``view_1_mask``, and any number of
                 local views; N×C×H×W, masks N×1×H×W.
             ids: N sample ids, −1 where unknown.
+            **groups: ``groups``, N numbers, if the dictionary wants them.
 
         Raises:
             ValueError: If the views do not suffice.
@@ -211,7 +215,7 @@ class MMC(MomentumContrast):
                 and not name.endswith(('_corrupted', '_mask'))
             ]
             student += self._each(self.student_tokens, local)
-            log |= self._cls_loss(student, teacher, ids)
+            log |= self._cls_loss(student, teacher, ids, **groups)
         return log
 
     def _global_views(self, inputs: Mapping[str, Tensor]) -> list[str]:
@@ -242,12 +246,16 @@ class MMC(MomentumContrast):
         return log
 
     def _cls_loss(
-        self, student: list[Tokens], teacher: list[Tokens], ids: Tensor
+        self,
+        student: list[Tokens],
+        teacher: list[Tokens],
+        ids: Tensor,
+        **groups: Tensor,
     ) -> dict[str, Tensor]:
         """Look up every student's view among the teacher's other views."""
         queries = [self.heads['cls'](tokens.cls) for tokens in student]
         keys = [self.teacher_head('cls', tokens.cls) for tokens in teacher]
-        candidates = [self.dictionary.lookup(k, ids) for k in keys]
+        candidates = [self.dictionary.lookup(k, ids, **groups) for k in keys]
         results = [
             self.contrast(q, candidates[j])
             for i, q in enumerate(queries)
@@ -257,6 +265,8 @@ class MMC(MomentumContrast):
         losses, stats = zip(*results, strict=True)
         # Two global views: loss(1, 2) + loss(2, 1).
         log = {'loss_cls': 2.0 * self.weights['cls'] * _mean(list(losses))}
+        if self.dictionary.exclude:
+            log |= candidates[0].excluded()
         return log | mean_stats(stats)
 
     @staticmethod

@@ -61,6 +61,7 @@ class MoCo(MomentumContrast):
         inputs: Mapping[str, Tensor],
         ids: Tensor,
         shuffle_plan: ShufflePlan | None = None,
+        **groups: Tensor,
     ) -> dict[str, Tensor]:
         """Look up ``view_q`` in the dictionary of keys.
 
@@ -70,6 +71,7 @@ class MoCo(MomentumContrast):
             ids: N sample ids, −1 where unknown.
             shuffle_plan: By which the images of ``view_k`` were exchanged
                 between the processes; None if they were not.
+            **groups: ``groups``, N numbers, if the dictionary wants them.
         """
         pairs = [('view_q', 'view_k'), ('view_k', 'view_q')]
         if not self.symmetric:
@@ -85,7 +87,7 @@ class MoCo(MomentumContrast):
         if k is None:
             # End-to-end; or what a memory bank stores.
             k = keys() if self.needs_keys else q
-        log = self.look_up(zip(q, k, strict=True), ids)
+        log = self.look_up(zip(q, k, strict=True), ids, **groups)
         for view, each in enumerate(k):
-            self.dictionary.stage(each, ids, slot=self.step, view=view)
+            self.dictionary.stage(each, ids, self.step, view, **groups)
         return log

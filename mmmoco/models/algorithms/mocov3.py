@@ -73,7 +73,10 @@ class MoCoV3(MomentumContrast):
         return self.noted(F.normalize(q.float(), dim=1))
 
     def loss(
-        self, inputs: Mapping[str, Tensor], ids: Tensor
+        self,
+        inputs: Mapping[str, Tensor],
+        ids: Tensor,
+        **groups: Tensor,
     ) -> dict[str, Tensor]:
         """Look up each view among the keys of the other.
 
@@ -81,13 +84,14 @@ class MoCoV3(MomentumContrast):
             inputs: ``view_1`` and ``view_2``, each N×C×H×W. Each passes the
                 encoders as a batch of its own, BatchNorm included.
             ids: N sample ids, −1 where unknown.
+            **groups: ``groups``, N numbers, if the dictionary wants them.
         """
         # Keys first: they keep no activations.
         k1 = self.encode_key(inputs['view_1'])  # N×C, no gradient
         k2 = self.encode_key(inputs['view_2'])
         q1 = self.encode_query(inputs['view_1'])  # N×C
         q2 = self.encode_query(inputs['view_2'])
-        log = self.look_up([(q1, k2), (q2, k1)], ids)
+        log = self.look_up([(q1, k2), (q2, k1)], ids, **groups)
         # Never both views: a queue would hold every image twice.
-        self.dictionary.stage(k2, ids, slot=self.step)
+        self.dictionary.stage(k2, ids, self.step, 0, **groups)
         return log

@@ -237,23 +237,30 @@ class MomentumContrast(TwoPhaseModel):
         return self.look_ups * scale * math.log(among)
 
     def look_up(
-        self, pairs: Iterable[tuple[Tensor, Tensor]], ids: Tensor
+        self,
+        pairs: Iterable[tuple[Tensor, Tensor]],
+        ids: Tensor,
+        **groups: Tensor,
     ) -> dict[str, Tensor]:
         """Look queries up in the dictionary, and add the losses.
 
         Args:
             pairs: N×C queries, each with the N×C keys of the other view.
             ids: N sample ids.
+            **groups: ``groups``, N numbers, if the dictionary wants them.
 
         Returns:
-            The loss, and :func:`mean_stats`.
+            The loss, :func:`mean_stats`, and what is excluded.
         """
         dictionary = cast(Any, self.dictionary)
-        results = [
-            self.contrast(q, dictionary.lookup(k, ids)) for q, k in pairs
-        ]
+        results, log = [], dict[str, Tensor]()
+        for q, k in pairs:
+            found = dictionary.lookup(k, ids, **groups)
+            results.append(self.contrast(q, found))
+            if dictionary.exclude and not log:
+                log = found.excluded()
         losses, stats = zip(*results, strict=True)
-        return {'loss': sum(losses[1:], losses[0]), **mean_stats(stats)}
+        return {'loss': sum(losses[1:], losses[0]), **mean_stats(stats), **log}
 
 
 def mean_stats(stats: Iterable[Stats]) -> dict[str, Tensor]:

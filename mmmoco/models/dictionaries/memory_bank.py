@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmoco.functional import Candidates, generator
+from mmmoco.functional import Candidates, generator, same
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import Dictionary
 
@@ -23,11 +23,15 @@ class MemoryBank(Dictionary):
         feat_dim: Width of an entry, C.
         num_negatives: Negatives of a step, K in the paper.
         momentum: Weight of the old entry.
+        exclude: ``'group'``: draws of the query's group do not count either,
+            as far as the bank has met them; others are still random.
+            ``'image'``, or None: only those of the own image do not.
     """
 
     needs_keys = False
 
     features: Tensor
+    groups: Tensor
 
     def __init__(
         self,
@@ -35,8 +39,9 @@ class MemoryBank(Dictionary):
         feat_dim: int,
         num_negatives: int,
         momentum: float = 0.5,
+        exclude: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(exclude)
         if size < 2 or feat_dim < 1:
             raise ValueError(
                 f'MemoryBank(size={size}, feat_dim={feat_dim}): needs at '
@@ -58,25 +63,34 @@ class MemoryBank(Dictionary):
         self.register_buffer(
             'features', F.normalize(torch.randn(size, feat_dim), dim=1)
         )
+        if exclude == 'group':
+            self.register_buffer('groups', torch.full((size,), -1))
 
-    def lookup(self, k: Tensor, ids: Tensor) -> Candidates:
+    def lookup(
+        self, k: Tensor, ids: Tensor, groups: Tensor | None = None
+    ) -> Candidates:
         """Positive and negatives are entries; ``k`` is not looked at."""
         self._check_ids(ids)
         draws = generator(*self.address, 'negatives')
         drawn = torch.randint(
             self.size, (self.num_negatives,), generator=draws
         ).to(ids.device)
+        mask = same(ids, drawn)
+        if self.exclude == 'group':
+            mask |= same(self.marks(ids, groups), self.groups[drawn])
         return Candidates(
             keys=self.features[drawn].T,
             positives=self.features[ids],
-            mask=ids[:, None] == drawn[None],
+            mask=mask,
         )
 
     def candidates(self, images: int) -> int:
         """The drawn entries, and the query's own."""
         return self.num_negatives + 1
 
-    def write(self, k: Tensor, ids: Tensor) -> None:
+    def write(
+        self, k: Tensor, ids: Tensor, groups: Tensor | None = None
+    ) -> None:
         """Move the entries towards the queries, back onto the sphere.
 
         Of an image that occurs twice in one step the last query counts, so
@@ -88,6 +102,8 @@ class MemoryBank(Dictionary):
         new = torch.lerp(k[last], self.features[ids], self.momentum)
         # Rows that occur twice receive the same values twice.
         self.features[ids] = F.normalize(new, dim=1)
+        if self.exclude == 'group':
+            self.groups[ids] = self.marks(ids, groups)
 
     def check(self, effective_batch: int, num_samples: int) -> str | None:
         """Hold the size against the data set.

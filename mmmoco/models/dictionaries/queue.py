@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmmoco.functional import Candidates
+from mmmoco.functional import Candidates, same
 from mmmoco.private_names import writes_to
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import Dictionary
@@ -20,12 +20,15 @@ class Queue(Dictionary):
     Args:
         size: Number of stored keys, K in the paper.
         feat_dim: Width of a key, C.
-        exclude_same_image: Remember the sample id of every key, and do not
-            count keys of the query's own image as negatives. Useful when the
-            data set is not much larger than the queue; off is exactly MoCo.
+        exclude_same_image: Another name of ``exclude='image'``.
         dtype: ``'float32'``, or ``'bfloat16'``: half the memory, keys
             rounded to 8 bits of mantissa (which the look-up does by itself
             in bfloat16 mixed precision).
+        exclude: Remember of every key its sample (``'image'``) or its group
+            (``'group'``), and do not count keys of the query's own one as
+            negatives. ``'image'`` helps when the data set is not much larger
+            than the queue, ``'group'`` when its images are not all of
+            different things. None is exactly MoCo.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -40,8 +43,17 @@ class Queue(Dictionary):
         feat_dim: int,
         exclude_same_image: bool = False,
         dtype: str = 'float32',
+        exclude: str | None = None,
     ) -> None:
-        super().__init__()
+        if exclude_same_image:
+            if exclude == 'group':
+                raise ValueError(
+                    "Queue(exclude_same_image=True, exclude='group'): keys "
+                    "of the same image are of the same group; set 'exclude' "
+                    'alone.'
+                )
+            exclude = 'image'
+        super().__init__(exclude)
         if size < 1 or feat_dim < 1:
             raise ValueError(
                 f'Queue(size={size}, feat_dim={feat_dim}): both must be '
@@ -52,13 +64,14 @@ class Queue(Dictionary):
                 f"Queue(dtype={dtype!r}): use 'float32' or 'bfloat16'."
             )
         self.size = size
-        self.exclude_same_image = exclude_same_image
         keys = F.normalize(torch.randn(feat_dim, size), dim=0)
         self.register_buffer('keys', keys.to(getattr(torch, dtype)))
         self.register_buffer('ptr', torch.zeros(1, dtype=torch.long))
         self._known = 0, self.ptr, writes_to(self.ptr)
-        if exclude_same_image:
-            self.register_buffer('ids', torch.full((size,), -1))
+        #: Buffer of the numbers by which keys are excluded.
+        self._marks = {'image': 'ids', 'group': 'groups', None: ''}[exclude]
+        if exclude:
+            self.register_buffer(self._marks, torch.full((size,), -1))
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, *args: Any
@@ -76,18 +89,23 @@ class Queue(Dictionary):
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def lookup(self, k: Tensor, ids: Tensor) -> Candidates:
+    def lookup(
+        self, k: Tensor, ids: Tensor, groups: Tensor | None = None
+    ) -> Candidates:
         """The query's own key is the positive, the stored ones negatives."""
         mask = None
-        if self.exclude_same_image:
-            mask = (ids[:, None] == self.ids[None]) & (ids[:, None] >= 0)
+        if self.exclude:
+            stored = getattr(self, self._marks)
+            mask = same(self.marks(ids, groups), stored)
         return Candidates(keys=self.keys, positives=k, mask=mask)
 
     def candidates(self, images: int) -> int:
         """All stored keys, and the query's own."""
         return self.size + 1
 
-    def write(self, k: Tensor, ids: Tensor) -> None:
+    def write(
+        self, k: Tensor, ids: Tensor, groups: Tensor | None = None
+    ) -> None:
         """Overwrite the oldest keys, wrapping around at the end."""
         if len(k) > self.size:
             raise ValueError(self._too_small(len(k)))
@@ -95,9 +113,10 @@ class Queue(Dictionary):
         first = min(len(k), self.size - start)
         self.keys[:, start : start + first] = k[:first].T
         self.keys[:, : len(k) - first] = k[first:].T
-        if self.exclude_same_image:
-            self.ids[start : start + first] = ids[:first]
-            self.ids[: len(k) - first] = ids[first:]
+        if self.exclude:
+            stored, new = getattr(self, self._marks), self.marks(ids, groups)
+            stored[start : start + first] = new[:first]
+            stored[: len(k) - first] = new[first:]
         end = (start + len(k)) % self.size
         self.ptr.fill_(end)
         self._known = end, self.ptr, writes_to(self.ptr)
@@ -117,13 +136,13 @@ class Queue(Dictionary):
         """Refuse a batch over the queue, warn of a queue over the data."""
         if effective_batch > self.size:
             raise ValueError(self._too_small(effective_batch))
-        if 0 < num_samples < self.size and not self.exclude_same_image:
+        if 0 < num_samples < self.size and not self.exclude:
             return (
                 f'The queue holds {self.size} keys but the data set only '
                 f'{num_samples} images: up to {self.size // num_samples} '
                 "keys of a query's own image are counted as negatives. Use "
                 'a smaller dictionary.size, more images, or '
-                'dictionary.exclude_same_image=True.'
+                "dictionary.exclude='image'."
             )
         return None
 
