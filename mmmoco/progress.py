@@ -13,9 +13,11 @@ from mmengine.logging import MMLogger
 
 _T = TypeVar('_T')
 
-#: Seconds after which there is something to say, between two changes of a
-#: line on a terminal, and at most between two lines elsewhere.
-PATIENCE, BLINK, LONGEST = 5.0, 0.2, 300.0
+#: Seconds after which there is something to say, and between two changes of a
+#: line on a terminal.
+PATIENCE, BLINK = 5.0, 0.2
+#: Least and largest part of the whole between two lines elsewhere.
+_NEAR, _FAR = 0.01, 0.25
 
 
 def first_process() -> bool:
@@ -44,9 +46,10 @@ def track(
 class Progress:
     """A line with the time that is left: it changes in place on a terminal.
 
-    Elsewhere lines follow each other, after 5, 10, 20 seconds and so on, and
-    then every five minutes. Nothing is said of what ends before, nor by any
-    but the first process.
+    Elsewhere lines follow each other, after 5, 10, 20 seconds and so on, each
+    further on than the last: at most seven, however long it takes. What is
+    done within something else then only speaks for that. Nothing is said of
+    what ends before, nor by any but the first process.
 
     Args:
         what: Is being done.
@@ -54,20 +57,22 @@ class Progress:
         done: Steps that were done before.
 
     Attributes:
-        spoken: When something was last said; whoever says the same otherwise
-            sets it.
+        start: From when on the steps are timed.
     """
 
     #: What all lines of a process stand in, on a terminal.
     _live: Any = None
+    #: Within what the next one is done.
+    _innermost: 'Progress | None' = None
 
     def __init__(
         self, what: str, total: int | None = None, done: int = 0
     ) -> None:
         self.what, self.total = what, total
         self.done = self._before = done
-        self._start = self.spoken = time.monotonic()
-        self._pause = PATIENCE
+        self.start = self._spoken = time.monotonic()
+        self._pause, self._due_from = PATIENCE, 0.0
+        self._outer, Progress._innermost = Progress._innermost, self
         self._task: Any = None
         self._owner = False
         self._speaks = first_process() and sys.stderr is not None
@@ -82,10 +87,28 @@ class Progress:
     def due(self) -> bool:
         """Whether the next step is worth a word."""
         now = time.monotonic()
-        waited = now - self.spoken
+        waited = now - self._spoken
         if self._in_place:
-            return now - self._start > PATIENCE and waited > BLINK
-        return self._speaks and waited > self._pause
+            return now - self.start > PATIENCE and waited > BLINK
+        if self._outer is not None:
+            return self._outer.due()
+        further = self._share() >= self._due_from
+        return self._speaks and further and waited > self._pause
+
+    def _share(self) -> float:
+        return self.done / self.total if self.total else 0.0
+
+    def heard(self, when: float) -> None:
+        """Note when others said something: it stands for a line of ours."""
+        if when > self._spoken:
+            self._spoken = when
+            if self._due_from:
+                self._wait()
+
+    def _wait(self) -> None:
+        if self.total:
+            share = self._share()
+            self._due_from = share + min(max(2 * share, _NEAR), _FAR)
 
     def advance(self, steps: int = 1, note: str = '') -> None:
         """Note that steps were done, and speak if it is time.
@@ -97,28 +120,32 @@ class Progress:
         self.done += steps
         if not self.due():
             return
-        self.spoken = time.monotonic()
+        self._spoken = time.monotonic()
         if self._in_place:
             self._change(note)
+        elif self._outer is not None:
+            self._outer.advance(0, self.line(self._spoken, note))
         else:
-            self._pause = min(2 * self._pause, LONGEST)
-            sys.stderr.write(f'{self.line(self.spoken, note)}\n')
+            self._pause *= 2
+            self._wait()
+            sys.stderr.write(f'{self.line(self._spoken, note)}\n')
             sys.stderr.flush()
 
     def line(self, now: float, note: str = '') -> str:
         """Return what is said at a time of the monotonic clock."""
         text = f'{self.what}: {self.done:,}'
         if self.total:
-            share = self.done / self.total
-            text += f' of {self.total:,} ({100 * share:.0f} %)'
+            text += f' of {self.total:,} ({100 * self._share():.0f} %)'
             fresh = self.done - self._before
             if fresh > 0:
-                rest = (self.total - self.done) / fresh * (now - self._start)
+                rest = (self.total - self.done) / fresh * (now - self.start)
                 text += f', {_clock(max(rest, 0))} left'
         return f'{text}, {note}' if note else text
 
     def close(self) -> None:
         """Take the line away."""
+        if Progress._innermost is self:
+            Progress._innermost = self._outer
         if self._task is not None:
             Progress._live.remove_task(self._task)
             Progress._live.refresh()

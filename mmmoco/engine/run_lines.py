@@ -24,12 +24,16 @@ _GUARDS = {
 }
 
 
-def first_lines(runner: Runner) -> Iterator[str]:
+def setting_lines(runner: Runner) -> Iterator[str]:
     """Yield the lines about data, model, length and hardware."""
     yield f'Images: {_data(runner)}.'
     yield f'Model: {_model(runner)}.'
     yield f'Run: {_length(runner)}.'
     yield f'Hardware: {_hardware(runner)}.'
+
+
+def first_lines(runner: Runner) -> Iterator[str]:
+    """Yield what is watched, and what the loss means."""
     names = {type(hook).__name__ for hook in runner.hooks}
     watched = [text for name, text in _GUARDS.items() if name in names]
     if watched:

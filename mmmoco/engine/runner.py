@@ -1,6 +1,7 @@
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -47,9 +48,9 @@ from .class_checks import (
 from .class_folders import hidden_skipped
 from .evaluation.preprocessing import compare_start
 from .run_hook import RunHook
-from .run_lines import first_lines, last_lines
+from .run_lines import first_lines, last_lines, setting_lines
 from .schedule import Schedule
-from .screen import ABOUT, Screen
+from .screen import ABOUT, SETTING, Screen
 from .work_dir import Outdated, claimed
 
 #: mmengine's loops, and ours in their place.
@@ -198,17 +199,22 @@ class ContrastRunner(Runner):
             self._stepped = True
             for hook in self._run_hooks():
                 hook.step_done()
-        super().call_hook(fn_name, **kwargs)
         if fn_name == 'before_train':
-            self._screen.start(
-                self.logger, list(first_lines(self)), list(last_lines(self))
-            )
             self._progress = Progress('Training', self.max_iters, self.iter)
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_train' and self._progress is not None:
+            self._progress.start = time.monotonic()
+            self._screen.start(
+                self.logger,
+                first_lines(self),
+                last_lines(self),
+                setting_lines(self),
+            )
         elif fn_name in ('before_val', 'before_test'):
             self._screen.start(self.logger)
         elif fn_name == 'after_train_iter' and self._progress is not None:
             progress = self._progress
-            progress.spoken = max(progress.spoken, self._screen.spoken)
+            progress.heard(self._screen.spoken)
             progress.advance(note=self._loss_now(progress))
         elif fn_name == 'after_train' and self._progress is not None:
             self._progress.close()
@@ -478,7 +484,7 @@ class ContrastRunner(Runner):
                 f'--auto-scale-lr would scale it by {effective / base:g}'
             )
         self._configured = settings_of(groups)
-        self.logger.info(f'{text}.', extra=ABOUT)
+        self.logger.info(f'{text}.', extra=SETTING)
 
     def _maybe_compile(self, target: str) -> None:
         """Compile the networks of our models, not their whole step.

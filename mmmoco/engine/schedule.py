@@ -21,7 +21,7 @@ from mmmoco.private_names import begin_steps, steps_of
 from mmmoco.registry import PARAM_SCHEDULERS as OURS
 from mmmoco.registry import bare_type
 
-from .screen import ABOUT
+from .screen import SETTING
 
 #: mmengine's end of a schedule that has none.
 _WITHOUT_END = 10**9
@@ -346,7 +346,7 @@ class Schedule:
         runner.logger.info(
             f'Learning rate over {self.length.said(self.length.iterations)}'
             f': {rates}' + (' (fitted).' if self.way == 'fit' else '.'),
-            extra=ABOUT,
+            extra=SETTING,
         )
         missed = self.wrong or self.near
         if missed is None:

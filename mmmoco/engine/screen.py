@@ -3,14 +3,17 @@
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 
 from mmengine.logging import MMLogger
 
 #: Marks a record that belongs among the lines about a run:
 #: ``logger.info(text, extra=ABOUT)``.
 ABOUT = {'about_the_run': True}
+#: The same of one that repeats what the config sets.
+SETTING = {**ABOUT, 'of_the_config': True}
 
 #: What they say about their own old names is nobody's else to mend.
 _LIBRARIES = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg')
@@ -20,7 +23,9 @@ class Screen(logging.Filter):
     """Decides what of a log is shown; the file has all.
 
     Before a run starts: warnings and errors. Then the lines about the run,
-    and from there on everything, the name of the experiment aside.
+    and from there on everything, the name of the experiment aside; within
+    :func:`settings_told` only what is new, and what is marked by ``ABOUT``.
+    A warning of another screen of the same job is not repeated.
 
     Attributes:
         spoken: When something was last shown.
@@ -30,6 +35,7 @@ class Screen(logging.Filter):
         super().__init__()
         self.started = False
         self.spoken = time.monotonic()
+        self._brief, self._before = _settings_told.get(), frozenset(_warned)
         self._about: list[logging.LogRecord] = []
 
     @classmethod
@@ -43,13 +49,14 @@ class Screen(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown."""
+        about = hasattr(record, 'about_the_run')
         if record.levelno >= logging.WARNING:
-            shown = not _is_noise(record)
+            shown = _is_news(record, self._before)
+        elif self._brief and (not about or hasattr(record, 'of_the_config')):
+            shown = False
         elif not self.started:
             # The second is how mmengine says where a resumed run goes on.
-            if getattr(record, 'about_the_run', False) or str(
-                record.msg
-            ).startswith('resumed epoch'):
+            if about or str(record.msg).startswith('resumed epoch'):
                 self._about.append(record)
             shown = False
         else:
@@ -61,8 +68,9 @@ class Screen(logging.Filter):
     def start(
         self,
         logger: logging.Logger,
-        first: Sequence[str] = (),
-        last: Sequence[str] = (),
+        first: Iterable[str] = (),
+        last: Iterable[str] = (),
+        settings: Iterable[str] = (),
     ) -> None:
         """Show the lines about the run, and from now on everything.
 
@@ -70,23 +78,39 @@ class Screen(logging.Filter):
             logger: Of the run.
             first: Lines before those that the run logged about itself.
             last: Lines after them.
+            settings: Lines before all, which repeat what the config sets.
         """
         if self.started:
             return
         self.started = True
+        for line in settings:
+            logger.info(line, extra=SETTING)
         for line in first:
-            logger.info(line)
+            logger.info(line, extra=ABOUT)
         for record in self._about:
             record.created = time.time()
             for handler in _screens(logger):
                 handler.handle(record)
         self._about.clear()
         for line in last:
-            logger.info(line)
+            logger.info(line, extra=ABOUT)
 
 
 #: What this job has said before a run had a log of its own.
 _said: list[logging.LogRecord] = []
+#: What it has warned of.
+_warned: set[str] = set()
+_settings_told = ContextVar('settings_told', default=False)
+
+
+@contextmanager
+def settings_told() -> Iterator[None]:
+    """Let what runs inside say nothing of what its config sets."""
+    token = _settings_told.set(True)
+    try:
+        yield
+    finally:
+        _settings_told.reset(token)
 
 
 @contextmanager
@@ -98,14 +122,16 @@ def noise_kept_off() -> Iterator[None]:
 
     def heard(record: logging.LogRecord) -> bool:
         _said.append(record)
-        return not _is_noise(record)
+        return _is_news(record, warned)
 
-    before = len(_said)
+    before, warned = len(_said), frozenset(_warned)
     try:
         with _filtered(heard):
             yield
     finally:
         del _said[before:]
+        if not warned:
+            _warned.clear()
 
 
 def early_notes() -> AbstractContextManager[None]:
@@ -136,6 +162,17 @@ def hand_on() -> None:
 
 def _screens(logger: logging.Logger) -> list[logging.Handler]:
     return [h for h in logger.handlers if type(h) is logging.StreamHandler]
+
+
+def _is_news(record: logging.LogRecord, warned: Set[str]) -> bool:
+    """Whether nobody has warned of it, and it is no noise."""
+    if _is_noise(record):
+        return False
+    if record.levelno == logging.WARNING:
+        _warned.add(record.getMessage())
+    return record.levelno > logging.WARNING or (
+        record.getMessage() not in warned
+    )
 
 
 def _is_noise(record: logging.LogRecord) -> bool:

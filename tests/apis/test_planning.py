@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmmoco import progress
 from mmmoco.apis import load_config
 from mmmoco.apis.command import main
 from mmmoco.apis.config.adapt import fit_workers
@@ -323,6 +324,9 @@ def test_choices_fit_each_other(machine, known_backbone):
         assert chosen.micro_batch >= 2 and chosen.batch <= count
         assert chosen.per_epoch >= (4 if count > 64 else 1)
         assert chosen.iterations == 10 * chosen.per_epoch
+        speed = measure.Speed(12.3, 10, 8, chosen.micro_batch)
+        rows = plan._rows(chosen, 1e5, speed, 2**33)
+        assert not [text for _, text in rows if len(text) > 87]
         if method == 'mocov3':
             assert not chosen.queue and not chosen.splits
             continue
@@ -577,20 +581,29 @@ def test_what_is_written_is_python():
 def test_pretrain_plans_trains_judges_and_exports(
     tmp_path, capsys, monkeypatch
 ):
-    speed = measure.Speed(0.5, 10, 8, 8)
+    """Where everything takes long, too, it says so in few lines."""
+    monkeypatch.setattr(progress, 'PATIENCE', -1.0)
+    # Six evaluations, as of a run of hours.
+    speed = measure.Speed(300.0, 10, 8, 8)
     monkeypatch.setattr(plan, 'measure_speed', lambda cfg: speed)
     data = folder_of(tmp_path / 'photos', 'photographs', count=10)
     run = tmp_path / 'run'
-    options = '--epochs', 2, '--image-size', 32, '--batch-size', 8
+    options = '--epochs', 5, '--image-size', 32, '--batch-size', 8
+    options += '--backbone', 'mobilenet_v3_small_050'
     assert call(main, 'pretrain', data, *options, '--work-dir', run) == 0
-    lines = capsys.readouterr().out.splitlines()[-5:]
+    screen = capsys.readouterr()
+    lines = screen.out.splitlines()
+    assert sum('k-NN after' in line for line in lines) == 6
+    said = Counter([*lines, *screen.err.splitlines()])
+    assert said.total() <= 34 and set(said.values()) == {1}
+    lines = lines[-5:]
     names = [line.partition(':')[0] for line in lines]
     assert names == ['Made', 'Where', 'How good', 'Use it', 'Next']
-    assert 'resnet18 by mocov2, 4 iterations on 20 images' in lines[0]
+    assert 'by mocov2, 10 iterations on 20 images' in lines[0]
     assert 'k-NN top-1' in lines[2]
     assert (run / 'export' / 'model.safetensors').is_file()
     config = run / 'plan' / 'run.py'
-    assert load_config(str(config)).train_cfg.max_iters == 4
+    assert load_config(str(config)).train_cfg.max_iters == 10
     assert '# ' in config.read_text()
     # Not a second time over the first.
     assert call(main, 'pretrain', data, *options, '--work-dir', run) == 2

@@ -200,6 +200,22 @@ def test_lines_with_the_time_left(clock, capfd):
     assert 3 < len(lines) < 7
 
 
+@pytest.mark.parametrize('total', [1, 7, 100, 40_000])
+@pytest.mark.parametrize('seconds', [0.01, 1, 90])
+def test_the_lines_are_few_however_long_it_takes(total, seconds, clock, capfd):
+    """A slow start, and what is done within, bring no further lines."""
+    clock.now += 100
+    for i in progress.track(range(total), 'outer'):
+        clock.now += seconds
+        if i % 1000 == 0:
+            for _ in progress.track(range(50), 'inner'):
+                clock.now += 10
+    lines = capfd.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 7
+    assert all(line.startswith('outer') for line in lines)
+    assert ', inner: 1 of 50' in lines[0]
+
+
 @pytest.mark.parametrize('steps', [0, 4])
 def test_nothing_is_said_of_what_ends_soon(steps, clock, capfd):
     for _ in progress.track(iter(range(steps)), 'Reading'):

@@ -63,16 +63,13 @@ def spend(chosen: Choices, seconds: float, spent: float) -> None:
         )
     few = len(chosen.images.paths) < _FEW
     most = _MOST_OF_FEW if few else _MOST_EPOCHS
-    reason = f'what {hours:g} h have room for, at {seconds:.3g} s each'
+    reason = f'what {hours:g} h have room for'
     if not chosen.wishes.hours:
         reason += ' (--hours, --epochs)'
     if fit > most * per_epoch:
         fit = most * per_epoch
         why = 'the images are few' if few else 'no published run is longer'
-        reason = (
-            f'{most} epochs at most, though {hours:g} h have room for more: '
-            f'{why}'
-        )
+        reason = f'less than {hours:g} h have room for, since {why}'
     _set(chosen, fit, reason)
 
 
@@ -86,7 +83,7 @@ def _set(chosen: Choices, iterations: int, reason: str) -> None:
 
 def _evaluate(chosen: Choices, seconds: float, whole: float) -> None:
     """Choose how many labelled images an evaluation takes, and how often."""
-    chosen.evaluations = 11 if whole > 1800 else 2
+    chosen.evaluations = 6 if whole > 1800 else 2
     labelled = chosen.images.labelled
     if labelled is None:
         return

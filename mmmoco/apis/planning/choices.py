@@ -145,8 +145,8 @@ def choose(
     count = len(images.paths)
     if count < 1000:
         chosen.remarks.append(
-            f'{count} images are few: what is learnt holds for them alone, '
-            'and more images help more than more iterations'
+            f'{count} images are few: what is learnt holds for them alone; '
+            'more of them help most'
         )
     return chosen
 
@@ -165,8 +165,7 @@ def _method(backbone: Backbone) -> tuple[Method, str]:
         return 'mocov3', 'made for vision transformers'
     if backbone.batch_norm and not backbone.takes_norm:
         return 'mocov3', (
-            "its BatchNorm cannot be split on one device; with this method's "
-            'negatives it need not be'
+            'its BatchNorm cannot be split on one device, and need not be'
         )
     return 'mocov2', 'its queue gives many negatives at any batch'
 
@@ -281,9 +280,7 @@ def _shorten_queue(chosen: Choices, steps: int) -> None:
         chosen.why['queue'] = 'full soon, since the training is short'
     chosen.exclude_same_image = 2 * chosen.queue > len(chosen.images.paths)
     if chosen.exclude_same_image:
-        chosen.why['queue'] += (
-            "; keys of the query's own image are no negatives"
-        )
+        chosen.why['queue'] += "; an image's own keys are left out"
 
 
 def _temperature(chosen: Choices) -> None:

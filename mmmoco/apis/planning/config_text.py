@@ -294,7 +294,10 @@ def _schedule(chosen: Choices) -> Iterator[str]:
 
 def _hooks(chosen: Choices) -> Iterator[str]:
     length = chosen.length
-    often = -(-length // 10) if chosen.evaluations > 2 else length
+    often = rarely = length
+    if chosen.evaluations > 2:
+        often = -(-length // 10)
+        rarely = -(-length // (chosen.evaluations - 1))
     every = min(100, -(-chosen.iterations // 4))
     checkpoint: dict[str, Any] = dict(interval=often)
     yield ''
@@ -306,7 +309,7 @@ def _hooks(chosen: Choices) -> Iterator[str]:
         dict(type='KernelSettingsHook'),
     ]
     if chosen.images.labelled:
-        hooks.append(dict(type='KNNHook', interval=often, initial=True))
+        hooks.append(dict(type='KNNHook', interval=rarely, initial=True))
     yield _set(
         default_hooks=dict(logger=dict(interval=every), checkpoint=checkpoint),
         custom_hooks=hooks,

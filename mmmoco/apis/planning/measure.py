@@ -43,10 +43,7 @@ class Speed:
         measured = self.seconds * self.batch / self.whole
         said = f'{self.steps} steps of {self.batch} images, {measured:.3g} s'
         if self.batch < self.whole:
-            said += (
-                f' each; scaled to {self.seconds:.3g} s for {self.whole}, '
-                f'which would have taken more than {SECONDS:g} s'
-            )
+            said += f' each, scaled to {self.seconds:.3g} s for {self.whole}'
         return said
 
 

@@ -13,6 +13,7 @@ from mmmoco.apis.config.files import load_config
 from mmmoco.apis.preflight.memory_estimate import estimate_memory
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.instances import own_instances
+from mmmoco.engine.screen import Screen
 
 from .budget import evaluation_seconds, spend, write_lists
 from .choices import Choices, choose
@@ -97,7 +98,7 @@ def make_plan(wishes: Wishes) -> Plan:
         # Of what is built and measured only warnings are shown, and none
         # about one process where several are planned for.
         level = 'WARNING' if wishes.gpus == 1 else 'ERROR'
-        MMLogger.get_instance('plan', log_level=level)
+        Screen.of(MMLogger.get_instance('plan', log_level=level))
         images = look(
             wishes.data, wishes.include, wishes.exclude, wishes.order
         )
@@ -167,7 +168,7 @@ def _rows(
     """Return what was chosen and why, for the screen."""
     rows = {
         'images': str(chosen.images),
-        'hardware': str(chosen.machine),
+        'hardware': f'{chosen.machine}; {memory / 2**30:.1f} GiB needed',
     }
     for name, value in {
         'method': chosen.method,
@@ -181,9 +182,7 @@ def _rows(
     }.items():
         if name in chosen.why:  # There may be no queue.
             rows[name.replace('_', ' ')] = f'{value}: {chosen.why[name]}'
-    room = f'{chosen.machine.memory / 2**30:.0f} GiB'
-    rows['time'] = f'about {duration(seconds)} to train, by {speed}'
-    rows['memory'] = f'{memory / 2**30:.1f} of {room}, estimated'
+    rows['time'] = f'about {duration(seconds)}, by {speed}'
     if chosen.images.labelled:
         bank, query = chosen.evaluated
         rows['k-NN'] = f'{query:,} images, by the votes of {bank:,}'

@@ -10,6 +10,7 @@ from mmmoco.apis.exchange.model_folder import check_place
 from mmmoco.apis.training.jobs import train
 from mmmoco.engine.endings import ExpectedEnd
 from mmmoco.engine.results import read_results
+from mmmoco.engine.screen import settings_told
 from mmmoco.messages import log_info
 
 from .plan import Plan, duration, make_plan
@@ -59,7 +60,8 @@ def make_backbone(wishes: Wishes) -> Pretrained:
     export = f'{plan.work_dir}/export'
     check_place(export, 'unknown', overwrite=True)  # Not hours later.
     known = len(read_results(plan.work_dir))
-    done = train(plan.config, work_dir=plan.work_dir)
+    with settings_told():
+        done = train(plan.config, work_dir=plan.work_dir)
     if done.checkpoint is None:
         raise ExpectedEnd(f'No checkpoint was saved in {plan.work_dir}.')
     written = export_backbone(done.checkpoint, export, overwrite=True)

@@ -14,6 +14,7 @@ from mmmoco.engine.environment import write_environment
 from mmmoco.engine.key_probe import KeyProbe, time_in_queue
 from mmmoco.engine.queue_rise import QueueRise
 from mmmoco.engine.run_lines import chance_of
+from mmmoco.engine.screen import ABOUT
 from mmmoco.functional import effective_rank, feature_spread
 from mmmoco.private_names import accumulation_of
 from mmmoco.registry import HOOKS
@@ -121,7 +122,9 @@ class MonitorHook(Hook):
         if self._rise is not None and 'loss' in (outputs or {}):
             note = self._rise.see(runner.iter + 1, outputs['loss'].detach())
             if note:
-                runner.logger.info(f'{note} Chance is {self._chance:.2f}.')
+                runner.logger.info(
+                    f'{note} Chance is {self._chance:.2f}.', extra=ABOUT
+                )
         norm = getattr(wrapper, 'grad_norm', None)
         if norm is not None and wrapper.should_update():
             runner.message_hub.update_scalar('train/grad_norm', norm)
