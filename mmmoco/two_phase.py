@@ -6,7 +6,10 @@ key encoder and writes what was staged. A step that is not taken leaves
 everything as it was.
 """
 
+import re
 from abc import abstractmethod
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -213,6 +216,22 @@ class TwoPhaseModel(FeatureModel):
         """Whether a dictionary excludes groups."""
         return any(each.exclude == 'group' for each in self.dictionaries)
 
+    def get_layer_depth(self, param_name: str) -> tuple[int, int]:
+        """Return how deep a parameter lies, and the number of depths.
+
+        For mmpretrain's ``LearningRateDecayOptimWrapperConstructor``: the
+        heads have the full rate, what lies deeper in the backbone less.
+        """
+        backbone: Any = self.backbone
+        told = getattr(backbone, 'get_layer_depth', None)
+        with suppress(NotImplementedError):  # Not for every depth of a ResNet.
+            if told is not None:
+                own: tuple[int, int] = told(param_name, 'backbone.')
+                return own
+        depths = layer_depths(name for name, _ in backbone.named_parameters())
+        last = max(depths.values()) + 1
+        return depths.get(param_name.removeprefix('backbone.'), last), last + 1
+
     # ------------------------------------------------ called by the hooks
 
     @property
@@ -305,3 +324,23 @@ class TwoPhaseModel(FeatureModel):
                 'default_runtime.py to the config; in a loop of your own, '
                 'let mmmoco.TrainStep do their work.'
             )
+
+
+def layer_depths(names: Iterable[str]) -> dict[str, int]:
+    """Return how deep parameters lie, for a network that does not tell.
+
+    What comes before the first numbered block has depth 0, each block
+    (``layer1.0``, ``stages.3``) the next one; what comes after blocks belongs
+    to the last.
+
+    Args:
+        names: Of a backbone's parameters, in their order.
+    """
+    depths: dict[str, int] = {}
+    blocks: dict[str, int] = {}
+    for name in names:
+        block = re.match(r'.*?(?:^|\.)\d+(?=\.)', name)
+        if block:
+            blocks.setdefault(block[0], len(blocks) + 1)
+        depths[name] = blocks[block[0]] if block else len(blocks)
+    return depths

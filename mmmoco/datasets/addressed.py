@@ -112,6 +112,8 @@ class AddressedSampler(Sampler[SampleAddress]):
         seed: Seed of the run (given by the runner).
         infinite: Go on with the next epoch by itself, for iteration-based
             loops.
+        limit: Take at most so many samples, evenly spread over the data set,
+            the same in every epoch; for evaluations. None: all.
     """
 
     def __init__(
@@ -120,7 +122,11 @@ class AddressedSampler(Sampler[SampleAddress]):
         shuffle: bool = True,
         seed: int | None = None,
         infinite: bool = False,
+        limit: int | None = None,
     ) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f'AddressedSampler(limit={limit}): at least 1.')
+        self.limit = limit
         self.dataset = dataset
         self.shuffle = shuffle
         self.seed = 0 if seed is None else seed
@@ -131,7 +137,13 @@ class AddressedSampler(Sampler[SampleAddress]):
 
     def __len__(self) -> int:
         """Samples of one epoch on this process."""
-        return -(-len(self.dataset) // self.world_size)
+        return -(-self._count // self.world_size)
+
+    @property
+    def _count(self) -> int:
+        """Samples of one epoch on all processes."""
+        size = len(self.dataset)
+        return size if self.limit is None else min(size, self.limit)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation; called by mmengine before each epoch."""
@@ -165,12 +177,14 @@ class AddressedSampler(Sampler[SampleAddress]):
             start = 0
 
     def _indices(self, epoch: int) -> Tensor:
-        n = len(self.dataset)
+        n = self._count
         if self.shuffle:
             draws = generator(self.seed, epoch, 'order')
             order = torch.randperm(n, generator=draws)
         else:
             order = torch.arange(n)
+        if n < len(self.dataset):
+            order = order * len(self.dataset) // n
         padded = order.repeat(-(-len(self) * self.world_size // n))
         share = padded[: len(self) * self.world_size]
         return share[self.rank :: self.world_size]

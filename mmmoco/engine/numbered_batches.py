@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from mmengine.dist import get_rank
-from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Sampler
 
 from mmmoco.functional import seed_global_generators
@@ -35,7 +34,7 @@ class NumberedBatches(Sampler[list[Any]]):
 
     Args:
         batches: The batch sampler.
-        runner: That iterates.
+        runner: That iterates, or what has its seed and epoch.
         endless: Go through the data again and again.
 
     Attributes:
@@ -44,7 +43,7 @@ class NumberedBatches(Sampler[list[Any]]):
     """
 
     def __init__(
-        self, batches: Iterable[list[Any]], runner: Runner, endless: bool
+        self, batches: Iterable[list[Any]], runner: Any, endless: bool
     ) -> None:
         self.batches: Any = batches
         self.runner = runner
@@ -104,13 +103,13 @@ class EndlessBatches:
 
 
 def number_batches(
-    loader: DataLoader[Any], runner: Runner, endless: bool
+    loader: DataLoader[Any], runner: Any, endless: bool
 ) -> bool:
     """Let a loader read numbered batches; ours have addresses already.
 
     Args:
         loader: Of the training.
-        runner: That iterates.
+        runner: That iterates, or what has its seed and epoch.
         endless: Go through the data again and again.
 
     Returns:

@@ -230,9 +230,7 @@ def _check_optimizer(
         if name not in ('param_groups', 'state') and name in state:
             _like(state[name], value, f'{place}.{name}')
     steps = done // accumulation_of(wrapper) - state.get('skipped_steps', 0)
-    _check_moments(
-        wrapper.optimizer, state['state'], f'{place}.state', steps, strict
-    )
+    _check_moments(wrapper, state['state'], f'{place}.state', steps, strict)
 
 
 def _check_group(group: Any, mine: dict[str, Any], place: str) -> None:
@@ -262,13 +260,15 @@ def _check_group(group: Any, mine: dict[str, Any], place: str) -> None:
 
 
 def _check_moments(
-    optimizer: torch.optim.Optimizer,
+    wrapper: OptimWrapper,
     state: Any,
     place: str,
     steps: int,
     strict: bool,
 ) -> None:
     _dictionary(state, place)
+    optimizer = wrapper.optimizer
+    frozen = {id(p) for p in getattr(wrapper, 'frozen', ())}
     known: set[int] = set()
     lacking = []
     for group in optimizer.param_groups:
@@ -279,7 +279,11 @@ def _check_moments(
             where = f'{place}[{number}]'
             if number in state:
                 _check_moment(state[number], kept, parameter, where)
-            elif kept and parameter.requires_grad:
+            elif (
+                kept
+                and parameter.requires_grad
+                and id(parameter) not in (frozen)
+            ):
                 lacking.append(number)
     strangers = [number for number in state if number not in known]
     if strangers:

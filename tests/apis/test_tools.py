@@ -69,10 +69,16 @@ def test_bad_input_gets_one_line_and_exit_code_2(
 
 
 def test_layer_wise_rates_need_a_model_with_depths(capsys, tmp_path):
+    path = tmp_path / 'foreign.py'
+    path.write_text(
+        "_base_ = 'mmmoco::demo/mocov2_digits.py'\n"
+        "model = dict(_delete_=True, type='BackboneOnly', "
+        "backbone=dict(type='PlainConvNet', in_channels=1))\n"
+    )
     code = call(
         train,
-        'demo/mocov2_digits',
-        *('--work-dir', tmp_path / 'run', '--cfg-options', *TINY),
+        path,
+        *('--work-dir', tmp_path / 'run', '--cfg-options'),
         'optim_wrapper.constructor='
         'mmpretrain.LearningRateDecayOptimWrapperConstructor',
         'optim_wrapper.paramwise_cfg.layer_decay_rate=0.75',

@@ -25,7 +25,12 @@ CUTS = {
     'MoCoV3ViT': dict(arch=TINY_VIT),
     'VisionTransformer': dict(arch=TINY_VIT),
 }
-WIDTHS = {'ResNeXt': 256, 'PlainConvNet': 128, 'MoCoV3ViT': 48}
+WIDTHS = {
+    'ResNeXt': 256,
+    'PlainConvNet': 128,
+    'MoCoV3ViT': 48,
+    'VisionTransformer': 48,
+}
 DICTIONARIES = {
     'Queue': dict(size=64, feat_dim=16),
     'MemoryBank': dict(size=16, feat_dim=16, num_negatives=8),

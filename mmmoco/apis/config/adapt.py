@@ -23,6 +23,9 @@ _WITH_LOADERS = (
     *('knn', 'custom_hooks'),
 )
 
+#: Hooks that evaluate while a run trains.
+EVALUATING = ('KNNHook', 'EvaluationHook')
+
 
 def replace_sync_bn(node: Any, replacement: str = 'BN') -> bool:
     """Turn every SyncBN of a config into BN; tell whether there was one.
@@ -140,8 +143,12 @@ def limit_iterations(cfg: Config, max_iters: int) -> None:
     logger = hooks.setdefault('logger', ConfigDict(type='LoggerHook'))
     logger.interval = max(1, min(logger.get('interval', 10), max_iters // 5))
     for hook in cfg.get('custom_hooks') or []:
-        if bare_type(hook) in ('KNNHook', 'EvaluationHook'):
+        if bare_type(hook) in EVALUATING:
             hook.interval = max_iters
+        elif bare_type(hook) == 'DropGuardHook':
+            hook.interval = -(-max_iters // 10)
+        elif bare_type(hook) == 'HeadWarmupHook':
+            hook.iterations = min(hook.iterations, max_iters // 2)
     sampler = cfg.train_dataloader.get('sampler') or ConfigDict()
     if bare_type(sampler) == 'AddressedSampler':
         sampler.infinite = True

@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 
 from mmmoco.apis.config.adapt import (
+    EVALUATING,
     fit_workers,
     limit_iterations,
     use_precision,
@@ -33,6 +34,12 @@ from . import sample_batch
 from .memory_estimate import check_config, smallest_batch
 
 OK, WARNING, ERROR = 'ok', 'warning', 'ERROR'
+
+#: Hooks that one iteration has no use for.
+_OF_LONGER_RUNS = (
+    *EVALUATING,
+    *('DropGuardHook', 'FillQueueHook', 'HeadWarmupHook'),
+)
 
 
 @dataclass(frozen=True)
@@ -294,6 +301,6 @@ def _cut(cfg: Config, batch: int, folder: Path, synthetic: bool) -> Config:
     tiny.custom_hooks = [
         hook
         for hook in tiny.get('custom_hooks') or []
-        if bare_type(hook) not in ('KNNHook', 'EvaluationHook')
+        if bare_type(hook) not in _OF_LONGER_RUNS
     ]
     return tiny

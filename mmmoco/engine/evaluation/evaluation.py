@@ -38,10 +38,12 @@ class Evaluation(ABC):
     Attributes:
         task: Its name in ``results.jsonl``, and of its scalars.
         title: Its name in a log.
+        ranks: Whether of two networks that of the higher figure is better.
     """
 
     task: ClassVar[str]
     title: ClassVar[str]
+    ranks: ClassVar[bool] = True
 
     def check(self, data: Splits) -> None:  # noqa: B027
         """See, before anything runs, that the data will do.
@@ -49,6 +51,13 @@ class Evaluation(ABC):
         Raises:
             ValueError: If not, with what to change.
         """
+
+    def remembered(self) -> dict[str, Any]:
+        """Return what it must know when a run goes on, as plain values."""
+        return {}
+
+    def recall(self, remembered: Any) -> None:  # noqa: B027
+        """Take that from a checkpoint, which is not trusted."""
 
     def describe(self, data: Splits) -> dict[str, Any]:
         """Return all that the figures depend on, for ``results.jsonl``."""

@@ -67,8 +67,16 @@ class EvaluationHook(Hook):
             preprocessing_of_training(runner.cfg),
             self.data.pipelines,
         )
+        known = runner.message_hub.runtime_info
+        if runner.iter and self._remembered in known:
+            self.evaluation.recall(known[self._remembered])
         if self.initial and runner.iter == 0:
             self.evaluate(runner, done=0)
+
+    @property
+    def _remembered(self) -> str:
+        """Where a checkpoint holds what the evaluation has to know."""
+        return f'evaluation_{self.evaluation.task}'
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Evaluate every ``interval`` epochs and after the last."""
@@ -98,6 +106,8 @@ class EvaluationHook(Hook):
         model = bare_model(runner)
         share_statistics(model)
         results = self.evaluation.measure(model, self.data)
+        if remembered := self.evaluation.remembered():
+            runner.message_hub.update_info(self._remembered, remembered)
         iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
         unit = 'iterations' if iterations else 'epochs'
         protocol = self.evaluation.describe(self.data)

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -44,6 +44,8 @@ class ContrastOptimWrapper(OptimWrapper):
         skipped: Steps that were not taken because of a non-finite gradient.
         skipped_in_a_row: Those since the last step that was taken.
         grad_norm: L2 norm of the gradient at the last step or skipped step.
+        frozen: Parameters that no step moves or decays: their gradients are
+            dropped.
         wants_stop: Asked before every step; whether this process was told to
             end the run.
         stop_wanted: Whether any process was, at the last step.
@@ -78,6 +80,7 @@ class ContrastOptimWrapper(OptimWrapper):
         self.stepped = False
         self.skipped = self.skipped_in_a_row = 0
         self.grad_norm = 0.0
+        self.frozen: Sequence[nn.Parameter] = ()
         self.wants_stop: Callable[[], bool] = lambda: False
         self.stop_wanted = False
         self._norm: Tensor | None = None
@@ -134,6 +137,8 @@ class ContrastOptimWrapper(OptimWrapper):
         self.backward(self.scale_loss(loss))
         if not self.should_update():
             return
+        for parameter in self.frozen:
+            parameter.grad = None
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         self._norm = get_total_norm(
