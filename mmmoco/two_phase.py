@@ -202,6 +202,11 @@ class TwoPhaseModel(FeatureModel):
         return dict(self.named_children()).get(self.key_encoder_name)
 
     @property
+    def teachers(self) -> list[Any]:
+        """Frozen teachers that ask the files of their weights."""
+        return []
+
+    @property
     def frozen_teacher(self) -> nn.Module | None:
         """The teacher, where it is no key encoder: nothing may move it."""
         return None if self.teacher is self.key_encoder else self.teacher

@@ -10,6 +10,7 @@ from torch import nn
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.architecture import hold
 from mmmoco.engine.checkpoint_io.fitting import WHOLE
+from mmmoco.engine.evaluation.preprocessing import tell_teachers
 from mmmoco.engine.pretrained import initialize
 from mmmoco.feature_model import FeatureModel
 from mmmoco.messages import log_info
@@ -70,6 +71,7 @@ def get_model(
     with in_scope_of(cfg):
         model: Any = MODELS.build(cfg.model)
         if checkpoint is None:
+            tell_teachers(model)
             with _unreported():
                 initialize(model, strict=scope == 'mmmoco')
         else:

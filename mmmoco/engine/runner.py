@@ -46,7 +46,7 @@ from .class_checks import (
     emptied_explained,
 )
 from .class_folders import hidden_skipped
-from .evaluation.preprocessing import compare_start
+from .evaluation.preprocessing import compare_start, tell_teachers
 from .run_hook import RunHook
 from .run_lines import first_lines, last_lines, setting_lines
 from .schedule import Schedule
@@ -326,6 +326,7 @@ class ContrastRunner(Runner):
         hooked = any(hook.verifies_weights for hook in self._run_hooks())
         ours = two_phase_model(self) is not None and not hooked
         partial = cfg.get('allow_partial', False)
+        tell_teachers(model)
         with verified(model, ours, partial, compared=not hooked or partial):
             super()._init_model_weights()
 
@@ -352,12 +353,14 @@ class ContrastRunner(Runner):
         super().save_checkpoint(out_dir, filename, *args, meta=meta, **kwargs)
 
     def _method(self) -> dict[str, Any]:
-        """Tell later readers of a checkpoint what trained it."""
+        """Tell later readers of a checkpoint what, and who, trained it."""
         model = two_phase_model(self)
         if model is None:
             return {}
         name = bare_type(self.cfg.get('model') or {}) or type(model).__name__
-        return {'method': name, 'key_encoder': model.key_encoder_name}
+        told = {'method': name, 'key_encoder': model.key_encoder_name}
+        teachers = {each.network: each.license for each in model.teachers}
+        return told | ({'teachers': teachers} if teachers else {})
 
     def _architecture(self) -> dict[str, Any]:
         """Tell what no shape tells of the backbone."""

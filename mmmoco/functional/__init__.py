@@ -4,7 +4,7 @@ from .chunked_look_up import info_nce
 from .collectives import gather, gather_with_grad
 from .exchange import ShufflePlan, shuffle, shuffle_plan, unshuffle
 from .extended_box import PASSES, blur_radius, blur_taps, extended_box
-from .feature_distance import check_distance, feature_distance
+from .feature_distance import check_distance, check_weights, feature_distance
 from .feature_spread import effective_rank, feature_spread
 from .info_nce import Candidates, Stats, plain_info_nce, same
 from .knn import Neighbours, nearest, nearest_in_shards, vote

@@ -23,6 +23,23 @@ def check_distance(kind: str) -> None:
         )
 
 
+def check_weights(cls_weight: float, patch_weight: float) -> None:
+    """Refuse weights by which nothing is learnt.
+
+    Args:
+        cls_weight: Of the class token's loss.
+        patch_weight: Of the patch tokens'.
+
+    Raises:
+        ValueError: If one is negative, or both are zero.
+    """
+    if min(cls_weight, patch_weight) < 0 or cls_weight + patch_weight == 0:
+        raise ValueError(
+            f'cls_weight={cls_weight} and patch_weight={patch_weight} '
+            'must not be negative, and not both zero.'
+        )
+
+
 def feature_distance(student: Tensor, teacher: Tensor, kind: str) -> Tensor:
     """Return the mean distance of features, a float32 scalar.
 

@@ -24,6 +24,8 @@ CUTS = {
     'PlainConvNet': {},
     'MoCoV3ViT': dict(arch=TINY_VIT),
     'VisionTransformer': dict(arch=TINY_VIT),
+    'ConvNeXt': dict(arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 24, 48])),
+    'TimmBackbone': dict(embed_dim=48, depth=2, num_heads=4),
 }
 WIDTHS = {
     'ResNeXt': 256,
@@ -46,14 +48,17 @@ def cut(cfg, folder):
     for part in ('backbone', 'teacher'):
         if part not in model:
             continue
-        kind = model[part].type.split('.')[-1]
-        was = model[part].get('arch', '')
-        model[part].update(CUTS[kind])
-        model[part].pop('init_cfg', None)
+        net = model[part]
+        if net.type == 'Teacher':
+            net.random, net = True, net.backbone
+        kind = net.type.split('.')[-1]
+        was = net.get('arch', '')
+        net.update(CUTS[kind])
+        net.pop('init_cfg', None)
         if part == 'teacher':  # Of weights for 518 pixels.
-            model[part].img_size = 28
+            net.img_size = 28 if 'patch_size' in net else 32
         if 'conv' in str(was):
-            model[part].arch = {**TINY_VIT, 'conv_stem': True}
+            net.arch = {**TINY_VIT, 'conv_stem': True}
     for name, head in model.get('heads', {}).items():
         width = TINY_VIT['embed_dims']
         if name == 'rec':

@@ -5,7 +5,6 @@ of its config numbers alone are read: mean and std, the range of the values,
 and sizes.
 """
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +16,10 @@ from torch import Tensor
 from mmmoco.convert.anatomy import below, describe_backbone
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.evaluation.preprocessing import (
-    Preprocessing,
-    preprocessing_of_checkpoint,
+    pixels_of_checkpoint,
 )
 from mmmoco.engine.without_memory import check_complete
-from mmmoco.messages import few, log_warning, shortened
+from mmmoco.messages import few, log_warning
 
 from .image_steps import range_of, told_steps
 from .plain_parts import BACKBONES, METHODS, RefusedError, plain
@@ -62,7 +60,7 @@ def config_of(checkpoint: str) -> Config:
     if 'input_range' in meta:
         told = {**told, 'input_range': meta['input_range']}
     try:
-        seen = _seen(meta)
+        seen = pixels_of_checkpoint(meta)
         model = _told_model(meta, told)
         backbone = told_backbone(model.get('backbone'), own, checkpoint)
         found: dict[str, Any] = dict(
@@ -154,32 +152,3 @@ def _whole(
         check_complete(weights, whole)
         return whole
     return None
-
-
-def _seen(meta: Mapping[str, Any]) -> Preprocessing:
-    """Return how images reached the network, mean and std as of bytes.
-
-    Raises:
-        RefusedError: If it is not told, or not what is done here.
-    """
-    seen = preprocessing_of_checkpoint(meta)
-    if seen is None or seen.mean is None or seen.std is None:
-        raise RefusedError('it does not tell how its images were normalised.')
-    if seen.channel_order not in ('rgb', None):
-        raise RefusedError(
-            f'its images were {shortened(seen.channel_order)}; here they are '
-            'read as RGB.'
-        )
-    finite = all(map(math.isfinite, (*seen.mean, *seen.std)))
-    if len(seen.mean) != len(seen.std) or not finite or min(seen.std) <= 0:
-        raise RefusedError(
-            f'it says mean={shortened(seen.mean)}, std={shortened(seen.std)}.'
-        )
-    span = 255.0 if seen.value_range is None else seen.value_range
-    if span <= 0:
-        raise RefusedError(f'it says that its values go up to {span:g}.')
-    factor = 255.0 / span
-    return seen._replace(
-        mean=tuple(factor * x for x in seen.mean),
-        std=tuple(factor * x for x in seen.std),
-    )

@@ -25,6 +25,7 @@ from mmmoco.engine.evaluation.preprocessing import (
 )
 from mmmoco.engine.results import config_hash
 from mmmoco.engine.without_memory import build_without_memory, check_complete
+from mmmoco.messages import clipped
 from mmmoco.registry import bare_type
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -120,7 +121,16 @@ def write(source: Source, stem: Path, target: str) -> Exported:
     checkpoint_io.write_bytes(path, content)
     encoder = source.meta['encoder']
     loading = _loading(path, target, source)
-    return Exported(path, len(weights), encoder, loading)
+    return Exported(path, len(weights), encoder, loading, terms(source))
+
+
+def terms(source: Source) -> tuple[str, ...]:
+    """Say whose licence may bind the weights too: those of teachers."""
+    return tuple(
+        f'distilled from {network}, licence: {licence}. These weights may '
+        'fall under the same terms.'
+        for network, licence in source.meta.get('teachers', {}).items()
+    )
 
 
 def read_source(
@@ -178,6 +188,7 @@ def read_source(
         'config_hash': config_hash(told_cfg or cfg) if cfg else None,
         'source': Path(checkpoint).name,
         'encoder': encoder,
+        'teachers': teachers_of(meta, cfg) or None,
         'input_range': cfg.get('input_range') if cfg else None,
         'backbone': described,
         'architecture': architecture_of(
@@ -203,6 +214,30 @@ def method_of(content: Mapping[str, Any]) -> str | None:
     """
     told = recorded_method(content)
     return told or _method_of(checkpoint_io.state_dict_of(content))
+
+
+def teachers_of(
+    meta: Mapping[str, Any], cfg: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """Return the teachers of a distilled student, and their licences.
+
+    Args:
+        meta: ``'meta'`` of its checkpoint.
+        cfg: Config of its run, where known.
+
+    Returns:
+        By network; empty if it had none.
+    """
+    told = meta.get('teachers')
+    if not isinstance(told, Mapping):  # Until then the config told.
+        teacher = cfg['model'].get('teacher') if cfg else None
+        told = {}
+        if isinstance(teacher, Mapping):
+            told[bare_type(teacher)] = None
+    return {
+        clipped(str(network), 80): clipped(str(licence or 'unknown'), 80)
+        for network, licence in told.items()
+    }
 
 
 def recorded_method(content: Mapping[str, Any]) -> str | None:

@@ -116,6 +116,10 @@ def write(
         levels=images.in_bytes(),
         figures=[_figure(figure) for figure in figures],
         license=license,
+        teachers=[
+            (span(network), span(licence))
+            for network, licence in source.meta.get('teachers', {}).items()
+        ],
         onnx=onnx,
     )
 

@@ -25,7 +25,7 @@ from mmmoco.engine.without_memory import (
 from mmmoco.messages import few
 
 from . import model_card
-from .export_backbone import Exported, Source
+from .export_backbone import Exported, Source, terms
 from .figures import figures_of
 from .images import Images, images_of
 from .timm_model import (
@@ -137,6 +137,7 @@ def write(
         )
     if license == 'unknown':
         notes.append('no licence was given (--license)')
+    notes += terms(source)
     if source.meta.get('encoder') == 'key':
         notes.append('this is the key encoder, the moving average')
     in_config = theirs is not None and not theirs.small_stem

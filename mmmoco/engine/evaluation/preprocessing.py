@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmmoco.engine import checkpoint_io
-from mmmoco.messages import log_info, log_warning
+from mmmoco.messages import clipped, log_info, log_warning, shortened
 from mmmoco.registry import bare_type, dicts_in
 
 #: Mean and std that differ by less, as a part of the std, are equal: 0.228
@@ -149,6 +149,82 @@ def preprocessing_of_checkpoint(
     return None if found == Preprocessing() else found
 
 
+def pixels_of_checkpoint(meta: Mapping[str, Any]) -> Preprocessing:
+    """Return how images reached a network, mean and std as of bytes.
+
+    Args:
+        meta: ``'meta'`` of a checkpoint.
+
+    Raises:
+        ValueError: If it is not told, or not what is done here.
+    """
+    seen = preprocessing_of_checkpoint(meta)
+    if seen is None or seen.mean is None or seen.std is None:
+        raise ValueError('it does not tell how its images were normalised.')
+    if seen.channel_order not in ('rgb', None):
+        raise ValueError(
+            f'its images were {shortened(seen.channel_order)}; here they are '
+            'read as RGB.'
+        )
+    if len(seen.mean) != len(seen.std) or min(seen.std) <= 0:
+        raise ValueError(
+            f'it says mean={shortened(seen.mean)}, std={shortened(seen.std)}.'
+        )
+    span = 255.0 if seen.value_range is None else seen.value_range
+    if span <= 0:
+        raise ValueError(f'it says that its values go up to {span:g}.')
+    factor = 255.0 / span
+    return seen._replace(
+        mean=tuple(factor * x for x in seen.mean),
+        std=tuple(factor * x for x in seen.std),
+    )
+
+
+def tell_teachers(model: Any) -> None:
+    """Tell frozen teachers what their files say of images and licence.
+
+    What the config says counts; a difference is logged. Files behind a URL
+    are not asked.
+
+    Args:
+        model: With ``teachers``, or any other.
+
+    Raises:
+        ValueError: If a file tells what is not done here.
+    """
+    for teacher in getattr(model, 'teachers', ()):
+        path, meta = teacher.file, {}
+        if path is not None and os.path.isfile(path):
+            meta = checkpoint_io.read_meta(path)
+        told = preprocessing_of_checkpoint(meta) or Preprocessing()
+        seen = Preprocessing()
+        if told.mean or told.std:
+            try:
+                seen = pixels_of_checkpoint(meta)
+            except ValueError as error:
+                raise ValueError(f'The teacher in {path}: {error}') from error
+        if teacher.told:
+            mean, std = (tuple(x.flatten().tolist()) for x in teacher.levels)
+            places = (repr(path), 'model.teacher, which counts')
+            known = Preprocessing(seen.mean, seen.std)
+            for line in differences(known, Preprocessing(mean, std), places):
+                log_warning(line)
+        teacher.adopt(seen.mean, seen.std, _licence(meta))
+        log_info(
+            f'Teacher {teacher.network}, licence: '
+            f'{clipped(teacher.license or "unknown", 80)}. What is distilled '
+            'from it may fall under the same terms.'
+        )
+
+
+def _licence(meta: Mapping[str, Any]) -> str | None:
+    """Return that of a file's weights, else of those it was distilled from."""
+    own = [meta.get('license')]
+    if own == [None]:
+        own = [*_below(meta, 'teachers').values()]
+    return ', '.join(x for x in own if isinstance(x, str)) or None
+
+
 def recorded(seen: Preprocessing | None) -> dict[str, Any] | None:
     """Return what an imported or exported file says; None: nothing."""
     if seen is None or not seen.mean or not seen.std:
@@ -261,15 +337,18 @@ def compare_start(cfg: Mapping[str, Any]) -> list[str]:
     """Compare a training with the pre-training that its weights are of.
 
     Sizes may differ: a detector sees larger images. Files behind a URL, and
-    those that do not tell, are not compared.
+    those that do not tell, are not compared; nor is a ``Teacher``.
 
     Args:
         cfg: Config of a training with ``Pretrained`` parts or ``load_from``.
     """
+    parts = [*dicts_in(cfg.get('model'))]
+    teachers = [part for part in parts if bare_type(part) == 'Teacher']
+    theirs = {id(part) for part in dicts_in(teachers)}
     given = [
         part.get('checkpoint')
-        for part in dicts_in(cfg.get('model'))
-        if part.get('type') == 'Pretrained'
+        for part in parts
+        if part.get('type') == 'Pretrained' and id(part) not in theirs
     ]
     lines: list[str] = []
     sizes = dict.fromkeys(('resize', 'crop', 'interpolation'))

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmoco.functional import check_distance, feature_distance
+from mmmoco.functional import check_distance, check_weights, feature_distance
 from mmmoco.messages import log_warning
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
 
-from .tokens import Tokens, split_tokens
+from .tokens import Tokens, resized, split_tokens
 
 
 @MODELS.register_module()
@@ -60,11 +60,7 @@ class Distillation(TwoPhaseModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if min(cls_weight, patch_weight) < 0 or cls_weight + patch_weight == 0:
-            raise ValueError(
-                f'cls_weight={cls_weight} and patch_weight={patch_weight} '
-                'must not be negative, and not both zero.'
-            )
+        check_weights(cls_weight, patch_weight)
         check_distance(cls_distance)
         check_distance(patch_distance)
         self.weights = cls_weight, patch_weight
@@ -147,11 +143,7 @@ class Distillation(TwoPhaseModel):
         size = [height // own * goal, width // own * goal]
         if self.factor is not None and self.offset is not None:
             x = x * self.factor + self.offset
-        if size == [height, width]:
-            return x
-        return F.interpolate(
-            x.float(), size, mode='bicubic', antialias=True
-        ).to(x.dtype)
+        return resized(x, size)
 
     def student_tokens(self, x: Tensor) -> Tokens:
         """Return the student's tokens, in its own width."""

@@ -1,4 +1,12 @@
-from .fitting import build_neck, check_channels, check_width, fit_heads
+from .fitting import (
+    build_neck,
+    check_channels,
+    check_width,
+    fit_heads,
+    image_channels,
+    shapes_of,
+    size_of,
+)
 from .key_encoder import KeyEncoder, ema_
 from .momentum import check_momentum, momentum_at
 
@@ -10,5 +18,8 @@ __all__ = [
     'check_width',
     'ema_',
     'fit_heads',
+    'image_channels',
     'momentum_at',
+    'shapes_of',
+    'size_of',
 ]

@@ -62,7 +62,7 @@ def image_channels(backbone: nn.Module) -> int | None:
     return None
 
 
-def _size_of(backbone: Mapping[str, Any]) -> Sequence[int]:
+def size_of(backbone: Mapping[str, Any]) -> Sequence[int]:
     """Return the size of the images that a backbone's config is made for."""
     size = backbone.get('img_size') or SIDE
     return size if isinstance(size, list | tuple) else (size, size)
@@ -85,7 +85,7 @@ def check_channels(
     taken = image_channels(module)
     if not isinstance(mean, Tensor) or taken in (None, mean.numel()):
         return
-    given, size = mean.numel(), _size_of(backbone)
+    given, size = mean.numel(), size_of(backbone)
     # Only if it takes the ones and refuses the others is it sure.
     if shapes_of(module, taken, size) and not shapes_of(module, given, size):
         raise ValueError(
@@ -121,7 +121,7 @@ def build_neck(
         return _built(neck)
     name = f'model.backbone ({bare_type(backbone)})'
     channels = image_channels(module) or 3
-    shapes = shapes_of(module, channels, _size_of(backbone)) or (
+    shapes = shapes_of(module, channels, size_of(backbone)) or (
         # Windows may be larger than what its images come down to.
         shapes_of(module, channels)
     )
