@@ -16,3 +16,4 @@ optim_wrapper = dict(
 )
 # lr is the actual one, at the effective batch.
 auto_scale_lr = dict(base_batch_size=512, enable=False)
+auto_scale_m = dict(base_batch_size=512)

@@ -27,3 +27,4 @@ views = dict(
 )
 pipeline = [*_base_.load, dict(type='Views', views=views)]
 train_dataloader = dict(dataset=dict(pipeline=pipeline))
+auto_scale_m = dict(base_batch_size=64)

@@ -174,6 +174,8 @@ class TwoPhaseModel(FeatureModel):
         dictionary: What the queries are looked up in.
         teacher: A network that the student learns from.
         contrast: The contrastive loss.
+        m_power: What every m is raised to, for another batch than it is meant
+            for.
         queries: N×C queries of the last training forward, for the monitors.
         seed: Of the run.
         step: Training iteration (micro-batch).
@@ -192,6 +194,7 @@ class TwoPhaseModel(FeatureModel):
         super().__init__(**kwargs)
         self.dictionary = self.teacher = None
         self.contrast: Any = None
+        self.m_power = 1.0
         self.seed, self.step = 0, 0
         self.queries: Tensor | None = None
         self._announced: set[str] = set()
@@ -254,8 +257,17 @@ class TwoPhaseModel(FeatureModel):
         self.__dict__.pop('dictionaries', None)  # By now all are there.
         self._announced.update(hooks)
 
-    def set_address(self, seed: int, step: int, rank: int) -> None:
-        """Say which training iteration of which run comes next."""
+    def set_address(
+        self, seed: int, step: int, rank: int, epoch: int | None = None
+    ) -> None:
+        """Say which training iteration of which run comes next.
+
+        Args:
+            seed: Of the run.
+            step: Iteration (micro-batch).
+            rank: Of this process.
+            epoch: That the iteration belongs to, from 0; None: unknown.
+        """
         self.seed, self.step = seed, step
         for dictionary in self.dictionaries:
             dictionary.set_address(seed, step)

@@ -15,6 +15,7 @@ from mmmoco.messages import clipped, few
 READ = RUNNER_FIELDS | {
     'activation_checkpointing',
     'allow_partial',
+    'auto_scale_m',
     'compile',
     'device_views',
     'efficient_conv_bn_eval',
@@ -31,6 +32,7 @@ READ = RUNNER_FIELDS | {
 #: Settings of a config that do not change what is learnt, or of which others
 #: tell: optimizer and seed below, the schedules when they are moved.
 _ELSEWHERE = (
+    'auto_scale_m',
     'default_hooks.logger',
     'env_cfg',
     'evaluations',

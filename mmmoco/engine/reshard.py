@@ -47,7 +47,7 @@ def shown_rates(groups: Sequence[dict[str, Any]]) -> str:
     return ', '.join(f'{rate:g}' for rate in rates)
 
 
-def reshard(runner: Runner, before: dict[str, int] | None) -> None:
+def reshard(runner: Runner, before: dict[str, int] | None) -> float:
     """Fit a resumed runner to its processes, and say what changes.
 
     Nothing in a checkpoint belongs to one process: weights, optimizer and
@@ -58,10 +58,13 @@ def reshard(runner: Runner, before: dict[str, int] | None) -> None:
         runner: Just resumed.
         before: :func:`describe_processes` of the run that saved; None if
             unknown (then nothing is done).
+
+    Returns:
+        How many times as large the effective batch is now.
     """
     now = describe_processes(runner)
     if not before or before == now:
-        return
+        return 1.0
     micro = [d['batch'] * d['processes'] for d in (before, now)]
     effective = [
         size * d['accumulation']
@@ -88,6 +91,7 @@ def reshard(runner: Runner, before: dict[str, int] | None) -> None:
         'process differ.'
     )
     runner.logger.warning(' '.join(lines))
+    return effective[1] / effective[0]
 
 
 def _learning_rate(runner: Runner, before: int, now: int) -> str:

@@ -132,6 +132,7 @@ def _check_meta(runner: Runner, meta: Mapping[str, Any]) -> None:
     epoch = _whole(meta['epoch'], 'meta.epoch')
     done = _whole(meta['iter'], 'meta.iter')
     _whole(meta.get('seed'), 'meta.seed', high=2**32 - 1)
+    _number(meta.get('m_power', 1.0), 'meta.m_power', low=1 / LARGEST)
     processes = meta.get('processes')  # Older versions did not write it.
     if processes is None:
         return

@@ -49,6 +49,7 @@ from .class_folders import hidden_skipped
 from .evaluation.preprocessing import compare_start, tell_teachers
 from .run_hook import RunHook
 from .run_lines import first_lines, last_lines, setting_lines
+from .scaled_momentum import go_on, scale_momentum
 from .schedule import Schedule
 from .screen import ABOUT, SETTING, Screen
 from .work_dir import Outdated, claimed
@@ -98,7 +99,7 @@ class ContrastRunner(Runner):
             if hasattr(getattr(holder, 'sampler', None), 'seed'):
                 holder.sampler.seed = self.seed
         meta = self._resumed_meta or {}
-        reshard(self, meta.get('processes'))
+        go_on(self, meta, reshard(self, meta.get('processes')))
         if self._schedule is not None:
             self._schedule.go_on(self)
         changed = changes(self, meta, self._configured, self._described)
@@ -358,9 +359,16 @@ class ContrastRunner(Runner):
         if model is None:
             return {}
         name = bare_type(self.cfg.get('model') or {}) or type(model).__name__
-        told = {'method': name, 'key_encoder': model.key_encoder_name}
+        told: dict[str, Any] = {
+            'method': name,
+            'key_encoder': model.key_encoder_name,
+        }
         teachers = {each.network: each.license for each in model.teachers}
-        return told | ({'teachers': teachers} if teachers else {})
+        if teachers:
+            told['teachers'] = teachers
+        if model.m_power != 1.0:
+            told['m_power'] = model.m_power
+        return told
 
     def _architecture(self) -> dict[str, Any]:
         """Tell what no shape tells of the backbone."""
@@ -448,6 +456,8 @@ class ContrastRunner(Runner):
     ) -> None:
         """Scale lr linearly by the effective batch, accumulation included.
 
+        Then m, if the config wants it.
+
         mmengine's own rule leaves the accumulation out. The effective batch,
         and the rates before and after, are logged in any case.
 
@@ -488,6 +498,7 @@ class ContrastRunner(Runner):
             )
         self._configured = settings_of(groups)
         self.logger.info(f'{text}.', extra=SETTING)
+        scale_momentum(self, effective)
 
     def _maybe_compile(self, target: str) -> None:
         """Compile the networks of our models, not their whole step.

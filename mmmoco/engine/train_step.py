@@ -9,6 +9,11 @@ from torch import Tensor
 from mmmoco.two_phase import TwoPhaseModel
 
 
+def epoch_of(step: int, length: int) -> int | None:
+    """Return the epoch of an iteration; None if no length is known."""
+    return step // length if length else None
+
+
 def move_key_encoder(
     model: TwoPhaseModel, progress: float, stepped: bool
 ) -> float:
@@ -23,7 +28,7 @@ def move_key_encoder(
         progress: Fraction of all iterations done, this one included.
         stepped: Whether the optimizer really stepped.
     """
-    m = model.momentum_at(progress)
+    m = model.momentum_at(progress) ** model.m_power
     if stepped:
         model.update_key_encoder(m)
     return m
@@ -56,6 +61,8 @@ class TrainStep:
         total: Iterations (micro-batches) of the whole training.
         seed: Of the run, equal on all processes.
         done: Iterations done before.
+        epoch_length: Iterations of an epoch; 0 if nothing of the loss waits
+            for an epoch.
 
     Raises:
         TypeError: If model or wrapper is of another kind.
@@ -69,6 +76,7 @@ class TrainStep:
         total: int,
         seed: int = 0,
         done: int = 0,
+        epoch_length: int = 0,
     ) -> None:
         bare = model.module if is_model_wrapper(model) else model
         if not isinstance(bare, TwoPhaseModel):
@@ -88,6 +96,7 @@ class TrainStep:
         self.model: TwoPhaseModel = bare
         self.wrapped, self.optim_wrapper = model, optim_wrapper
         self.total, self.seed, self.done = total, seed, done
+        self.epoch_length = epoch_length
         self.model.announce(*self.model.needs)
         optim_wrapper.initialize_count_status(model, done, total)
 
@@ -103,7 +112,8 @@ class TrainStep:
         """Do what comes before the forward pass."""
         if not self.wrapped.training:
             self.wrapped.train()  # As get_model returns it, it is not.
-        self.model.set_address(self.seed, self.done, get_rank())
+        epoch = epoch_of(self.done, self.epoch_length)
+        self.model.set_address(self.seed, self.done, get_rank(), epoch)
 
     def end(self, stepped: bool, due: bool = True) -> None:
         """Do what comes after the optimizer.

@@ -6,6 +6,7 @@ from .exchange import ShufflePlan, shuffle, shuffle_plan, unshuffle
 from .extended_box import PASSES, blur_radius, blur_taps, extended_box
 from .feature_distance import check_distance, check_weights, feature_distance
 from .feature_spread import effective_rank, feature_spread
+from .hard_negatives import Mixing
 from .info_nce import Candidates, Stats, plain_info_nce, same
 from .knn import Neighbours, nearest, nearest_in_shards, vote
 from .masked import masked_l1, patch_distance, patch_fraction, patch_info_nce

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from mmmoco.older_versions import autocasts_to
 
+from .hard_negatives import Hardest, Mixing, mixtures
 from .info_nce import Candidates, Stats
 
 # Similarities of so many pairs are held at a time. On a CPU they stay in the
@@ -24,7 +25,10 @@ PAIRS_AT_A_TIME = {'cpu': 2**20, 'cuda': 2**24}
 
 
 def info_nce(
-    q: Tensor, candidates: Candidates, temperature: float
+    q: Tensor,
+    candidates: Candidates,
+    temperature: float,
+    mixing: Mixing | None = None,
 ) -> tuple[Tensor, Stats]:
     """Score a look-up: cross-entropy of the positive among all candidates.
 
@@ -40,6 +44,8 @@ def info_nce(
         q: N×C queries, L2-normalised.
         candidates: The keys of the look-up.
         temperature: τ, divides the similarities.
+        mixing: Synthetic keys to add for each query; no gradient flows
+            through them but that of the query's similarity to them.
 
     Returns:
         The mean loss over the N queries, and the statistics of the look-up.
@@ -65,6 +71,7 @@ def info_nce(
             candidates.mask,
             temperature,
             torch.bfloat16 if in_bfloat16 else torch.float32,
+            mixing,
         )
     return loss, Stats(*stats)
 
@@ -82,8 +89,9 @@ class LookUp(torch.autograd.Function):
         mask: Tensor | None,
         temperature: float,
         factors: torch.dtype,
+        mixing: Mixing | None,
     ) -> tuple[Tensor, ...]:
-        """Return the loss and three statistics.
+        """Return the loss and three statistics, with mixing four.
 
         Args:
             ctx: Of autograd.
@@ -94,6 +102,7 @@ class LookUp(torch.autograd.Function):
             mask: N×K, True where a key is no negative; None: all are.
             temperature: τ.
             factors: What the large products are made of.
+            mixing: Synthetic keys to add for each query.
         """
         positive = (q * positives).sum(1)  # N
         largest = positive
@@ -102,6 +111,7 @@ class LookUp(torch.autograd.Function):
         rival = torch.full_like(positive, float('-inf'))
         negative, count = positive.new_zeros(()), positive.new_zeros(())
         products, sum_of_queries = _Products(q, keys, factors), q.sum(0)
+        hardest = mixing and Hardest(len(q), mixing.n, q.device)
         for first, part in _chunks(keys, len(q), factors):
             similarity = products.similarity(part)  # N×chunk
             hidden = _hidden(index, mask, first, part.shape[1])
@@ -113,6 +123,8 @@ class LookUp(torch.autograd.Function):
                 negative += similarity.masked_fill(hidden, 0.0).sum()
                 count += hidden.numel() - hidden.sum()
                 similarity.masked_fill_(hidden, float('-inf'))
+            if hardest:
+                hardest.see(first, similarity)
             rival = torch.maximum(rival, similarity.amax(1))
             new = torch.maximum(largest, rival)
             weight = similarity.sub_(new[:, None]).div_(temperature).exp_()
@@ -120,6 +132,12 @@ class LookUp(torch.autograd.Function):
             total.mul_(shrink).add_(weight.sum(1))
             products.add_keys(mean_key.mul_(shrink[:, None]), weight, part)
             largest = new
+        mixed: tuple[Tensor, ...] = ()
+        if mixing and hardest:
+            sums = largest, total, mean_key
+            mixed = (
+                _add_mixtures(sums, q, keys, hardest, mixing, temperature),
+            )
         log_total = largest / temperature + total.log()
         loss = (log_total - positive / temperature).mean()
         # Softmax of the positive minus one, and of every key: d loss / d s.
@@ -128,7 +146,8 @@ class LookUp(torch.autograd.Function):
         ctx.temperature, ctx.factors = temperature, factors
         ctx.save_for_backward(q, slope, surplus, keys, log_total, index, mask)
         found = (rival < _as_rival(q, positives, factors)).float().mean()
-        stats = positive.mean(), negative / count.clamp(min=1), found
+        mean = negative / count.clamp(min=1)
+        stats = positive.mean(), mean, found, *mixed
         ctx.mark_non_differentiable(*stats)
         return loss, *stats
 
@@ -153,7 +172,46 @@ class LookUp(torch.autograd.Function):
                     weight.masked_fill_(hidden, 0.0)
                 product = rounded.T @ weight.to(ctx.factors)
                 for_keys[:, first:end] = scale * product
-        return scale * slope, for_positives, for_keys, *[None] * 4
+        return scale * slope, for_positives, for_keys, *[None] * 5
+
+
+def _add_mixtures(
+    sums: tuple[Tensor, Tensor, Tensor],
+    q: Tensor,
+    keys: Tensor,
+    hardest: Hardest,
+    mixing: Mixing,
+    temperature: float,
+) -> Tensor:
+    """Add synthetic keys to the sums of a look-up, in place.
+
+    Args:
+        sums: Largest similarity, Σ exp((s − largest) / τ), and the same sum
+            over the keys, of each query.
+        q: As for :meth:`LookUp.forward`, as are the others.
+        keys: C×K.
+        hardest: Of the whole look-up.
+        mixing: What is made.
+        temperature: τ.
+
+    Returns:
+        The mean similarity of the queries to their synthetic keys.
+    """
+    largest, total, mean_key = sums
+    none = hardest.count() == 0
+    means = torch.zeros_like(largest)
+    for part, made in mixtures(q, keys, hardest, mixing, _pairs_of(keys)):
+        similarity = (made @ q[part, :, None]).squeeze(2)
+        means[part] = similarity.mean(1)
+        similarity.masked_fill_(none[part], float('-inf'))
+        new = torch.maximum(largest[part], similarity.amax(1))
+        weight = similarity.sub_(new[:, None]).div_(temperature).exp_()
+        shrink = ((largest[part] - new) / temperature).exp_()
+        total[part] = total[part] * shrink + weight.sum(1)
+        added = (weight[:, None] @ made).squeeze(1)
+        mean_key[part] = mean_key[part] * shrink[:, None] + added
+        largest[part] = new
+    return means.masked_fill_(none[:, 0], 0.0).sum() / (~none).sum().clamp(1)
 
 
 def _as_rival(q: Tensor, positives: Tensor, factors: torch.dtype) -> Tensor:
@@ -203,9 +261,12 @@ class _Products:
         return memory[: shape[0] * shape[1]].view(shape)
 
 
+def _pairs_of(keys: Tensor) -> int:
+    return PAIRS_AT_A_TIME.get(keys.device.type, PAIRS_AT_A_TIME['cuda'])
+
+
 def _keys_at_a_time(keys: Tensor, queries: int) -> int:
-    pairs = PAIRS_AT_A_TIME.get(keys.device.type, PAIRS_AT_A_TIME['cuda'])
-    return max(1, pairs // max(1, queries))
+    return max(1, _pairs_of(keys) // max(1, queries))
 
 
 def _chunks(

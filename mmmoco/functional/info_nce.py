@@ -72,11 +72,14 @@ class Stats:
         positive_similarity: Mean cosine similarity to the positive.
         negative_similarity: Mean cosine similarity to the negatives.
         top1: Fraction of queries whose positive is the most similar key.
+        hard_similarity: Mean cosine similarity to the synthetic keys, which
+            count for none of the others; None if there are none.
     """
 
     positive_similarity: Tensor
     negative_similarity: Tensor
     top1: Tensor
+    hard_similarity: Tensor | None = None
 
 
 def plain_info_nce(

@@ -136,7 +136,11 @@ MONITORS = (
     Chart(
         'Similarity to the positive and the negatives',
         'cosine',
-        {'pos_sim': 'positive', 'neg_sim': 'negatives (mean)'},
+        {
+            'pos_sim': 'positive',
+            'hard_sim': 'mixtures of the hardest (mean)',
+            'neg_sim': 'negatives (mean)',
+        },
         'Apart, the negatives near 0.',
     ),
     Chart(

@@ -80,6 +80,7 @@ RECIPES = {
     },
     'mocov2_r50_8xb32': V2,
     'mocov2_r50_8xb32_800e': {**V2, 'epochs': 800},
+    'mocov2_r50_8xb32_mochi': V2,
     'mocov2_r18_1xb512_cifar10': {
         **V2,
         'lr': 0.06,

@@ -57,6 +57,7 @@ PARAMETERS = {
     'mocov3_vit-s_1xb256_cifar10-96px': 84_266_752 - 2 * (196 - 36) * 384,
     # Ten more channels in a projection of 16×16 pixels, in both encoders.
     'mocov3_vit-s_4xb64_sentinel2-13band': 84_266_752 + 20 * 256 * 384,
+    'mocov2_r50_8xb32_mochi': 55_933_312,
     'mocov2_r50_8xb32_satellite': 55_933_312,
     # Thirteen bands in place of three, in the first kernels of 7×7 and 16×16.
     'mocov2_r50_1xb64_bands': 55_933_312 + 20 * 49 * 64,

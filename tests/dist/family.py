@@ -42,6 +42,14 @@ BANK = dict(
 )
 TRAININGS = {
     'queue': dict(dictionary=QUEUE),
+    'hard negatives': dict(
+        dictionary=QUEUE,
+        loss=dict(
+            type='InfoNCE',
+            temperature=0.2,
+            hard_negatives=dict(type='HardNegatives', n=9, s=7, s2=5),
+        ),
+    ),
     'symmetric': dict(symmetric=True, dictionary=QUEUE),
     'memory bank': dict(dictionary=BANK),
     'end-to-end': dict(dictionary=dict(type='InBatch', key_grad=True)),

@@ -17,3 +17,4 @@ param_scheduler = [
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300)
 auto_scale_lr = dict(base_batch_size=256, enable=True)
+auto_scale_m = dict(base_batch_size=4096, enable=False)

@@ -9,3 +9,4 @@ optim_wrapper = dict(
     ),
 )
 auto_scale_lr = dict(base_batch_size=256, enable=True)
+auto_scale_m = dict(base_batch_size=4096, enable=False)

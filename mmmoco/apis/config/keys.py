@@ -155,7 +155,10 @@ _TOP = {
     'log_processor': Room(('LOG_PROCESSORS',), default='LogProcessor'),
     'knn': _KNN,
     'evaluations': Room(entries=Room(('EVALUATIONS',))),
-    'auto_scale_lr': Room(plain=_names('base_batch_size', 'enable')),
+    **dict.fromkeys(
+        ('auto_scale_lr', 'auto_scale_m'),
+        Room(plain=_names('base_batch_size', 'enable')),
+    ),
     'randomness': Room(
         plain=_names(*list(arguments_of(Runner.set_randomness).hints)[1:])
     ),

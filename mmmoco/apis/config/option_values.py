@@ -111,7 +111,7 @@ RANGES: dict[str, Rule] = {
     'model.dictionary.size': _whole(1),
     'model.dictionary.feat_dim': _whole(1),
     'model.dictionary.num_negatives': _whole(1),
-    'auto_scale_lr.base_batch_size': _whole(1),
+    'auto_scale_*.base_batch_size': _whole(1),
     'randomness.seed': _whole(0, most=2**32 - 1),  # numpy's
     'knn.k': _each(_whole(1)),
     'knn.temperature': _each(_number(0, above=True)),

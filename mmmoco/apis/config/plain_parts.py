@@ -34,6 +34,7 @@ LAYERS = {
 METHODS = {
     **dict.fromkeys(('MoCoV1', 'MoCoV2', 'MoCoV3', 'MMC'), 'mmmoco'),
     **dict.fromkeys(('Queue', 'InBatch', 'MemoryBank', 'InfoNCE'), 'mmmoco'),
+    'HardNegatives': 'mmmoco',
     **dict.fromkeys(
         ('ReconstructionHead', 'PatchDistillationHead', 'CLSContrastHead'),
         'mmmoco',

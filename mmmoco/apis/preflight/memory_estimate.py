@@ -26,6 +26,8 @@ from . import sample_batch
 from .live_bytes import LiveBytes, placed, storage_bytes
 
 DTYPES = ('float32', 'bfloat16')
+#: An even number of iterations, and of epochs, that were done before.
+LATE = 10**6
 
 
 @dataclass
@@ -225,7 +227,10 @@ def _count(
     if foreach is not None and 'foreach' in optimizer.defaults:
         for group in optimizer.param_groups:
             group['foreach'] = foreach
-    train_step = TrainStep(model, wrapper, 2 * micro)
+    # Late: then everything is on that waits for an epoch.
+    train_step = TrainStep(
+        model, wrapper, LATE + 2 * micro, done=LATE, epoch_length=1
+    )
     # Writing them into the dictionary takes no memory of its own.
     model.commit_keys = model.discard_keys
     passes = {'key pass': model.key_encoder, 'teacher pass': model.teacher}

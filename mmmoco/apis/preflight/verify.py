@@ -25,6 +25,7 @@ from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.evaluation import build_evaluation
 from mmmoco.engine.groups import describe_groups
 from mmmoco.engine.hooks.step_watch_hook import StepWatchHook
+from mmmoco.engine.scaled_momentum import batch_of_m
 from mmmoco.engine.without_memory import build_without_memory
 from mmmoco.messages import few
 from mmmoco.registry import bare_type, in_scope_of
@@ -162,6 +163,8 @@ def _batch(
         verdict = WARNING
     else:
         text += f'; lr {lr:g}'
+    if (cfg.get('auto_scale_m') or {}).get('enable'):
+        text += f'; m to the power {effective / batch_of_m(cfg):g}'
     yield Check('effective batch', text, verdict)
     yield from _attempt('SplitBN', check_splits, model, batch)
     if length:

@@ -53,6 +53,7 @@ def train(
     fast: bool = False,
     amp: bool = False,
     auto_scale_lr: bool = False,
+    auto_scale_m: bool = False,
     seed: int | None = None,
     cfg_options: Settings | None = None,
     launcher: Launcher = 'none',
@@ -80,6 +81,8 @@ def train(
         amp: Use bfloat16 mixed precision.
         auto_scale_lr: Scale lr by the effective batch (accumulation
             included).
+        auto_scale_m: Raise m to the power that the lr is scaled by; a resume
+            goes on with the checkpoint's.
         seed: Seed of the run (drawn and logged if absent).
         cfg_options: Override settings of the config.
         launcher: Job launcher.

@@ -22,6 +22,7 @@ from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.training.runner import build_runner, init_processes
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import two_phase_model
+from mmmoco.engine.scaled_momentum import batch_of_m
 from mmmoco.engine.screen import ABOUT, early_notes, hand_on
 from mmmoco.messages import log_warning
 from mmmoco.restarts import why_started_again
@@ -41,6 +42,7 @@ def prepare(
     fast: bool = False,
     amp: bool = False,
     auto_scale_lr: bool = False,
+    auto_scale_m: bool = False,
     seed: int | None = None,
     cfg_options: cli.Settings | None = None,
     launcher: cli.Launcher = 'none',
@@ -76,6 +78,8 @@ def prepare(
                 f'{2**32 - 1}.'
             )
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    if auto_scale_m:
+        cfg.auto_scale_m = dict(base_batch_size=batch_of_m(cfg), enable=True)
     if auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(

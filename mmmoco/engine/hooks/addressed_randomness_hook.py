@@ -1,3 +1,4 @@
+from operator import length_hint
 from typing import Any
 
 from mmengine.dist import get_rank
@@ -7,6 +8,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmmoco.engine.bare_model import two_phase_model
 from mmmoco.engine.numbered_batches import NumberedBatches
 from mmmoco.engine.screen import ABOUT
+from mmmoco.engine.train_step import epoch_of
 from mmmoco.functional import seed_global_generators
 from mmmoco.registry import HOOKS
 
@@ -51,5 +53,7 @@ class AddressedRandomnessHook(Hook):
         step, rank = runner.iter, get_rank()
         model = two_phase_model(runner)
         if model is not None:
-            model.set_address(runner.seed, step, rank)
+            length = length_hint(runner.train_dataloader)  # 0: unknown
+            epoch = epoch_of(step, length)
+            model.set_address(runner.seed, step, rank, epoch)
         seed_global_generators(runner.seed, step, rank, 'step')

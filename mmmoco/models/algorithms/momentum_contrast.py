@@ -87,9 +87,13 @@ class MomentumContrast(TwoPhaseModel):
 
     # ------------------------------------------------ called by the hooks
 
-    def set_address(self, seed: int, step: int, rank: int) -> None:
+    def set_address(
+        self, seed: int, step: int, rank: int, epoch: int | None = None
+    ) -> None:
         """Say which iteration comes next, and who exchanges key images."""
-        super().set_address(seed, step, rank)
+        super().set_address(seed, step, rank, epoch)
+        if hasattr(self.contrast, 'set_address'):
+            self.contrast.set_address(seed, step, epoch)
         exchange = get_world_size() > 1 and self.shuffle_bn
         preprocessor = cast(Any, self.data_preprocessor)
         preprocessor.shuffled_views = self.key_only_views if exchange else ()
@@ -233,6 +237,7 @@ class MomentumContrast(TwoPhaseModel):
         among = self.dictionary and self.dictionary.candidates(images)
         if not among or not self.look_ups:
             return None
+        among += int(getattr(self.contrast, 'synthetic', 0))
         scale = float(getattr(self.contrast, 'scale', 1.0))
         return self.look_ups * scale * math.log(among)
 
@@ -266,8 +271,12 @@ class MomentumContrast(TwoPhaseModel):
 def mean_stats(stats: Iterable[Stats]) -> dict[str, Tensor]:
     """The statistics under the names of the log, averaged over look-ups."""
     values = zip(*(vars(each).values() for each in stats), strict=True)
-    means = [torch.stack(each).mean() for each in values]
-    return dict(zip(('pos_sim', 'neg_sim', 'top1'), means, strict=True))
+    names = ('pos_sim', 'neg_sim', 'top1', 'hard_sim')
+    return {
+        name: torch.stack(each).mean()
+        for name, each in zip(names, values, strict=True)
+        if None not in each
+    }
 
 
 def last_output(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -1,3 +1,4 @@
+from .hard_negatives import HardNegatives
 from .info_nce import InfoNCE
 
-__all__ = ['InfoNCE']
+__all__ = ['HardNegatives', 'InfoNCE']
