@@ -14,7 +14,7 @@ import mmmoco
 from mmmoco.apis import load_config
 from mmmoco.apis.config import python_text
 from mmmoco.apis.own_data import class_folders, coco, make, masks, models
-from mmmoco.apis.own_data.data import read_data
+from mmmoco.apis.own_data.data import Wishes, read_data
 from mmmoco.apis.own_data.start import read_start
 from mmmoco.files import lines_of
 
@@ -107,7 +107,9 @@ def test_pycocotools_numbers_the_classes_as_the_config(seed, tmp_path):
     COCO = optional('pycocotools.coco').COCO
     made = two_files(random.Random(seed), tmp_path)
     out = str(tmp_path / 'config.py')
-    data = read_data('det', places(tmp_path), out, None, None, False)
+    where = places(tmp_path).values()
+    usual = 'random', None, None, False, None, None, None, 1
+    data = read_data(Wishes('det', *where, *usual, out))
     for path, text in data.files.items():
         Path(path).write_text(text)
     assert data.classes == tuple(

@@ -1,47 +1,29 @@
 """Folders that are classes."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmmoco.files import files_below, lines_of
 from mmmoco.messages import few, shortened
+
+from .labels import Labels
 
 #: What mmpretrain takes for an image.
 _EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 
 
 @dataclass
-class ClassFolders:
+class ClassFolders(Labels):
     """What a folder holds.
 
     Attributes:
-        folder: With a folder for each class.
-        files: Of each class, relative to the folder.
-        others: Folders that mmpretrain would count as classes.
-        complete: Whether all that it would find in the classes is meant.
-        remarks: What there is to say.
+        files: Of each class, as in ``names``.
+        plain: Whether mmpretrain would find just these classes and images.
     """
 
-    folder: str
     files: dict[str, list[str]]
-    others: list[str]
-    complete: bool = True
-    remarks: list[str] = field(default_factory=list)
-
-    @property
-    def number(self) -> int:
-        """Return the number of images."""
-        return sum(map(len, self.files.values()))
-
-    @property
-    def paths(self) -> set[str]:
-        """Return the files of its images."""
-        return {
-            os.path.realpath(os.path.join(self.folder, name))
-            for names in self.files.values()
-            for name in names
-        }
+    plain: bool
 
     def text(self, classes: tuple[str, ...]) -> str | None:
         """Return the list of images; None if the folders serve.
@@ -49,8 +31,7 @@ class ClassFolders:
         Args:
             classes: By number, those of the training.
         """
-        same = tuple(self.files) == classes
-        if same and self.complete and not self.others:
+        if self.plain and tuple(self.files) == classes:
             return None
         return lines_of(
             f'{name} {classes.index(label)}'
@@ -82,8 +63,9 @@ def read_folders(folder: str) -> ClassFolders:
             f'{folder!r} has {len(files)} folders with images; it needs one '
             'for each class, and two classes.'
         )
-    result = ClassFolders(folder, files, others, complete)
-    result.remarks.append(f'{result.number:,} images of {len(files)} classes')
+    every = [name for names in files.values() for name in names]
+    result = ClassFolders(folder, every, files, complete and not others)
+    result.remarks.append(f'{len(every):,} images of {len(files)} classes')
     if others:
         shown = few([shortened(name, 60) for name in others])
         result.remarks.append(f'folders without images left out: {shown}')

@@ -19,6 +19,8 @@ from mmmoco.datasets.transforms.loading import (
 from mmmoco.files import read_file
 from mmmoco.messages import few, shortened
 
+from .labels import Labels
+
 #: Number of names that a message holds.
 _SHOWN = 8
 #: What a config can hold.
@@ -33,38 +35,20 @@ _BEYOND = 10
 
 
 @dataclass
-class Objects:
+class Objects(Labels):
     """What a file holds.
 
     Attributes:
         ann: The file.
-        folder: Of the images.
         content: Its JSON, mended.
         classes: Those that are wanted, as the file lists them.
         mended: What was changed; then a copy has to be written.
-        remarks: What else there is to say.
     """
 
     ann: str
-    folder: str
     content: dict[str, Any]
     classes: tuple[str, ...]
     mended: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-    @property
-    def images(self) -> list[dict[str, Any]]:
-        """Return its images."""
-        found: list[dict[str, Any]] = self.content['images']
-        return found
-
-    @property
-    def paths(self) -> set[str]:
-        """Return the files of its images."""
-        return {
-            os.path.realpath(os.path.join(self.folder, x['file_name']))
-            for x in self.images
-        }
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -123,7 +107,8 @@ def read_objects(
             f'{_listed(names)}.'
         )
     kept = tuple(n for n in names if wanted is None or n in wanted)
-    found = Objects(ann, folder, content, kept)
+    files = [x['file_name'] for x in images]
+    found = Objects(folder, files, ann, content, kept)
     if json.detect_encoding(data) != 'utf-8':  # pycocotools reads no other.
         found.mended.append('it is written in UTF-8')
     sizes = {x['id']: (x['width'], x['height']) for x in images}
@@ -218,8 +203,7 @@ def _check_objects(
     """Check objects, and count what the reader may want to know."""
     of_class = {number: name for name, number in found.numbers.items()}
     count: Counter[str] = Counter()
-    crowds = outside = 0
-    with_objects = set()
+    crowds, outside, with_objects = 0, 0, set[int]()
     for i, item in enumerate(found.content['annotations']):
         place = f'{found.ann!r}: annotations[{i}]'
         number, image = item['category_id'], item['image_id']
@@ -263,21 +247,14 @@ def _check_objects(
         )
     ranked = [f'{shortened(n, 40)} {c:,}' for n, c in count.most_common()]
     text = f'{len(sizes):,} images, {count.total():,} objects: {few(ranked)}'
-    found.remarks.append(text)
-    empty = len(sizes) - len(with_objects)
-    if empty:
-        found.remarks.append(
-            f'{empty:,} images without objects are kept as negatives'
-        )
-    if crowds:
-        found.remarks.append(
-            f'{crowds:,} objects are crowds, or marked ignore: not learnt'
-        )
-    if outside:
-        found.remarks.append(
-            f'{outside:,} boxes lie outside of their image, or are smaller '
-            'than a pixel: mmdet leaves them out'
-        )
+    odd = {
+        'images without objects are kept as negatives': len(sizes)
+        - len(with_objects),
+        'objects are crowds, or marked ignore: not learnt': crowds,
+        'boxes lie outside of their image, or are smaller than a pixel: '
+        'mmdet leaves them out': outside,
+    }
+    found.remarks += [text, *(f'{n:,} {what}' for what, n in odd.items() if n)]
     absent = [name for name in found.classes if not count[name]]
     if absent:
         found.remarks.append(f'no objects of {_listed(absent)}')
@@ -317,7 +294,7 @@ def _check_files(found: Objects) -> None:
         FileNotFoundError: If not, with the first of them.
         ValueError: If one has another size: its boxes are elsewhere.
     """
-    names = [x['file_name'] for x in found.images]
+    names = found.names
     absent = [name for name in names if not _exists(found.folder, name)]
     if absent:
         shown = few([shortened(name, 80) for name in absent], 3)
@@ -326,7 +303,7 @@ def _check_files(found: Objects) -> None:
             f'not in {found.folder!r}: {shown}. The folder has to be the one '
             'from which file_name counts.'
         )
-    for image in found.images[:: -(-len(names) // _MOST_OPENED)]:
+    for image in found.content['images'][:: -(-len(names) // _MOST_OPENED)]:
         path = os.path.join(found.folder, image['file_name'])
         said = image['width'], image['height']
         if said != _size(path):

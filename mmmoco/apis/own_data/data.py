@@ -1,8 +1,8 @@
 """Own labels as the data sets of a config."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,37 @@ from mmmoco.apis.lookup import missing
 from mmmoco.messages import shortened
 
 from . import class_folders, coco, masks
+from .labels import Labels
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user chose; see :func:`mmmoco.transfer_config`."""
+
+    task: str
+    train: Sequence[str]
+    val: Sequence[str]
+    init: str
+    classes: str | None
+    mask_suffix: str | None
+    reduce_zero_label: bool
+    image_size: int | None
+    batch_size: int | None
+    epochs: int | None
+    gpus: int
+    out: str
+
+    @property
+    def names(self) -> list[str] | None:
+        """Return the names of the classes."""
+        if self.classes is None:
+            return None
+        return [name.strip() for name in self.classes.split(',')]
+
+    @property
+    def dense(self) -> bool:
+        """Whether it is no classification."""
+        return self.task not in ('cls', 'linear')
 
 
 @dataclass(frozen=True)
@@ -19,159 +50,109 @@ class Data:
 
     Attributes:
         classes: By number.
-        numbers: Their ids in the annotation; empty: the numbers.
         train, val: Data sets, without pipelines.
         evaluators: Of the validation.
         count: Number of images of the training.
         remarks: What was found.
         files: Text of what has to be written beside the config, by path.
+        numbers: Ids of the classes in the annotation; empty: the numbers.
         size: Width and height of an image, the medians; None: not known.
     """
 
     classes: tuple[str, ...]
-    numbers: dict[str, int]
     train: dict[str, Any]
     val: dict[str, Any]
     evaluators: dict[str, Any]
     count: int
-    remarks: list[str]
+    remarks: tuple[str, ...]
     files: dict[str, str]
+    numbers: dict[str, int] = field(default_factory=dict)
     size: tuple[int, int] | None = None
 
 
-def read_data(
-    task: str,
-    places: dict[str, Sequence[str]],
-    out: str,
-    classes: Sequence[str] | None,
-    mask_suffix: str | None,
-    reduce_zero: bool,
-) -> Data:
+def read_data(wishes: Wishes) -> Data:
     """Read the labels of training and validation.
-
-    Args:
-        task: As for the job.
-        places: Of ``'train'`` and ``'val'``.
-        out: The config; lists are written beside it.
-        classes: Names that are wanted.
-        mask_suffix: How the names of masks end.
-        reduce_zero: Whether 0 is no class.
 
     Raises:
         OSError: If something is missing or cannot be read.
         ValueError: If the labels cannot be used.
     """
-    _require(places, ('FOLDER',) if task in ('cls', 'linear') else _TWO[task])
-    _refuse_options(task, classes, mask_suffix, reduce_zero)
-    found = {
-        part: [os.path.abspath(os.path.expanduser(p)) for p in given]
-        for part, given in places.items()
-    }
-    stem = os.path.abspath(os.path.splitext(out)[0])
-    if task == 'seg':
-        return _masks(found, stem, classes, mask_suffix, reduce_zero)
-    if task in ('det', 'inst'):
-        return _objects(found, stem, classes, task == 'inst')
-    return _folders(found, stem)
+    wanted, read = _TASKS[wishes.task]
+    places = []
+    for part, given in (('train', wishes.train), ('val', wishes.val)):
+        _require(part, given, wanted)
+        places.append([os.path.abspath(os.path.expanduser(p)) for p in given])
+    _refuse_options(wishes)
+    return read(wishes, *places)
 
 
-_TWO = {
-    'det': ('ANN', 'IMAGES'),
-    'inst': ('ANN', 'IMAGES'),
-    'seg': ('MASKS', 'IMAGES'),
-}
+def _require(part: str, given: Sequence[str], wanted: Sequence[str]) -> None:
+    if isinstance(given, str) or len(given) != len(wanted):
+        raise ValueError(
+            f'--{part} takes {" ".join(wanted)}, not {shortened(given)}.'
+        )
+    for path, kind in zip(given, wanted, strict=True):
+        place = Path(path).expanduser()
+        if not place.exists():
+            raise FileNotFoundError(f'--{part}: {missing(path)}')
+        if place.is_file() != (kind == 'ANN'):
+            what = 'a file' if kind == 'ANN' else 'a folder'
+            raise ValueError(f'--{part}: {path!r} is not {what} ({kind}).')
 
 
-def _require(
-    places: dict[str, Sequence[str]], wanted: tuple[str, ...]
-) -> None:
-    for part, given in places.items():
-        if isinstance(given, str) or len(given) != len(wanted):
-            raise ValueError(
-                f'--{part} takes {" ".join(wanted)}, not {shortened(given)}.'
-            )
-        for path, kind in zip(given, wanted, strict=True):
-            place = Path(path).expanduser()
-            if not place.exists():
-                raise FileNotFoundError(f'--{part}: {missing(path)}')
-            if place.is_file() != (kind == 'ANN'):
-                what = 'a file' if kind == 'ANN' else 'a folder'
-                raise ValueError(f'--{part}: {path!r} is not {what} ({kind}).')
-
-
-def _refuse_options(
-    task: str,
-    classes: Sequence[str] | None,
-    mask_suffix: str | None,
-    reduce_zero: bool,
-) -> None:
+def _refuse_options(wishes: Wishes) -> None:
+    names, seg = wishes.names, wishes.task == 'seg'
     given = {
-        'classes': classes is not None and task in ('cls', 'linear'),
-        'mask-suffix': mask_suffix is not None and task != 'seg',
-        'reduce-zero-label': reduce_zero and task != 'seg',
+        'classes': names is not None and not wishes.dense,
+        'mask-suffix': wishes.mask_suffix is not None and not seg,
+        'reduce-zero-label': wishes.reduce_zero_label and not seg,
     }
     for option, wrong in given.items():
         if wrong:
-            raise ValueError(f'--{option} means nothing for {task}.')
-    if classes is not None and len({*classes} - {''}) < len(classes):
+            raise ValueError(f'--{option} means nothing for {wishes.task}.')
+    if names is not None and len({*names} - {''}) < len(names):
         raise ValueError(
-            f'--classes {",".join(classes)}: every class needs a name of its '
+            f'--classes {",".join(names)}: every class needs a name of its '
             'own.'
         )
 
 
-def _objects(
-    found: dict[str, list[str]],
-    stem: str,
-    wanted: Sequence[str] | None,
-    outlines: bool,
-) -> Data:
+def _objects(wishes: Wishes, *places: Sequence[str]) -> Data:
+    outlines = wishes.task == 'inst'
     train, val = (
-        coco.read_objects(ann, images, wanted, outlines)
-        for ann, images in found.values()
+        coco.read_objects(ann, images, wishes.names, outlines)
+        for ann, images in places
     )
     coco.follow(val, train)
-    texts: list[str | None] = []
-    sets: list[dict[str, Any]] = []
-    for of in (train, val):
-        texts.append(of.text())
+    parts = []
+    for of, more in (
+        (train, dict(filter_cfg=dict(filter_empty_gt=False))),
+        (val, dict(test_mode=True)),
+    ):
+        text = of.text()
         if of.mended:
             of.remarks.append(f'in the copy {"; ".join(of.mended)}')
         # With its slash: mmdet joins what is no folder as a text.
         prefix = dict(img=f'{of.folder}/')
-        sets.append(
-            dict(type='CocoDataset', ann_file=of.ann, data_prefix=prefix)
+        dataset = dict(
+            type='CocoDataset', ann_file=of.ann, data_prefix=prefix, **more
         )
-    sets[0]['filter_cfg'] = dict(filter_empty_gt=False)
-    sets[1]['test_mode'] = True
-    files = _lists(sets, texts, (stem, '.json'))
-    evaluator = dict(
-        type='CocoMetric',
-        ann_file=sets[1]['ann_file'],
-        metric=['bbox', 'segm'] if outlines else 'bbox',
-    )
-    return Data(
-        train.classes,
-        train.numbers,
-        *(sets[0], sets[1], evaluator, len(train.images)),
-        _remarks(train, val),
-        files,
-    )
+        parts.append((of, dataset, text))
+    kinds = ['bbox', 'segm'] if outlines else 'bbox'
+    evaluator = dict(type='CocoMetric', ann_file='', metric=kinds)
+    data = _data(wishes, '.json', parts, train.classes, evaluator)
+    evaluator['ann_file'] = data.val['ann_file']
+    return replace(data, numbers=train.numbers)
 
 
-def _masks(
-    found: dict[str, list[str]],
-    stem: str,
-    wanted: Sequence[str] | None,
-    suffix: str | None,
-    reduce_zero: bool,
-) -> Data:
+def _masks(wishes: Wishes, *places: Sequence[str]) -> Data:
+    reduce_zero = wishes.reduce_zero_label
     train, val = (
-        masks.read_masks(folder, images, suffix)
-        for folder, images in found.values()
+        masks.read_masks(folder, images, wishes.mask_suffix)
+        for folder, images in places
     )
     values = train.values | val.values
-    classes = masks.classes_of(values, wanted, reduce_zero)
+    classes = masks.classes_of(values, wishes.names, reduce_zero)
     unused = {*range(len(classes))} - {v - reduce_zero for v in values}
     if unused:
         train.remarks.append(
@@ -182,68 +163,62 @@ def _masks(
         val.remarks.append(
             f'the values {", ".join(map(str, unseen))} occur here only'
         )
-    sets: list[dict[str, Any]] = [
-        dict(
+    parts = []
+    for of in (train, val):
+        dataset = dict(
             type='BaseSegDataset',
-            data_prefix=dict(img_path=of.images, seg_map_path=of.folder),
+            data_prefix=dict(img_path=of.folder, seg_map_path=of.masks),
             img_suffix=of.suffixes[0],
             seg_map_suffix=of.suffixes[1],
             reduce_zero_label=reduce_zero,
         )
-        for of in (train, val)
-    ]
-    texts = [of.text() for of in (train, val)]
+        parts.append((of, dataset, of.text()))
     evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-    return Data(
-        classes,
-        {},
-        *(sets[0], sets[1], evaluator, len(train.stems)),
-        _remarks(train, val),
-        _lists(sets, texts, (stem, '.txt')),
-        train.size,
-    )
+    data = _data(wishes, '.txt', parts, classes, evaluator)
+    return replace(data, size=train.size)
 
 
-def _folders(found: dict[str, list[str]], stem: str) -> Data:
-    train, val = (
-        class_folders.read_folders(folder) for (folder,) in found.values()
-    )
+def _folders(wishes: Wishes, *places: Sequence[str]) -> Data:
+    train, val = (class_folders.read_folders(place) for (place,) in places)
     class_folders.require_known(val, train)
     classes = tuple(train.files)
-    sets: list[dict[str, Any]] = [
-        dict(type='CustomDataset', data_prefix=of.folder)
-        for of in (train, val)
-    ]
-    texts = [of.text(classes) for of in (train, val)]
+    parts = []
+    for of in (train, val):
+        dataset = dict(type='CustomDataset', data_prefix=of.folder)
+        parts.append((of, dataset, of.text(classes)))
+    return _data(wishes, '.txt', parts, classes, dict(type='Accuracy'))
+
+
+def _data(
+    wishes: Wishes,
+    ending: str,
+    parts: Sequence[tuple[Labels, dict[str, Any], str | None]],
+    classes: tuple[str, ...],
+    evaluator: dict[str, Any],
+) -> Data:
+    """Join both splits; what has no text is read where it is."""
+    stem = os.path.abspath(os.path.splitext(wishes.out)[0])
+    files, remarks = {}, []
+    for name, (of, dataset, text) in zip(('train', 'val'), parts, strict=True):
+        remarks += [f'{name}: {remark}' for remark in of.remarks]
+        dataset['metainfo'] = Code('metainfo')
+        if text is not None:
+            dataset['ann_file'] = f'{stem}_{name}{ending}'
+            files[dataset['ann_file']] = text
+    (train, to_learn, _), (val, to_judge, _) = parts
+    if both := len(train.paths & val.paths):
+        remarks.append(f'{both:,} images of val are trained on')
     return Data(
-        classes,
-        {},
-        *(sets[0], sets[1], dict(type='Accuracy'), train.number),
-        _remarks(train, val),
-        _lists(sets, texts, (stem, '.txt')),
+        *(classes, to_learn, to_judge, evaluator, len(train.names)),
+        *(tuple(remarks), files),
     )
 
 
-def _lists(
-    sets: list[dict[str, Any]], texts: list[str | None], place: tuple[str, str]
-) -> dict[str, str]:
-    """Let data sets read what is written beside the config; return it."""
-    files = {}
-    for part, dataset, text in zip(_PARTS, sets, texts, strict=True):
-        dataset['metainfo'] = Code('metainfo')
-        if text is not None:
-            dataset['ann_file'] = f'_{part}'.join(place)
-            files[dataset['ann_file']] = text
-    return files
-
-
-_PARTS = ('train', 'val')
-
-
-def _remarks(train: Any, val: Any) -> list[str]:
-    both = len(train.paths & val.paths)
-    return [
-        *(f'train: {remark}' for remark in train.remarks),
-        *(f'val: {remark}' for remark in val.remarks),
-        *([f'{both:,} images of val are trained on'] if both else []),
-    ]
+#: What --train and --val take, and what reads it.
+_TASKS: dict[str, tuple[tuple[str, ...], Callable[..., Data]]] = {
+    'det': (('ANN', 'IMAGES'), _objects),
+    'inst': (('ANN', 'IMAGES'), _objects),
+    'seg': (('MASKS', 'IMAGES'), _masks),
+    'cls': (('FOLDER',), _folders),
+    'linear': (('FOLDER',), _folders),
+}

@@ -100,13 +100,7 @@ def transfer_config(
         mmmoco transfer-config det --train train.json images --val val.json
         images --init epoch_200.pth -o my_detector.py
     """
+    options = dict(locals())
     from .make import Wishes, make
 
-    names = None
-    if classes is not None:
-        names = tuple(name.strip() for name in classes.split(','))
-    wishes = Wishes(
-        task, names, mask_suffix, reduce_zero_label, image_size, batch_size,
-        epochs, gpus,
-    )  # fmt: skip
-    return OwnConfig(*make(wishes, train, val, init, out))
+    return OwnConfig(*make(Wishes(**options)))

@@ -1,8 +1,8 @@
 """A recipe, another backbone, own labels: the text of one flat config."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from mmmoco.messages import shortened
 from mmmoco.registry import dicts_in
 
 from . import models
-from .data import Data, read_data
+from .data import Data, Wishes, read_data
 from .start import Start, read_start
 
 #: Of the ResNets and of the ViTs: recipe, and how many images it is for.
@@ -44,8 +44,6 @@ _SCOPES = {
     **{'det': 'mmdet', 'inst': 'mmdet', 'seg': 'mmseg'},
     **dict.fromkeys(('cls', 'linear'), 'mmpretrain'),
 }
-#: So many passes are the most, whatever the number of images.
-_MOST_EPOCHS = {'cls': 100, 'linear': 100}
 #: What a recipe holds and a flat config needs, after the rest.
 _RUNTIME = (
     *('env_cfg', 'vis_backends', 'visualizer', 'log_processor', 'log_level'),
@@ -54,34 +52,17 @@ _RUNTIME = (
 _SIZES = ('scale', 'scales', 'crop_size')
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What a user chose; see :func:`mmmoco.transfer_config`."""
-
-    task: str
-    classes: tuple[str, ...] | None
-    mask_suffix: str | None
-    reduce_zero_label: bool
-    image_size: int | None
-    batch_size: int | None
-    epochs: int | None
-    gpus: int
-
-
 @dataclass
 class _Plan:
-    """All that the text says.
+    """What the text says.
 
     Attributes:
         wishes: What was asked for.
         data: The labels.
         start: The backbone.
         cfg: The recipe, changed.
+        images: Of a step.
         name: Of the model.
-        model: Its config.
-        pipelines: Of training and test.
-        batch: Images of a GPU.
-        epochs: Passes over the images.
         why: Reasons, by what they are for.
     """
 
@@ -89,48 +70,29 @@ class _Plan:
     data: Data
     start: Start
     cfg: dict[str, Any]
-    name: str
-    model: dict[str, Any]
-    pipelines: tuple[Any, Any]
-    batch: int
-    epochs: int
-    why: dict[str, str]
+    images: int
+    name: str = ''
+    why: dict[str, str] = field(default_factory=dict)
 
     @property
     def scope(self) -> str:
         return _SCOPES[self.wishes.task]
 
-    @property
-    def images(self) -> int:
-        """Return the number of images of a step."""
-        return self.batch * self.wishes.gpus
-
 
 def make(
     wishes: Wishes,
-    train: Sequence[str],
-    val: Sequence[str],
-    init: str,
-    out: str,
 ) -> tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Write the config; see :func:`mmmoco.transfer_config`.
 
     Returns:
         Path, model, classes, remarks, and the files beside it.
     """
-    _check(wishes, out)
-    data = read_data(
-        wishes.task,
-        {'train': train, 'val': val},
-        out,
-        wishes.classes,
-        wishes.mask_suffix,
-        wishes.reduce_zero_label,
-    )
+    _check(wishes)
+    data, out = read_data(wishes), wishes.out
     with redirect_stdout(StringIO()), catch_warnings():
         # The libraries tell of others that nobody asked for.
         simplefilter('ignore')
-        start = read_start(init)
+        start = read_start(wishes.init)
         plan = _plan(wishes, data, start)
         text = '\n'.join(_text(plan)) + '\n'
     texts = {**data.files, out: text}
@@ -147,27 +109,25 @@ def make(
         load_config(out)  # What was written can be read.
     kind = start.kind + str(start.backbone.get('depth', ''))
     return (
-        out,
-        f'{plan.name} with {kind}',
-        data.classes,
+        *(out, f'{plan.name} with {kind}', data.classes),
         (*data.remarks, *plan.why.values()),
         tuple(data.files),
     )
 
 
-def _check(wishes: Wishes, out: str) -> None:
+def _check(wishes: Wishes) -> None:
     for name in ('image_size', 'batch_size', 'epochs', 'gpus'):
         value = getattr(wishes, name)
         if value is not None and value < 1:
             raise ValueError(
                 f'--{name.replace("_", "-")} {value}: it has to be 1 or more.'
             )
-    if not out.endswith('.py'):
-        raise ValueError(f'--out {out!r}: a config ends in .py.')
-    if Path(out).exists():
+    if not wishes.out.endswith('.py'):
+        raise ValueError(f'--out {wishes.out!r}: a config ends in .py.')
+    if Path(wishes.out).exists():
         raise FileExistsError(
-            f'--out: {out!r} is there already, and may have been edited: '
-            'remove it, or give another name.'
+            f'--out: {wishes.out!r} is there already, and may have been '
+            'edited: remove it, or give another name.'
         )
 
 
@@ -183,67 +143,63 @@ def _plan(wishes: Wishes, data: Data, start: Start) -> _Plan:
     for node in dicts_in(cfg):  # Of the library is all of it.
         node.pop('_scope_', None)
     gpus, per_gpu = map(int, recipe.split('_')[-2].split('xb'))
-    dense = _SCOPES[task] != 'mmpretrain'
-    batch = wishes.batch_size or (2 if dense else per_gpu)
-    total = batch * wishes.gpus
-    model = cfg['model']
-    pipelines = _pipelines(cfg)
-    why: dict[str, str] = {}
-    new, own, why['norm'] = models.norms(start, total, wishes.gpus)
-    norm = new, own
-    n = len(data.classes)
-    if task == 'det':
-        usual = 1024 if start.is_vit else 800
-        factor = (wishes.image_size or usual) / usual
-        pipelines = models.sized(pipelines, factor, _SIZES)
-        name = models.detector(model, start, n, norm)
-        if wishes.task == 'det':
-            name = models.without_masks(model)
-            for step in (*pipelines[0], *pipelines[1]):
-                step.pop('with_mask', None)
-    elif task == 'seg':
-        crop = _crop(wishes, data, start)
-        long = max(data.size or (crop, crop))
-        pipelines = _cropped(pipelines, crop, (long, long))
-        name = models.segmentor(model, start, n, norm, crop)
-    else:
-        del why['norm']
-        size = wishes.image_size or start.size
-        pipelines = models.sized(pipelines, size / 224, _SIZES)
-        frozen = task == 'linear'
-        model['data_preprocessor'] = cfg['data_preprocessor'] | start.seen
-        model['data_preprocessor']['num_classes'] = n
-        name = models.classifier(model, start, n, size, frozen)
-        data.evaluators['topk'] = models.top(n)
-    base = gpus * per_gpu
-    passes = _epochs(cfg, base, images)
-    epochs = wishes.epochs or max(
-        1,
-        min(
-            _MOST_EPOCHS.get(task, 300),
-            round(passes * (images / data.count) ** 0.4),
-        ),
-    )
-    plan = _Plan(
-        wishes, data, start, cfg, name, model, pipelines, batch, epochs, why
-    )
-    _set_schedule(plan, base)
-    if wishes.epochs is None:
-        why['length'] = (
-            f'{epochs} epochs: the recipe has {passes:.3g} for {images:,} '
-            f'images; fewer images, more epochs'
-        )
+    batch = wishes.batch_size or (2 if wishes.dense else per_gpu)
+    plan = _Plan(wishes, data, start, cfg, batch * wishes.gpus)
+    _set_loaders(plan, batch)
+    _set_model(plan)
+    _set_rate(plan, gpus * per_gpu)
+    _set_schedule(plan, gpus * per_gpu, images)
     return plan
 
 
-def _pipelines(cfg: dict[str, Any]) -> tuple[Any, Any]:
-    """Return those of training and test of a recipe."""
-    found = []
-    for part in ('train', 'val'):
-        dataset = cfg[f'{part}_dataloader']['dataset']
-        dataset = dataset.get('datasets', [dataset])[0]
-        found.append(dataset['pipeline'])
-    return found[0], found[1]
+def _set_loaders(plan: _Plan, batch: int) -> None:
+    """Let the loaders read the data, by pipelines of their own names."""
+    cfg, data = plan.cfg, plan.data
+    cfg['train_dataloader']['batch_size'] = batch
+    for part, name in (('train', 'train'), ('val', 'test')):
+        loader = cfg[f'{part}_dataloader']
+        recipe = loader['dataset']
+        recipe = recipe.get('datasets', [recipe])[0]
+        cfg[f'{name}_pipeline'] = recipe['pipeline']
+        loader['num_workers'] = min(4, loader.get('num_workers', 4))
+        own = data.train if part == 'train' else data.val
+        loader['dataset'] = dict(**own, pipeline=Code(f'{name}_pipeline'))
+        if plan.scope == 'mmpretrain':
+            loader['collate_fn'] = dict(type='default_collate')
+
+
+def _set_model(plan: _Plan) -> None:
+    """Give the model backbone and classes, and the pipelines sizes."""
+    wishes, data, start, cfg = plan.wishes, plan.data, plan.start, plan.cfg
+    model, n = cfg['model'], len(data.classes)
+    new, own, why = models.norms(start, plan.images, wishes.gpus)
+    if wishes.dense:
+        plan.why['norm'] = why
+    if wishes.task == 'seg':
+        crop = _crop(wishes, data, start)
+        _cut(cfg, crop, max(data.size or (crop, crop)))
+        plan.name = models.segmentor(model, start, n, (new, own), crop)
+    elif wishes.dense:
+        usual = 1024 if start.is_vit else 800
+        _resize(cfg, (wishes.image_size or usual) / usual)
+        plan.name = models.detector(model, start, n, (new, own))
+        if wishes.task == 'det':
+            plan.name = models.without_masks(model)
+            for step in (*cfg['train_pipeline'], *cfg['test_pipeline']):
+                step.pop('with_mask', None)
+    else:
+        size = wishes.image_size or start.size
+        frozen = wishes.task == 'linear'
+        _resize(cfg, size / 224)
+        model['data_preprocessor'] = cfg['data_preprocessor'] | start.seen
+        model['data_preprocessor']['num_classes'] = n
+        plan.name = models.classifier(model, start, n, size, frozen)
+        data.evaluators['topk'] = models.top(n)
+
+
+def _resize(cfg: dict[str, Any], factor: float) -> None:
+    for name in ('train_pipeline', 'test_pipeline'):
+        cfg[name] = models.sized(cfg[name], factor, _SIZES)
 
 
 def _crop(wishes: Wishes, data: Data, start: Start) -> int:
@@ -255,37 +211,37 @@ def _crop(wishes: Wishes, data: Data, start: Start) -> int:
     return max(2, round(side / patch)) * patch
 
 
-def _cropped(
-    pipelines: tuple[Any, Any], crop: int, size: tuple[int, int]
-) -> tuple[Any, Any]:
+def _cut(cfg: dict[str, Any], crop: int, side: int) -> None:
     """Let images be scaled around their own size; the test sees all of it."""
-    train, test = pipelines
-    for step in (*train, *test):
+    for step in (*cfg['train_pipeline'], *cfg['test_pipeline']):
         step.pop('reduce_zero_label', None)  # The data set says it.
-    for step in train:
+    for step in cfg['train_pipeline']:
         if step['type'] == 'RandomResize':
-            step['scale'] = size
+            step['scale'] = (side, side)
         if step['type'] == 'RandomCrop':
             step['crop_size'] = (crop, crop)
-    return train, [step for step in test if step['type'] != 'Resize']
+    cfg['test_pipeline'] = [
+        step for step in cfg['test_pipeline'] if step['type'] != 'Resize'
+    ]
 
 
-def _epochs(cfg: dict[str, Any], base: int, images: int) -> float:
-    """Return the passes of a recipe."""
-    loop = cfg['train_cfg']
-    iterations: int = loop.get('max_iters', 0)
-    return float(loop.get('max_epochs') or iterations * base / images)
+def _set_schedule(plan: _Plan, base: int, images: int) -> None:
+    """Scale loop and schedules to the data.
 
-
-def _set_schedule(plan: _Plan, base: int) -> None:
-    """Scale loop, schedules and rate to the data."""
-    cfg, data = plan.cfg, plan.data
-    loop = cfg['train_cfg']
+    Args:
+        plan: Is changed.
+        base: Batch of the recipe.
+        images: That it is for.
+    """
+    cfg, count, loop = plan.cfg, plan.data.count, plan.cfg['train_cfg']
     by_epoch = 'max_epochs' in loop
     name = 'max_epochs' if by_epoch else 'max_iters'
-    length = plan.epochs
+    passes = float(loop[name] if by_epoch else loop[name] * base / images)
+    most = 300 if plan.wishes.dense else 100
+    usual = max(1, min(most, round(passes * (images / count) ** 0.4)))
+    length = epochs = plan.wishes.epochs or usual
     if not by_epoch:
-        length = -(-plan.epochs * data.count // plan.images)
+        length = -(-epochs * count // plan.images)
     schedules = cfg['param_scheduler']
     if isinstance(schedules, dict):
         schedules = [schedules]
@@ -296,17 +252,19 @@ def _set_schedule(plan: _Plan, base: int) -> None:
         val_interval=often,
         **{name: length},
     )
-    saver = dict(
+    cfg['default_hooks']['checkpoint'] = dict(
         type='CheckpointHook',
         by_epoch=by_epoch,
         interval=often,
         max_keep_ckpts=3,
     )
-    hooks = cfg['default_hooks']
-    steps = -(-data.count // plan.images) if by_epoch else length // 20
-    hooks['checkpoint'] = saver
-    hooks['logger']['interval'] = max(1, min(50, steps))
-    _set_rate(plan, base)
+    steps = -(-count // plan.images) if by_epoch else length // 20
+    cfg['default_hooks']['logger']['interval'] = max(1, min(50, steps))
+    if plan.wishes.epochs is None:
+        plan.why['length'] = (
+            f'{epochs} epochs: the recipe has {passes:.3g} for {images:,} '
+            f'images; fewer images, more epochs'
+        )
 
 
 def _fitted(
@@ -355,7 +313,7 @@ def _set_rate(plan: _Plan, base: int) -> None:
             type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05
         )
         wrapper['paramwise_cfg'] = dict(norm_decay_mult=0.0)
-        base = 16 if plan.scope != 'mmpretrain' else 512
+        base = 16 if plan.wishes.dense else 512
     optimizer = wrapper['optimizer']
     adam = optimizer['type'] == 'AdamW'
     rate, ratio = optimizer['lr'], plan.images / base
@@ -372,17 +330,18 @@ def _set_rate(plan: _Plan, base: int) -> None:
 
 def _text(plan: _Plan) -> Iterator[str]:
     data, start, cfg = plan.data, plan.start, plan.cfg
+    scope, model = plan.scope, plan.cfg['model']
     yield said(
         f'{plan.name}, {len(data.classes)} classes; written by mmmoco '
         f'transfer-config {plan.wishes.task}, {mmmoco.__version__}',
-        f'It needs nothing of mmmoco: the tools of {plan.scope} run it'
-        if 'mmmoco.' not in str(plan.model)
+        f'It needs nothing of mmmoco: the tools of {scope} run it'
+        if 'mmmoco.' not in str(model)
         else 'Its backbone is of mmmoco, which has to be installed',
     )
-    yield assigned('default_scope', plan.scope)
+    yield assigned('default_scope', scope)
     imports = {
         part['type'].split('.')[0]
-        for part in dicts_in(plan.model)
+        for part in dicts_in(model)
         if '.' in str(part.get('type'))
     }
     if imports:
@@ -395,24 +354,28 @@ def _text(plan: _Plan) -> Iterator[str]:
         )
     yield '\n' + said('Data')
     yield from (said(f'- {remark}') for remark in data.remarks)
-    yield from _classes(data, plan.scope)
-    yield from _loaders(plan)
+    yield from _classes(data, scope)
+    for kind, parts in (
+        ('pipeline', 'train test'),
+        ('dataloader', 'train val'),
+    ):
+        for name in (f'{part}_{kind}' for part in parts.split()):
+            yield assigned(name, cfg[name])
+    yield 'test_dataloader = val_dataloader'
+    yield assigned('val_evaluator', data.evaluators)
+    yield 'test_evaluator = val_evaluator'
     yield '\n' + said(
         f'Model. {_origin(start)}',
         f'norm: {plan.why["norm"]}' if 'norm' in plan.why else '',
     )
-    yield assigned('model', plan.model)
+    yield assigned('model', model)
     yield '\n' + said('Schedule', plan.why.get('length', ''), plan.why['lr'])
     yield from _schedule(plan)
     yield ''
     yield assigned('default_hooks', cfg['default_hooks'])
+    hooks = cfg.get('custom_hooks') or ()
     yield assigned(
-        'custom_hooks',
-        [
-            hook
-            for hook in cfg.get('custom_hooks') or ()
-            if 'mmmoco.' not in hook['type']
-        ],
+        'custom_hooks', [x for x in hooks if 'mmmoco.' not in x['type']]
     )
     if start.init:
         yield said(
@@ -420,7 +383,7 @@ def _text(plan: _Plan) -> Iterator[str]:
             'not fill the backbone'
         )
         hook = "dict(type='mmmoco.VerifyPretrainedHook')"
-        if start.is_vit and plan.scope != 'mmpretrain':  # The final norm.
+        if start.is_vit and plan.wishes.dense:  # The final norm.
             hook = f"{hook[:-1]}, allow_unexpected=['ln1.*'])"
         yield "# __import__('mmmoco.engine')"
         yield f'# custom_hooks += [{hook}]'
@@ -454,25 +417,6 @@ def _classes(data: Data, scope: str) -> Iterator[str]:
     yield assigned('metainfo', metainfo)
 
 
-def _loaders(plan: _Plan) -> Iterator[str]:
-    cfg, data = plan.cfg, plan.data
-    for part, steps in zip(('train', 'test'), plan.pipelines, strict=True):
-        yield assigned(f'{part}_pipeline', steps)
-    for part, dataset in (('train', data.train), ('val', data.val)):
-        loader = cfg[f'{part}_dataloader']
-        loader['num_workers'] = min(4, loader.get('num_workers', 4))
-        if part == 'train':
-            loader['batch_size'] = plan.batch
-        pipeline = 'train_pipeline' if part == 'train' else 'test_pipeline'
-        loader['dataset'] = dict(**dataset, pipeline=Code(pipeline))
-        if plan.scope == 'mmpretrain':
-            loader['collate_fn'] = dict(type='default_collate')
-        yield assigned(f'{part}_dataloader', loader)
-    yield 'test_dataloader = val_dataloader'
-    yield assigned('val_evaluator', data.evaluators)
-    yield 'test_evaluator = val_evaluator'
-
-
 def _origin(start: Start) -> str:
     if start.init is None:
         return (
@@ -487,17 +431,14 @@ def _origin(start: Start) -> str:
 
 
 def _schedule(plan: _Plan) -> Iterator[str]:
-    cfg = plan.cfg
-    wrapper = cfg['optim_wrapper']
-    keys = (wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
-    if 'backbone.layers.11.' in keys:
-        depth, _ = models.blocks_of(plan.model['backbone'], plan.scope)
+    cfg, backbone = plan.cfg, plan.cfg['model']['backbone']
+    options = cfg['optim_wrapper'].get('paramwise_cfg') or {}
+    if 'backbone.layers.11.' in (keys := options.get('custom_keys') or {}):
+        depth, _ = models.blocks_of(backbone, plan.scope)
         for name, value in models.layer_decay(keys, depth):
             yield assigned(name, value)
-        wrapper['paramwise_cfg']['custom_keys'] = Code('rates')
-    yield assigned('optim_wrapper', wrapper)
-    yield assigned('param_scheduler', cfg['param_scheduler'])
-    yield assigned('train_cfg', cfg['train_cfg'])
-    yield assigned('val_cfg', cfg.get('val_cfg') or {})
-    yield assigned('test_cfg', cfg.get('test_cfg') or {})
-    yield assigned('auto_scale_lr', cfg['auto_scale_lr'])
+        options['custom_keys'] = Code('rates')
+    for name in ('optim_wrapper', 'param_scheduler', 'train_cfg'):
+        yield assigned(name, cfg[name])
+    for name in ('val_cfg', 'test_cfg', 'auto_scale_lr'):
+        yield assigned(name, cfg.get(name) or {})

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from statistics import median
@@ -14,6 +14,8 @@ from mmmoco.datasets.transforms.loading import decoding, identify, open_image
 from mmmoco.files import files_below, lines_of, read_file
 from mmmoco.messages import few, shortened
 
+from .labels import Labels
+
 IGNORED = 255
 #: So many masks are opened, evenly chosen.
 _MOST = 2000
@@ -22,36 +24,24 @@ _MODES = ('1', 'L', 'P', 'I', 'I;16')
 
 
 @dataclass
-class Masks:
+class Masks(Labels):
     """What a folder holds.
 
     Attributes:
-        folder: Of the masks.
-        images: Folder of the images.
+        masks: Their folder.
         suffixes: How the names of images and masks end.
         stems: What stands before that, of the images that have a mask.
         values: Class numbers that occur.
         size: Width and height of an image, the medians.
-        remarks: What there is to say.
         whole: Whether all images have a mask: no list is needed.
     """
 
-    folder: str
-    images: str
+    masks: str
     suffixes: tuple[str, str]
     stems: list[str]
     values: set[int]
     size: tuple[int, int]
-    remarks: list[str] = field(default_factory=list)
-    whole: bool = True
-
-    @property
-    def paths(self) -> set[str]:
-        """Return the files of its images."""
-        return {
-            os.path.realpath(os.path.join(self.images, s + self.suffixes[0]))
-            for s in self.stems
-        }
+    whole: bool
 
     def text(self) -> str | None:
         """Return the list of its images; None if all have a mask."""
@@ -93,8 +83,11 @@ def read_masks(folder: str, images: str, suffix: str | None) -> Masks:
         values |= found
         sizes.append(size)
     width, height = (int(median(side)) for side in zip(*sizes, strict=True))
-    result = Masks(folder, images, pair, stems, values, (width, height))
-    result.whole = complete and len(stems) == len(shots)
+    names = [stem + ending for stem in stems]
+    whole = complete and len(stems) == len(shots)
+    result = Masks(
+        *(images, names, folder, pair, stems, values, (width, height), whole)
+    )
     result.remarks.append(
         f'{len(stems):,} images with masks, values '
         f'{few([str(v) for v in sorted(values)], 12)}'

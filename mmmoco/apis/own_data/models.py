@@ -72,7 +72,7 @@ def detector(
     else:
         model['backbone'], widths = _stages(start, 'mmdet', norm[1])
         model['neck']['in_channels'] = widths
-    _see(model, start)
+    model['data_preprocessor'].update(start.seen)
     return 'Mask R-CNN'
 
 
@@ -121,7 +121,7 @@ def segmentor(
     for head in heads:
         head['num_classes'] = classes
     model['data_preprocessor']['size'] = (crop, crop)
-    _see(model, start)
+    model['data_preprocessor'].update(start.seen)
     return 'FCN-16s' if start.batch_norm else 'UPerNet'
 
 
@@ -185,13 +185,11 @@ def layer_decay(keys: Model, depth: int) -> Iterator[tuple[str, Any]]:
         },
     )
     first = f'{place}0.'
-    parts = {
-        name.removeprefix(first): {
-            k: v for k, v in value.items() if k != 'lr_mult'
-        }
-        for name, value in keys.items()
-        if name.startswith(first)
-    }
+    parts = {}
+    for name, value in keys.items():
+        if name.startswith(first):
+            rest = {k: v for k, v in value.items() if k != 'lr_mult'}
+            parts[name.removeprefix(first)] = rest
     yield 'in_blocks', parts
     yield (
         'rates',
@@ -272,10 +270,6 @@ def _set_norms(model: Model, norm: Model) -> None:
     for part in dicts_in(model):
         if part is not model['backbone'] and 'norm_cfg' in part:
             part['norm_cfg'] = dict(norm)
-
-
-def _see(model: Model, start: Start) -> None:
-    model['data_preprocessor'].update(start.seen)
 
 
 def sized(node: Any, factor: float, keys: Sequence[str]) -> Any:

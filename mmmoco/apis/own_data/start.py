@@ -26,16 +26,10 @@ _BATCH_NORM = (
 _LAYER_NORM = ('ConvNeXt', 'SwinTransformer')
 #: What is of the pre-training, or of the new model.
 _LEFT_OUT = {
-    *(
-        'type',
-        'out_indices',
-        'out_type',
-        'final_norm',
-        'norm_eval',
-        'img_size',
-    ),
-    *('frozen_stages', 'zero_init_residual', 'with_cp', 'stop_grad_conv1'),
-    *('init_cfg', 'drop_path_rate', 'stem_norm_cfg', 'gap_before_final_norm'),
+    *('type', 'out_indices', 'out_type', 'final_norm', 'norm_eval'),
+    *('img_size', 'frozen_stages', 'zero_init_residual', 'with_cp'),
+    *('stop_grad_conv1', 'init_cfg', 'drop_path_rate', 'stem_norm_cfg'),
+    'gap_before_final_norm',
 }
 
 
@@ -91,12 +85,9 @@ def read_start(init: str) -> Start:
     """
     if init in WITHOUT_FILE:
         place = dict(type='Pretrained', checkpoint='torchvision://resnet50')
-        return Start(
-            dict(type='ResNet', depth=50),
-            'ResNet',
-            place if init == 'supervised' else None,
-            {},
-        )
+        backbone = dict(type='ResNet', depth=50)
+        given = place if init == 'supervised' else None
+        return Start(backbone, 'ResNet', given, {})
     cli.require_file(init)
     try:
         cfg = config_of(init)
@@ -150,6 +141,5 @@ def built(backbone: dict[str, Any], scope: str) -> nn.Module:
     """Build a backbone without memory: its shapes tell the rest."""
     model = {k: v for k, v in backbone.items() if k != 'init_cfg'}
     cfg = Config(dict(model=model, default_scope=scope))
-    module = build_without_memory(cfg)
-    module.eval()  # Some of mmpretrain's return nothing.
-    return module
+    # Some of mmpretrain's return nothing.
+    return build_without_memory(cfg).eval()
