@@ -74,6 +74,17 @@ def bare_type(config: Mapping[str, Any]) -> str:
     return name.rpartition('.')[2]
 
 
+def value_at(node: Any, place: str) -> Any:
+    """Return what stands at a dotted place of a config; None: nothing."""
+    for name in place.split('.'):
+        if isinstance(node, list | tuple):
+            number = int(name) if name.isdecimal() else len(node)
+            node = node[number] if number < len(node) else None
+        else:
+            node = node.get(name) if hasattr(node, 'get') else None
+    return node
+
+
 def dicts_in(node: Any) -> Iterator[Any]:
     """Yield every dict of a config, from the outermost in."""
     if isinstance(node, Mapping):

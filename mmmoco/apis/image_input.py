@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmmoco.datasets.transforms.pipeline import build_pipeline
 from mmmoco.engine.evaluation.preprocessing import CROPS, RESIZES
-from mmmoco.registry import bare_type
+from mmmoco.registry import bare_type, value_at
 
 from .config.image_range import settle_from
 from .config.image_steps import Steps, steps_of
@@ -78,7 +78,7 @@ class ImageInput:
             if self.checkpoint:
                 settle_from(cfg, self.checkpoint)
             self._steps = steps_of(cfg)
-            seen = (cfg.get('knn') or {}).get('query', {}).get('dataset')
+            seen = value_at(cfg, 'knn.query.dataset')
             if seen and not seen.get('pipeline'):  # Those are seen whole.
                 self._steps = [x for x in self._steps if not _resizes(x)]
             self._pipeline = build_pipeline(self._steps)

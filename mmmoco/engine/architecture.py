@@ -18,6 +18,7 @@ from mmmoco.convert.anatomy import below, describe_backbone
 from mmmoco.convert.importing import import_weights
 from mmmoco.messages import log_info, log_warning, shortened
 from mmmoco.private_names import Convolution, Normalisation
+from mmmoco.registry import value_at
 
 from .checkpoint_io import CheckpointError, load, read_meta, state_dict_of
 from .without_memory import build_without_memory
@@ -98,10 +99,10 @@ def architecture_in(
     Raises:
         CheckpointError: It cannot be read.
     """
-    meta = (content or {}).get('meta')
+    known = content
     if content is None and '://' not in path:
-        meta = read_meta(path)
-    told = meta.get('architecture') if isinstance(meta, Mapping) else None
+        known = {'meta': read_meta(path)}
+    told = value_at(known, 'meta.architecture')
     if isinstance(told, str):  # As .safetensors has it.
         with suppress(ValueError, RecursionError):
             told = json.loads(told)

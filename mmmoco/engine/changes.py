@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from mmmoco.convert.openmmlab_config import RUNNER_FIELDS
 from mmmoco.messages import clipped, few
+from mmmoco.registry import value_at
 
 #: What mmengine and mmmoco read of a config; its other names are for itself.
 READ = RUNNER_FIELDS | {
@@ -142,7 +143,7 @@ def changes(
         for name in sorted(configured.keys() & loaded.keys())
         if _shown(configured[name], '.9g') != _shown(loaded[name], '.9g')
     ]
-    seed = (runner.cfg.get('randomness') or {}).get('seed')
+    seed = value_at(runner.cfg, 'randomness.seed')
     if seed is not None and meta.get('seed') not in (None, seed):
         settings.append(
             f'seed {seed} in the config, {str(meta["seed"])[:40]} in the '

@@ -9,7 +9,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmmoco.registry import bare_type, dicts_in
+from mmmoco.registry import bare_type, dicts_in, value_at
 
 from .bare_model import bare_model, two_phase_model
 
@@ -69,11 +69,11 @@ def _data(runner: Runner) -> str:
     dataset: Any = runner.train_dataloader.dataset
     count = length_hint(dataset)
     text = f'{count:,}' if count else 'a stream'
-    cfg = (runner.cfg.get('train_dataloader') or {}).get('dataset') or {}
+    cfg = value_at(runner.cfg, 'train_dataloader.dataset') or {}
     roots = [x['data_root'] for x in dicts_in(cfg) if x.get('data_root')]
     kind = type(dataset).__name__
     text += f' of {roots[0]} ({kind})' if roots else f' ({kind})'
-    views = [cfg, (runner.cfg.get('model') or {}).get('data_preprocessor')]
+    views = [cfg, value_at(runner.cfg, 'model.data_preprocessor')]
     sizes = dict.fromkeys(_sizes(views))
     return f'{text}, crops of {", ".join(sizes)}' if sizes else text
 

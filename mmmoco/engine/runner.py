@@ -34,7 +34,7 @@ from mmmoco.private_names import (
     templates_escaped,
 )
 from mmmoco.progress import Progress
-from mmmoco.registry import OPTIMIZERS, RUNNERS, bare_type
+from mmmoco.registry import OPTIMIZERS, RUNNERS, bare_type, value_at
 
 from .architecture import architecture_of, hold
 from .bare_model import bare_model, two_phase_model
@@ -285,7 +285,7 @@ class ContrastRunner(Runner):
             check_optimizers(self, checkpoint, filename)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}', extra=ABOUT)
-        trained = (checkpoint.get('meta') or {}).get('class_folders')
+        trained = value_at(checkpoint, 'meta.class_folders')
         if trained and isinstance(self._test_loop, BaseLoop):
             class_names.renumber(
                 tuple(map(str, trained)),
@@ -384,7 +384,7 @@ class ContrastRunner(Runner):
             KeyError: If there is no such optimizer.
         """
         if isinstance(optim_wrapper, dict):
-            kind = (optim_wrapper.get('optimizer') or {}).get('type')
+            kind = value_at(optim_wrapper, 'optimizer.type')
             if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
                 raise KeyError(
                     f'optim_wrapper.optimizer.type={kind!r} is unknown; use '

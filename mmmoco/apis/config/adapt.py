@@ -14,7 +14,7 @@ from mmmoco.engine.schedule import end_of
 from mmmoco.messages import log_info, log_warning
 from mmmoco.older_versions import gpu_has_bfloat16
 from mmmoco.private_names import cpu_has_bfloat16
-from mmmoco.registry import DATASETS, MODELS, bare_type, dicts_in
+from mmmoco.registry import DATASETS, MODELS, bare_type, dicts_in, value_at
 from mmmoco.system import cores
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -165,8 +165,7 @@ def limit_iterations(cfg: Config, max_iters: int) -> None:
 
 def out_dir_of(cfg: Config) -> str | None:
     """Return where a config wants its checkpoints, if elsewhere."""
-    saver = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    place: str | None = saver.get('out_dir')
+    place: str | None = value_at(cfg, 'default_hooks.checkpoint.out_dir')
     return place
 
 
@@ -183,7 +182,7 @@ def complete_foreign(cfg: Config) -> None:
     ):
         checkpoint.type = 'mmmoco.ContrastCheckpointHook'
     cfg.default_hooks = hooks
-    if method_class((cfg.get('model') or {}).get('type')) is None:
+    if method_class(value_at(cfg, 'model.type')) is None:
         own = list(cfg.get('custom_hooks') or [])
         known = {bare_type(hook) for hook in own if isinstance(hook, dict)}
         for kind in ('AddressedRandomnessHook', 'PreemptionHook'):
@@ -216,7 +215,7 @@ def fit_workers(cfg: Config) -> None:
             continue
         wanted = loader.get('num_workers', 0)
         if wanted == 'auto':
-            kind = DATASETS.get((loader.get('dataset') or {}).get('type', ''))
+            kind = DATASETS.get(value_at(loader, 'dataset.type') or '')
             wanted = min(own, 8 if getattr(kind, 'is_stream', False) else 32)
             chosen = max(chosen, wanted)
         most = max(most, wanted)

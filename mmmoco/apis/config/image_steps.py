@@ -11,7 +11,7 @@ from mmmoco.engine.evaluation.preprocessing import (
     preprocessing_of,
     preprocessing_of_training,
 )
-from mmmoco.registry import bare_type, dicts_in
+from mmmoco.registry import bare_type, dicts_in, value_at
 
 from .plain_parts import RefusedError, plain
 
@@ -35,8 +35,9 @@ def steps_of(cfg: Config, size: int | None = None) -> Steps:
     Raises:
         ValueError: If size and channels in it do not fit each other.
     """
-    own = ((cfg.get('knn') or {}).get('query') or {}).get('dataset') or {}
-    steps = own.get('pipeline') or cfg.get('eval_pipeline')
+    steps = value_at(cfg, 'knn.query.dataset.pipeline') or cfg.get(
+        'eval_pipeline'
+    )
     if steps and size is None:
         return [dict(step) for step in steps]
     told, seen = cfg.to_dict(), preprocessing_of_training(cfg)
@@ -119,9 +120,7 @@ def _sizes(
     As in the k-NN of the run, else as large as its training's views, else as
     the backbone says.
     """
-    steps: Any = told
-    for name in ('knn', 'query', 'dataset', 'pipeline'):
-        steps = steps.get(name) if isinstance(steps, Mapping) else None
+    steps = value_at(told, 'knn.query.dataset.pipeline')
     own = preprocessing_of({}, steps if isinstance(steps, list) else ())
     side = backbone.get('img_size', 224)
     sides = own.crop or seen.crop or side

@@ -32,7 +32,7 @@ from mmmoco.engine.signatures import (
     one_edit_apart,
 )
 from mmmoco.messages import few, log_info, log_warning, shortened
-from mmmoco.registry import bare_type
+from mmmoco.registry import bare_type, value_at
 
 from .option_values import places
 
@@ -271,7 +271,7 @@ def check_option_keys(
     """
     for option in options:
         for taker, name in _way(cfg, option.split('.')):
-            old = _at(before, taker.place)
+            old = value_at(before, taker.place)
             had = old if isinstance(old, Mapping) else taker.node
             takes = taker.takes
             if name in had or name in _ALWAYS or name in takes.hints:
@@ -538,15 +538,3 @@ def _misspelt(name: str, known: str) -> bool:
     # view_q and view_k are two names.
     alike = name.count('_') == known.count('_') and len(name) == len(known)
     return not (alike and all(len(a) == 1 == len(b) for a, b in differing))
-
-
-def _at(cfg: Config, place: str) -> Any:
-    """Return what stands at a place, None if nothing does."""
-    node: Any = cfg
-    for part in place.split('.'):
-        if isinstance(node, list | tuple):
-            number = int(part) if part.isdigit() else len(node)
-            node = node[number] if number < len(node) else None
-        else:
-            node = node.get(part) if hasattr(node, 'get') else None
-    return node

@@ -17,6 +17,7 @@ from mmmoco.apis.foreign_flags import meaning_of
 from mmmoco.engine.changes import READ
 from mmmoco.engine.signatures import meant_by
 from mmmoco.messages import few, shortened
+from mmmoco.registry import value_at
 from mmmoco.system import memory
 
 #: What is wanted instead of a value; None: it does.
@@ -163,12 +164,11 @@ def check_values(cfg: Config) -> None:
 
 def _check_memory(cfg: Config) -> None:
     """Refuse a dictionary that no memory of this machine can hold."""
-    dictionary = (cfg.get('model') or {}).get('dictionary') or {}
-    size, width = (dictionary.get(name) for name in ('size', 'feat_dim'))
-    if not (isinstance(size, int) and isinstance(width, int)):
-        return
-    room = memory()
-    if room is None:
+    place, room = 'model.dictionary', memory()
+    size, width = (
+        value_at(cfg, f'{place}.{name}') for name in ('size', 'feat_dim')
+    )
+    if room is None or not (isinstance(size, int) and isinstance(width, int)):
         return
     if torch.cuda.is_available():
         room = max(room, torch.cuda.get_device_properties(0).total_memory)

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmmoco.engine.evaluation.preprocessing import CROPS, RESIZES
-from mmmoco.registry import bare_type, dicts_in
+from mmmoco.registry import bare_type, dicts_in, value_at
 
 KEY = 'view_size'
 
@@ -44,7 +44,7 @@ def resize_views(cfg: Config, size: Any) -> None:
             f'({", ".join(sorted(CROPS))}) in its training pipeline.'
         )
     old = max(now for _, _, now in crops)
-    patch = (model.get('backbone') or {}).get('patch_size')
+    patch = value_at(model, 'backbone.patch_size')
     patch = patch if isinstance(patch, int) else 1
     if any(side % patch for side in new):
         good = [max(1, round(side / patch)) * patch for side in new]

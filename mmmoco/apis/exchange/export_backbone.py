@@ -26,7 +26,7 @@ from mmmoco.engine.evaluation.preprocessing import (
 from mmmoco.engine.results import config_hash
 from mmmoco.engine.without_memory import build_without_memory, check_complete
 from mmmoco.messages import clipped
-from mmmoco.registry import bare_type
+from mmmoco.registry import bare_type, value_at
 from mmmoco.two_phase import TwoPhaseModel
 
 from .weight_files import encode
@@ -249,7 +249,7 @@ def recorded_method(content: Mapping[str, Any]) -> str | None:
 
 
 def _key_encoder_name(content: Mapping[str, Any]) -> str:
-    told = (content.get('meta') or {}).get('key_encoder')
+    told = value_at(content, 'meta.key_encoder')
     if isinstance(told, str):
         return told
     method = method_class(method_of(content)) or TwoPhaseModel

@@ -1,14 +1,13 @@
 """The images that an exported network takes, as far as anything tells."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
 from mmengine.utils import to_2tuple
 from torch import nn
 
 from mmmoco.engine.evaluation.preprocessing import preprocessing_of
 from mmmoco.models.encoders.fitting import image_channels
+from mmmoco.registry import value_at
 
 from .export_backbone import Source
 
@@ -63,7 +62,9 @@ def images_of(source: Source, net: nn.Module) -> Images:
             f'{source.path} was trained on BGR images, and what loads a '
             'folder gives RGB: use --to mmpretrain.'
         )
-    evaluated = preprocessing_of(None, _pipeline(source.cfg))
+    evaluated = preprocessing_of(
+        None, value_at(source.cfg, 'knn.query.dataset.pipeline')
+    )
     size: Any = (
         getattr(net, 'img_size', None)
         or source.config.get('img_size')
@@ -96,11 +97,3 @@ def images_of(source: Source, net: nn.Module) -> Images:
         crop if 0 < crop <= 1 else _CROP,
         levels if isinstance(levels, tuple) else None,
     )
-
-
-def _pipeline(cfg: Config | None) -> Any:
-    """Return the transforms of the k-NN's queries, if there are any."""
-    node: Any = cfg.to_dict() if cfg is not None else None
-    for name in ('knn', 'query', 'dataset', 'pipeline'):
-        node = node.get(name) if isinstance(node, Mapping) else None
-    return node

@@ -5,7 +5,7 @@ neither Markdown nor HTML means anything; the code is written from numbers,
 names of ours and ``repr`` only.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -17,7 +17,7 @@ from mmmoco.apis.config.python_text import assigned
 from mmmoco.convert import resnet, vit
 from mmmoco.convert.key_table import substitutions
 from mmmoco.messages import clipped
-from mmmoco.registry import bare_type
+from mmmoco.registry import bare_type, value_at
 
 from .export_backbone import Source
 from .figures import Figure
@@ -141,18 +141,16 @@ def span(value: object, most: int = 120) -> str:
 
 def _facts(source: Source, images: Images) -> list[tuple[str, str]]:
     meta = source.meta
-    cfg = source.cfg.to_dict() if source.cfg is not None else {}
-    loader = _below(cfg, 'train_dataloader')
-    data = _below(loader, 'dataset')
-    root = data.get('data_root')
+    loader = value_at(source.cfg, 'train_dataloader')
+    root = value_at(loader, 'dataset.data_root')
     rows = {
         'method': meta.get('method'),
         'encoder': meta['encoder'],
         'trained on': PurePath(root).name if isinstance(root, str) else None,
-        'data set': data.get('type'),
+        'data set': value_at(loader, 'dataset.type'),
         'epochs': meta.get('epochs'),
         'iterations': meta.get('iterations'),
-        'images in a batch (per process)': loader.get('batch_size'),
+        'images in a batch (per process)': value_at(loader, 'batch_size'),
         'channels': images.channels,
         'made from': meta.get('source'),
         'hash of the config': meta.get('config_hash'),
@@ -219,8 +217,3 @@ def _backbone(
     config['init_cfg'] = dict(type='Pretrained', checkpoint='backbone.pth')
     library = f'{kind.partition(".")[0]}.models'
     return {**config, 'type': kind}, library
-
-
-def _below(node: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = node.get(name)
-    return found if isinstance(found, Mapping) else {}

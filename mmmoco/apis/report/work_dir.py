@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmmoco.convert.config_text import read_config_text
 from mmmoco.json_lines import read_json_lines
+from mmmoco.registry import value_at
 from mmmoco.visualization.embedding import METHODS, embed
 from mmmoco.visualization.report import FeatureMap, Picture, RunRecord
 from mmmoco.visualization.scalars import (
@@ -131,7 +132,7 @@ def summarise(config: str, notes: list[str]) -> dict[str, str]:
     }
     found = {}
     for name, keys in wanted.items():
-        values = [_look_up(cfg, key) for key in keys.split()]
+        values = [value_at(cfg, key) for key in keys.split()]
         known = [value for value in values if value is not None]
         if known:
             try:
@@ -195,14 +196,6 @@ def amounts(
         if seconds >= 7200:
             text = f'{minutes // 60:,} h {minutes % 60} min'
         yield 'of training, evaluations aside', text
-
-
-def _look_up(cfg: Any, key: str) -> Any:
-    for part in key.split('.'):
-        if not isinstance(cfg, Mapping):
-            return None
-        cfg = cfg.get(part)
-    return cfg
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

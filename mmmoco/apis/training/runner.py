@@ -24,6 +24,7 @@ from mmmoco.engine.class_folders import hidden_skipped
 from mmmoco.engine.endings import building
 from mmmoco.engine.meeting import meet
 from mmmoco.messages import log_warning
+from mmmoco.registry import value_at
 
 
 def init_processes(
@@ -48,7 +49,7 @@ def init_processes(
             signal.signal(number, action)
     if torch.cuda.is_available():
         _require_gpus()
-        options = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+        options = value_at(cfg, 'env_cfg.dist_cfg') or {}
         if launcher == 'pytorch':
             init_dist(launcher, **options, **meet())
         elif not with_runner:

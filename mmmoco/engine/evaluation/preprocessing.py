@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mmmoco.engine import checkpoint_io
 from mmmoco.messages import clipped, log_info, log_warning, shortened
-from mmmoco.registry import bare_type, dicts_in
+from mmmoco.registry import bare_type, dicts_in, value_at
 
 #: Mean and std that differ by less, as a part of the std, are equal: 0.228
 #: and 0.229 are both in use for red.
@@ -108,17 +108,19 @@ def preprocessing_of(
 
 def preprocessing_of_training(cfg: Mapping[str, Any]) -> Preprocessing:
     """Return how images reach the network in the training of a config."""
-    dataset = _below(_below(cfg, 'train_dataloader'), 'dataset')
     given = preprocessor_of(cfg)
     # The views may be made by either.
-    steps = [dataset.get('pipeline'), (given or {}).get('views')]
+    steps = [
+        value_at(cfg, 'train_dataloader.dataset.pipeline'),
+        value_at(given, 'views'),
+    ]
     return preprocessing_of(given, steps)
 
 
 def preprocessor_of(cfg: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the data preprocessor of a config, wherever it stands."""
-    inside = _below(cfg, 'model').get('data_preprocessor')
-    found: Any = inside or cfg.get('data_preprocessor')
+    inside = value_at(cfg, 'model.data_preprocessor')
+    found = inside or cfg.get('data_preprocessor')
     return found if isinstance(found, Mapping) else None
 
 
@@ -361,12 +363,6 @@ def compare_start(cfg: Mapping[str, Any]) -> list[str]:
             places = (repr(os.path.basename(path)), 'this training')
             lines += differences(told._replace(**sizes), own, places)
     return lines
-
-
-def _below(node: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return a mapping of a config; one of a checkpoint may hold anything."""
-    found = node.get(name)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _side(step: Mapping[str, Any]) -> tuple[int, ...] | None:
