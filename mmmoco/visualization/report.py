@@ -48,7 +48,7 @@ class Finding(NamedTuple):
     """
 
     text: str
-    sick: bool
+    sick: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from mmmoco.datasets.digit_painter import CLASSES, DRAWING_VERSION, SceneDigit
 from mmmoco.datasets.digit_scenes import DigitScenes
+from mmmoco.engine import checkpoint_io
 from mmmoco.progress import track
 
 #: Value of the canvas in label images; the digits are 0 to 9.
@@ -61,10 +62,7 @@ def export_scenes(
         raise ValueError(f"image_format={image_format!r}: use 'jpg' or 'png'.")
     folder = Path(out).expanduser().resolve()
     check_target(folder, force)
-    part = folder.with_name(f'.{folder.name}.{os.getpid()}.part')
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with checkpoint_io.replaced_folder(folder) as part:
         for split, dataset in scenes.items():
             _write_split(part, split, dataset, image_format)
         record = {
@@ -78,9 +76,6 @@ def export_scenes(
             },
         }
         _write_json(part / _RECORD, record)
-        _replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def number_or_range(text: str) -> tuple[int, int]:
@@ -278,12 +273,3 @@ def _link_or_write(
             shutil.copyfile(same, file)
     else:
         _write_image(file, pixels)
-
-
-def _replace(part: Path, folder: Path) -> None:
-    """Put the finished folder in place of what was there."""
-    old = part.with_suffix('.old')
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -6,10 +6,6 @@ timm and the Hugging Face Hub read it as it is.
 import json
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
@@ -143,7 +139,7 @@ def write(
     in_config = theirs is not None and not theirs.small_stem
     figures = figures_of(source)
     meta = {**source.meta, 'target': 'folder'}
-    with _replaced(out) as folder:
+    with checkpoint_io.replaced_folder(out) as folder:
         content = encode(weights, meta, '.safetensors')
         checkpoint_io.write_bytes(folder / WEIGHTS, content)
         if theirs is not None and in_config:
@@ -208,27 +204,3 @@ def _config(
         },
     }
     return json.dumps(config, indent=2, allow_nan=False) + '\n'
-
-
-@contextmanager
-def _replaced(out: Path) -> Iterator[Path]:
-    """Let a folder be filled beside ``out``, and then take its place."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(8)
-    fresh = out.with_name(f'.{out.name}~{token}.tmp')
-    old = out.with_name(f'.{out.name}~{token}.old')
-    fresh.mkdir()
-    try:
-        yield fresh
-        if out.exists():
-            out.rename(old)
-        try:
-            fresh.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)

@@ -45,11 +45,13 @@ def verdict(found: Mapping[str, Finding]) -> Finding:
     if sick:
         return Finding(f'Sick: {" ".join(sick)}', True)
     if not found:
-        return Finding('No monitor wrote anything.', False)
+        return Finding('No monitor wrote anything.')
     if 'feature_std' not in found:
-        text = 'Nothing is sick in what was logged, but that is not all.'
-        return Finding(f'{text} MonitorHook watches for collapse.', False)
-    return Finding('Healthy: every monitor is where it should be.', False)
+        return Finding(
+            'Nothing is sick in what was logged, but that is not all. '
+            'MonitorHook watches for collapse.'
+        )
+    return Finding('Healthy: every monitor is where it should be.')
 
 
 def _ends(points: Points) -> tuple[float, float]:
@@ -64,7 +66,7 @@ def _loss(first: float, last: float, scalars: Series) -> Finding:
     text = f'From {first:.2f} to {last:.2f}'
     chances = [y for _, y in scalars.get('chance', []) if math.isfinite(y)]
     if not chances:
-        return Finding(f'{text}.', False)
+        return Finding(f'{text}.')
     chance = chances[-1]
     if last >= 0.98 * chance:
         return Finding(
@@ -72,45 +74,42 @@ def _loss(first: float, last: float, scalars: Series) -> Finding:
             'nothing apart.',
             True,
         )
-    return Finding(f'{text}, below chance ({chance:.2f}).', False)
+    return Finding(f'{text}, below chance ({chance:.2f}).')
 
 
 def _similarity(_: float, last: float, scalars: Series) -> Finding:
     others = scalars.get('neg_sim', [])
     if not others or not math.isfinite(others[-1][1]):
-        return Finding(f'Positives at {last:.2f}.', False)
+        return Finding(f'Positives at {last:.2f}.')
     negative = _ends(others)[1]
     text = f'Positives at {last:.2f}, negatives at {negative:.2f}'
     if last - negative < APART:
         return Finding(f'{text}: hardly told apart.', True)
     if negative > CROWDED:
         return Finding(f'{text}: the negatives are not near 0.', True)
-    return Finding(f'{text}: told apart.', False)
+    return Finding(f'{text}: told apart.')
 
 
 def _top1(first: float, last: float, _: Series) -> Finding:
-    return Finding(f'From {first:.1%} to {last:.1%} of the queries.', False)
+    return Finding(f'From {first:.1%} to {last:.1%} of the queries.')
 
 
 def _gradient(first: float, last: float, _: Series) -> Finding:
-    return Finding(f'Finite; from {first:.3g} to {last:.3g}.', False)
+    return Finding(f'Finite; from {first:.3g} to {last:.3g}.')
 
 
 def _speed(_: float, __: float, scalars: Series) -> Finding:
     values = [y for _, y in scalars['images_per_s']]
-    return Finding(
-        f'{median(values):,.0f} at most times, {min(values):,.0f} at the '
-        'slowest.',
-        False,
-    )
+    usual, least = median(values), min(values)
+    return Finding(f'{usual:,.0f} at most times, {least:,.0f} at the slowest.')
 
 
 def _alarms(_: float, __: float, scalars: Series) -> Finding:
     alarms = scalars['alarms']
     count = alarms[-1][1]
-    first = next((step for step, raised in alarms if raised), 0)
     if not count:
-        return Finding('No alarm.', False)
+        return Finding('No alarm.')
+    first = next(step for step, raised in alarms if raised)
     return Finding(
         f'The monitors raised {count:.0f} alarm(s), the first by iteration '
         f'{first:.0f}; the log says which and what to look at.',

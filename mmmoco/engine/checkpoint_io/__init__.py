@@ -43,6 +43,7 @@ from .writing import (
     append_text,
     remove_leftovers,
     replace,
+    replaced_folder,
     write,
     write_bytes,
     write_text,

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -171,6 +172,30 @@ def replace(path: PathLike, fill: Callable[[IO[bytes]], object]) -> None:
             str(target),
         ) from error
     _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def replaced_folder(out: Path) -> Iterator[Path]:
+    """Let a folder be filled beside ``out``, and then take its place whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(8)
+    fresh = out.with_name(f'.{out.name}~{token}.tmp')
+    old = out.with_name(f'.{out.name}~{token}.old')
+    fresh.mkdir()
+    try:
+        yield fresh
+        if out.exists():
+            out.rename(old)
+        try:
+            fresh.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _mode_of(target: Path) -> int | None:
