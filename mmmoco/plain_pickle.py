@@ -167,10 +167,7 @@ class _Array(Stateful):
             raise ValueError('a numpy array has no valid shape')
         raw = _checked(raw, dtype, 'array')
         view: np.ndarray[Any, Any] = np.ndarray(
-            shape,
-            dtype.dtype,
-            buffer=raw,
-            order='F' if fortran else 'C',
+            shape, dtype.dtype, buffer=raw, order='F' if fortran else 'C'
         )
         if view.nbytes != len(raw):
             raise ValueError('a numpy array has more data than its shape')

@@ -381,9 +381,7 @@ def require_file(checkpoint: str) -> None:
 def add_debug(parser: argparse.ArgumentParser) -> None:
     """Add ``--debug``."""
     parser.add_argument(
-        '--debug',
-        action='store_true',
-        help='show the stack trace of an error',
+        '--debug', action='store_true', help='show the stack trace of an error'
     )
 
 

@@ -105,9 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def limits_of(
-    preset: Mapping[str, Any],
-) -> tuple[list[float], list[float]]:
+def limits_of(preset: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Return what becomes 0 and 255: as told, else mean ± 2 std."""
     sides = []
     for name, sign in (('low', -2), ('high', 2)):

@@ -196,9 +196,7 @@ def _draw(painter: ScenePainter, count: int) -> _Scenes:
 
 
 def _cached(
-    painter: ScenePainter,
-    count: int,
-    folder: str | os.PathLike[str] | None,
+    painter: ScenePainter, count: int, folder: str | os.PathLike[str] | None
 ) -> _Scenes:
     """Read the scenes from the cache, or draw them and write it."""
     if folder is None:

@@ -205,11 +205,7 @@ def _check_optimizers(runner: Runner, checkpoint: dict[str, Any]) -> None:
 
 
 def _check_optimizer(
-    wrapper: OptimWrapper,
-    state: Any,
-    place: str,
-    done: int,
-    strict: bool,
+    wrapper: OptimWrapper, state: Any, place: str, done: int, strict: bool
 ) -> None:
     _dictionary(state, place)
     own = wrapper.state_dict()

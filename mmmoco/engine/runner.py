@@ -23,11 +23,7 @@ from mmmoco.engine.reshard import (
     reshard,
     shown_rates,
 )
-from mmmoco.engine.resume_check import (
-    check_optimizers,
-    check_state,
-    fit_state,
-)
+from mmmoco.engine.resume_check import check_optimizers, check_state, fit_state
 from mmmoco.private_names import (
     accumulation_of,
     backends_of,
@@ -40,11 +36,7 @@ from .architecture import architecture_of, hold
 from .bare_model import bare_model, two_phase_model
 from .batch_checks import check_loader
 from .changes import changes, describe_run, settings_of
-from .class_checks import (
-    check_classes,
-    check_labels,
-    emptied_explained,
-)
+from .class_checks import check_classes, check_labels, emptied_explained
 from .class_folders import hidden_skipped
 from .evaluation.preprocessing import compare_start, tell_teachers
 from .run_hook import RunHook

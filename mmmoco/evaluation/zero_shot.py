@@ -103,9 +103,7 @@ def _patches(patches: int, pixels: int) -> list[int]:
 
 
 def score_objects(
-    maps: Tensor,
-    masks: Tensor,
-    thresholds: Sequence[float] = THRESHOLDS,
+    maps: Tensor, masks: Tensor, thresholds: Sequence[float] = THRESHOLDS
 ) -> ObjectScores:
     """Compare maps with masks at all thresholds in one pass.
 
@@ -140,8 +138,7 @@ def score_objects(
 
     found, hit = above(place.flatten()), above(place[masks])
     at = torch.tensor(
-        [round((t + 1.0) * STEPS) + 1 for t in thresholds],
-        device=maps.device,
+        [round((t + 1.0) * STEPS) + 1 for t in thresholds], device=maps.device
     )
     union = found[:, at] + area[:, None] - hit[:, at]
     ious = hit[:, at] / union

@@ -166,9 +166,7 @@ def line_chart(
 
 
 def scatter_chart(
-    title: str,
-    points: NDArray[np.float64],
-    labels: Sequence[str],
+    title: str, points: NDArray[np.float64], labels: Sequence[str]
 ) -> str:
     """Draw a map of samples, coloured by their label.
 

@@ -394,9 +394,7 @@ def _settings(
     return [(n, row, len({*row}) > 1) for n, row in rows.items()]
 
 
-def _differing(
-    runs: Sequence[RunRecord],
-) -> list[tuple[str, list[str], bool]]:
+def _differing(runs: Sequence[RunRecord]) -> list[tuple[str, list[str], bool]]:
     """The settings that are not the same in all runs that have a config."""
     if not all(run.settings for run in runs):
         return []

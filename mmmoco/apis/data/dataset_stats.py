@@ -73,9 +73,7 @@ class Measured(NamedTuple):
 
 
 def measure(
-    dataset: Any,
-    load: Sequence[dict[str, Any]],
-    indices: Iterable[int],
+    dataset: Any, load: Sequence[dict[str, Any]], indices: Iterable[int]
 ) -> Measured:
     """Read images and add them up.
 

@@ -142,10 +142,7 @@ def label_image(
 
 
 def _write_split(
-    folder: Path,
-    split: str,
-    dataset: DigitScenes,
-    image_format: str,
+    folder: Path, split: str, dataset: DigitScenes, image_format: str
 ) -> None:
     voc = folder / 'VOC2007'
     city = f'{split}/digits'

@@ -145,10 +145,7 @@ class PanopticObjects(ObjectMasks):
     """
 
     def __init__(
-        self,
-        annotations: str | Path,
-        images: str | Path,
-        stuff: bool = False,
+        self, annotations: str | Path, images: str | Path, stuff: bool = False
     ) -> None:
         path = _file(annotations)
         content = json.loads(path.read_text(encoding='utf-8'))

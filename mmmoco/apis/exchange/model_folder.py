@@ -14,10 +14,7 @@ from mmmoco.apis import cli
 from mmmoco.convert.anatomy import below
 from mmmoco.convert.exporting import rename_backbone
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.without_memory import (
-    build_without_memory,
-    check_complete,
-)
+from mmmoco.engine.without_memory import build_without_memory, check_complete
 from mmmoco.messages import few
 
 from . import model_card
@@ -87,10 +84,7 @@ def check_place(out: str, license: str, overwrite: bool) -> Path:
 
 
 def write(
-    source: Source,
-    out: Path,
-    license: str = 'unknown',
-    onnx: bool = False,
+    source: Source, out: Path, license: str = 'unknown', onnx: bool = False
 ) -> Exported:
     """Write a backbone as a folder, whole or not at all.
 

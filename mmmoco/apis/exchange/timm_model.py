@@ -3,11 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mmpretrain.models.backbones import (
-    ResNet,
-    TIMMBackbone,
-    VisionTransformer,
-)
+from mmpretrain.models.backbones import ResNet, TIMMBackbone, VisionTransformer
 from torch import nn
 
 from mmmoco.private_names import BatchNorm

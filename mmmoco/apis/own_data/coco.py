@@ -11,11 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmmoco.datasets.transforms.loading import (
-    MAX_PIXELS,
-    decoding,
-    identify,
-)
+from mmmoco.datasets.transforms.loading import MAX_PIXELS, decoding, identify
 from mmmoco.files import read_file
 from mmmoco.messages import few, shortened
 

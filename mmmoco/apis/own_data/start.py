@@ -19,10 +19,7 @@ from mmmoco.registry import bare_type
 _VITS = ('MoCoV3ViT', 'VisionTransformer')
 #: All libraries have it; ours adds an initialisation.
 _RESNETS = ('ResNet', 'MoCoV3ResNet')
-_BATCH_NORM = (
-    *_RESNETS,
-    *('ResNeXt', 'ResNetV1d', 'SEResNet', 'SEResNeXt'),
-)
+_BATCH_NORM = (*_RESNETS, *('ResNeXt', 'ResNetV1d', 'SEResNet', 'SEResNeXt'))
 _LAYER_NORM = ('ConvNeXt', 'SwinTransformer')
 #: What is of the pre-training, or of the new model.
 _LEFT_OUT = {

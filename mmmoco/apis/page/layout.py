@@ -250,10 +250,7 @@ def page(prompting: Prompting, title: str, folder: str) -> Any:
         with gradio.Row():
             with gradio.Column(scale=3, min_width=300):
                 picture = _picture(
-                    gradio,
-                    'picture',
-                    'Image',
-                    sources=['upload', 'clipboard'],
+                    gradio, 'picture', 'Image', sources=['upload', 'clipboard']
                 )
                 threshold = _slider()
                 status = gradio.Markdown(OPEN_FIRST, elem_id='status')

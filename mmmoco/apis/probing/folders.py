@@ -11,12 +11,7 @@ from mmengine.config import Config
 from mmmoco.apis.cli import UsageError
 from mmmoco.apis.config.image_steps import steps_of
 from mmmoco.datasets.image_folder import EXTENSIONS
-from mmmoco.engine.evaluation import (
-    KNN,
-    Evaluation,
-    Splits,
-    build_evaluation,
-)
+from mmmoco.engine.evaluation import KNN, Evaluation, Splits, build_evaluation
 from mmmoco.engine.evaluation.preprocessing import preprocessing_of
 from mmmoco.messages import log_info, log_warning
 from mmmoco.registry import bare_type

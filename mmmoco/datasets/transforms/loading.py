@@ -413,9 +413,7 @@ class LoadRGB(BaseTransform):
         return results
 
 
-def checked_range(
-    value: Any,
-) -> tuple[float, float] | None:
+def checked_range(value: Any) -> tuple[float, float] | None:
     """Return a range as two numbers, low before high.
 
     Raises:

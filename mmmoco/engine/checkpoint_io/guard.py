@@ -132,9 +132,7 @@ def read_weights(
 
 
 def load_from_local(
-    file: PathLike | IO[bytes],
-    map_location: MapLocation = None,
-    **_: Any,
+    file: PathLike | IO[bytes], map_location: MapLocation = None, **_: Any
 ) -> Any:
     """Load a file for mmengine, which logs the last part of this name."""
     return read_any(file, map_location)

@@ -135,8 +135,7 @@ def find_leaks(
     bank_ids, query_ids = bank_ids.cpu(), query_ids.cpu()
     numbers = bank_ids[indices]  # N×k samples
     twin = torch.tensor(
-        [identity.by_path.get(int(i), -1) for i in query_ids],
-        dtype=torch.long,
+        [identity.by_path.get(int(i), -1) for i in query_ids], dtype=torch.long
     )
     same = numbers == twin[:, None]
     near = similarity[:, :columns] >= EQUAL

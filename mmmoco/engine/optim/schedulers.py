@@ -85,11 +85,7 @@ class CosineFromOneLR(LRSchedulerMixin, _ParamScheduler):
     sign = 'eta_min_ratio'
 
     def __init__(
-        self,
-        optimizer: Any,
-        T_max: int,
-        eta_min: float = 0.0,
-        **kwargs: Any,
+        self, optimizer: Any, T_max: int, eta_min: float = 0.0, **kwargs: Any
     ) -> None:
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, **kwargs)
