@@ -223,7 +223,8 @@ def _licence(meta: Mapping[str, Any]) -> str | None:
     """Return that of a file's weights, else of those it was distilled from."""
     own = [meta.get('license')]
     if own == [None]:
-        own = [*_below(meta, 'teachers').values()]
+        teachers = meta.get('teachers')
+        own = [*teachers.values()] if isinstance(teachers, Mapping) else []
     return ', '.join(x for x in own if isinstance(x, str)) or None
 
 
