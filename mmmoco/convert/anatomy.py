@@ -125,15 +125,19 @@ def describe_model(
     backbone = describe_backbone(below(weights, 'backbone.'), num_heads)
     pool = family_of(below(weights, 'backbone.')) == 'resnet'
     neck = _describe_head(below(weights, 'neck.'), pool)
+    if neck['type'].endswith('DenseCLNeck') and not pool:
+        backbone['out_type'] = 'featmap'
     model = dict(backbone=backbone, neck=neck)
-    keys = weights.get('dictionary.keys')
-    if keys is not None:
-        model['dictionary'] = dict(
+    for name in ('dictionary', 'dense_dictionary'):
+        keys = weights.get(f'{name}.keys')
+        if keys is None:
+            continue
+        model[name] = dict(
             type='Queue', size=keys.shape[1], feat_dim=keys.shape[0]
         )
         for marks, what in (('ids', 'image'), ('groups', 'group')):
-            if f'dictionary.{marks}' in weights:
-                model['dictionary']['exclude'] = what
+            if f'{name}.{marks}' in weights:
+                model[name]['exclude'] = what
     predictor = below(weights, 'predictor.')
     if predictor:
         return dict(
@@ -153,8 +157,9 @@ def describe_model(
         dict(type='Queue', size=65536, feat_dim=neck['out_channels']),
     )
     first = neck['type'] == 'mmpretrain.LinearNeck'
+    methods = {'LinearNeck': 'MoCoV1', 'DenseCLNeck': 'DenseCL'}
     return dict(
-        type='MoCoV1' if first else 'MoCoV2',
+        type=methods.get(neck['type'].partition('.')[2], 'MoCoV2'),
         **model,
         loss=dict(type='InfoNCE', temperature=0.07 if first else 0.2),
         m=0.999,
@@ -264,13 +269,15 @@ def _describe_head(weights: Weights, pool: bool) -> dict[str, Any]:
             norm_cfg=None,
         )
     if {'mlp.0.weight', 'mlp.2.weight'} <= weights.keys():
-        return dict(
+        head: dict[str, Any] = dict(
             type='mmpretrain.MoCoV2Neck',
             in_channels=weights['mlp.0.weight'].shape[1],
             hid_channels=len(weights['mlp.0.weight']),
             out_channels=len(weights['mlp.2.weight']),
-            with_avg_pool=pool,
         )
+        if 'mlp2.2.weight' in weights:
+            return head | dict(type='mmpretrain.DenseCLNeck')
+        return head | dict(with_avg_pool=pool)
     layers = sum(f'fc{i}.weight' in weights for i in range(8))
     last = layers - 1
     if layers < 2 or f'fc{last}.weight' not in weights:

@@ -16,7 +16,10 @@ from .formats import FORMATS
 from .positions import resize_positions
 
 #: Tops of our state dicts, in the order in which they are reported.
-MODULES = ('backbone', 'neck', 'predictor', 'key_encoder', 'dictionary')
+MODULES = (
+    *('backbone', 'neck', 'predictor', 'key_encoder'),
+    *('dictionary', 'dense_dictionary'),
+)
 
 
 class Imported(NamedTuple):
@@ -113,7 +116,11 @@ def import_weights(
             f'{_summary(source)}.'
         )
     _check_duplicates(weights, source, left)
-    notes = _shape_queue(weights, form.queue)
+    notes = [
+        note
+        for name in ('dictionary', 'dense_dictionary')
+        for note in _shape_queue(weights, name, form.queue)
+    ]
     return Imported(weights, form, left, notes)
 
 
@@ -184,15 +191,17 @@ def _check_duplicates(
                 )
 
 
-def _shape_queue(weights: dict[str, Tensor], place: int) -> list[str]:
-    """Give the queue our shape, C×K, and a pointer."""
-    if 'dictionary.keys' not in weights:
-        if weights.pop('dictionary.ptr', None) is not None:
+def _shape_queue(
+    weights: dict[str, Tensor], name: str, place: int
+) -> list[str]:
+    """Give a queue our shape, C×K, and a pointer."""
+    if f'{name}.keys' not in weights:
+        if weights.pop(f'{name}.ptr', None) is not None:
             return ['A queue pointer without a queue was left behind.']
         return []
     notes = []
-    keys = weights['dictionary.keys']
-    start = weights.get('dictionary.ptr', torch.zeros(1, dtype=torch.long))
+    keys = weights[f'{name}.keys']
+    start = weights.get(f'{name}.ptr', torch.zeros(1, dtype=torch.long))
     if keys.dim() == 3 and len(keys) > place:
         if len(keys) > 1:
             notes.append(
@@ -210,8 +219,8 @@ def _shape_queue(weights: dict[str, Tensor], place: int) -> list[str]:
         )
     if width is not None and keys.shape[0] != width:
         keys = keys.T
-    weights['dictionary.keys'] = keys.contiguous()
-    weights['dictionary.ptr'] = start.reshape(1).long()
+    weights[f'{name}.keys'] = keys.contiguous()
+    weights[f'{name}.ptr'] = start.reshape(1).long()
     return notes
 
 

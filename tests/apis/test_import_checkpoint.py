@@ -264,17 +264,19 @@ def of_mmpretrain(kind):
     )
     backbone = {
         'moco': dict(type='ResNet', depth=18),
+        'densecl': dict(type='ResNet', depth=18),
         'resnet': dict(type='ResNet', depth=18),
         'vit': dict(type='MoCoV3ViT', arch=vit, img_size=32, patch_size=8),
     }[kind]
-    if kind == 'moco':
+    if kind in ('moco', 'densecl'):
+        dense = kind == 'densecl'
         cfg = dict(
-            type='MoCo',
+            type='DenseCL' if dense else 'MoCo',
             queue_len=32,
             feat_dim=16,
             backbone=backbone,
             neck=dict(
-                type='MoCoV2Neck',
+                type='DenseCLNeck' if dense else 'MoCoV2Neck',
                 in_channels=512,
                 hid_channels=64,
                 out_channels=16,
@@ -306,7 +308,7 @@ def of_mmpretrain(kind):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = THEIRS.build(cfg)
     model.init_weights()
-    if kind == 'moco':
+    if kind in ('moco', 'densecl'):
         model.loss([images(), images().flip(0)], [])
     # As after some steps: the encoders differ.
     layouts.settle(getattr(model, 'encoder_k', model).cpu(), 5)
@@ -319,21 +321,26 @@ def of_mmpretrain(kind):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('kind', ['moco', 'resnet', 'vit'])
+@pytest.mark.parametrize('kind', ['moco', 'densecl', 'resnet', 'vit'])
 def test_mmpretrains_own_models_go_on_where_they_were(tmp_path, kind):
     theirs = of_mmpretrain(kind)
     checkpoint = {'state_dict': theirs.state_dict(), 'meta': {'epoch': 7}}
     model, report = imported(tmp_path, checkpoint)
-    name = 'moco' if kind == 'moco' else 'mocov3'
+    name = 'moco' if kind in ('moco', 'densecl') else 'mocov3'
     assert report.imported.format.name == f'mmpretrain-{name}'
     assert len(report.imported.left) == 1  # the counter of its average
     x = images()
     theirs.eval()
     q = theirs.neck(theirs.backbone(x))[0]
-    if kind == 'moco':
+    if name == 'moco':
         key_encoder = theirs.encoder_k
         assert torch.equal(model.dictionary.keys, theirs.queue)
         assert torch.equal(model.dictionary.ptr, theirs.queue_ptr)
+        if kind == 'densecl':
+            assert torch.equal(model.dense_dictionary.keys, theirs.queue2)
+            assert torch.equal(model.dense_dictionary.ptr, theirs.queue2_ptr)
+            cells = theirs.encoder_k(x)[1]
+            assert close(model.encode_keys(x).cells, normalize(cells))
     else:
         key_encoder = theirs.momentum_encoder
         q = theirs.head.predictor([q])[0]
@@ -402,7 +409,7 @@ def test_the_report(tmp_path, capsys):
     assert call(import_checkpoint, tmp_path / 'a.pth', tmp_path / 'b.pth') == 0
     said = capsys.readouterr().out
     for line in (
-        'Recognised: MoCo or MoCoV3 of mmselfsup 0.x (mmselfsup-0.x)',
+        'Recognised: MoCo, DenseCL or MoCoV3 of mmselfsup 0.x (mmselfsup-0.x)',
         'Carried over: 250 entries (backbone 120, neck 4, key_encoder 124, '
         'dictionary 2)',
         'Left behind: 124 entries',

@@ -81,6 +81,8 @@ RECIPES = {
     'mocov2_r50_8xb32': V2,
     'mocov2_r50_8xb32_800e': {**V2, 'epochs': 800},
     'mocov2_r50_8xb32_mochi': V2,
+    'densecl_r50_8xb32_200e': V2,
+    'densecl_r50_8xb32_coco_800e': {**V2, 'lr': 0.3, 'epochs': 800},
     'mocov2_r18_1xb512_cifar10': {
         **V2,
         'lr': 0.06,
@@ -376,6 +378,22 @@ def test_backbones_of_v1_and_v2_start_as_published(name):
     assert backbone.zero_init_residual is False
     expected = 'SplitBN' if '_1xb' in name else 'BN'  # not synchronised
     assert backbone.norm_cfg.type == expected
+
+
+def test_densecl_is_moco_v2_with_its_heads_and_two_queues():
+    cfg = load_config('densecl_r50_8xb32_coco_800e')
+    model = build_without_memory(cfg)
+    assert cfg.model.loss_lambda == 0.5 and model.warmup_iters == 0
+    assert [d.keys.shape for d in model.dictionaries] == [(128, 65536)] * 2
+    assert [*model.neck.mlp2[2].weight.shape] == [128, 2048, 1, 1]
+    init = model.neck.init_cfg
+    assert (init['type'], init['layer']) == ('Kaiming', 'Linear')
+    dataset = cfg.train_dataloader.dataset
+    assert (dataset.data_root, dataset.data_prefix) == (
+        'data/coco',
+        'train2017',
+    )
+    assert not dataset.prefix_optional  # val2017 lies beside it
 
 
 def test_large_vit_recomputes_its_activations():

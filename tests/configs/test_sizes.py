@@ -47,6 +47,10 @@ PARAMETERS = {
     'mocov3_vit-b_64xb64_300e': 215_678_464,
     'mocov3_vit-l_64xb64_300e': 652_781_568,
     # Counted by hand from the published shapes.
+    **dict.fromkeys(
+        ('densecl_r50_8xb32_200e', 'densecl_r50_8xb32_coco_800e'),
+        2 * (R50 + 2 * (2048 * 2048 + 2048 + 2048 * 128 + 128)),
+    ),
     'mocov1_r50_8xb32': linear(R50),
     'mocov1_r50_64xb16_1250k': linear(R50),
     'mocov1_r50_8xb32_memory-bank': linear(R50) // 2,

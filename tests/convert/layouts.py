@@ -70,6 +70,15 @@ def two_linear(width, out=128, hidden=None):
     )
 
 
+def two_convs(width, out=128):
+    return settle(
+        nn.Sequential(
+            nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, out, 1)
+        ),
+        5,
+    )
+
+
 def with_batch_norm(widths, last_bn=True):
     layers = []
     for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
@@ -323,6 +332,22 @@ def mmselfsup_0x():
     }
 
 
+def densecl():
+    """As its authors' code saves a training."""
+    q = nn.Sequential(
+        bare(resnet()),
+        nn.ModuleDict({'mlp': two_linear(512), 'mlp2': two_convs(512)}),
+    )
+    state = {
+        **put('encoder_q.', q),
+        **put('encoder_k.', another(q)),
+        **put('backbone.', q[0]),
+    }
+    for name in ('queue', 'queue2'):
+        state |= {name: queue(), f'{name}_ptr': torch.tensor([8])}
+    return {'meta': {}, 'state_dict': state, 'optimizer': {}}
+
+
 #: Layout -> (checkpoint, name of the format, entries by module).
 ALL = {
     'moco v1': (
@@ -354,6 +379,17 @@ ALL = {
         mmselfsup_0x,
         'mmselfsup-0.x',
         dict(backbone=120, neck=4, key_encoder=124, dictionary=2),
+    ),
+    'densecl': (
+        densecl,
+        'mmselfsup-0.x',
+        dict(
+            backbone=120,
+            neck=8,
+            key_encoder=128,
+            dictionary=2,
+            dense_dictionary=2,
+        ),
     ),
     'seed': (
         seed_pipeline,

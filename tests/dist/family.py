@@ -24,6 +24,12 @@ MLP = dict(
     hid_channels=8,
     out_channels=C,
 )
+DENSE = dict(
+    type='DenseCL',
+    neck={**MLP, 'type': 'mmpretrain.DenseCLNeck'},
+    dictionary=QUEUE,
+    dense_dictionary={**QUEUE, 'size': 17},
+)
 V3 = dict(
     type='MoCoV3',
     predictor=dict(
@@ -53,6 +59,7 @@ TRAININGS = {
     'symmetric': dict(symmetric=True, dictionary=QUEUE),
     'memory bank': dict(dictionary=BANK),
     'end-to-end': dict(dictionary=dict(type='InBatch', key_grad=True)),
+    'dense': DENSE,
     'v3': V3 | dict(dictionary=dict(type='InBatch')),
     'hybrid': V3 | dict(dictionary=QUEUE),
 }
@@ -219,6 +226,7 @@ def shuffle_bn():
     from mmmoco.functional import gather
 
     model = build(norm=dict(type='BN'), dictionary=QUEUE)
+    dense = build(norm=dict(type='BN'), **DENSE)
     sent, gathered = [], []
     whole, all_gather = dist.all_to_all_single, dist.all_gather
     result = []
@@ -242,7 +250,9 @@ def shuffle_bn():
         model(**batch, mode='loss')
         dist.all_to_all_single, dist.all_gather = whole, all_gather
         (early, _) = model.dictionary._staged[step, 0]
-        late = model.encode_key((views[1].float() - 128) / 64)
+        x = (views[1].float() - 128) / 64
+        late = model.encode_key(x)
+        dense.set_address(seed=0, step=step, rank=get_rank())
         # The plan of its functions, against the form that gathers all.
         plan = shuffle_plan(SHUFFLED, 0, step, views.device)
         pixels = batch['inputs']['view_k']
@@ -251,6 +261,7 @@ def shuffle_bn():
             dict(
                 early=early,
                 late=late,
+                dense=tuple(dense.encode_keys(x)),
                 take=plan.take,
                 pixels_equal=torch.equal(pixels, taken),
                 query_equal=torch.equal(

@@ -41,8 +41,8 @@ def test_two_processes_equal_one_with_the_joint_batch(ranks, name):
         k.split('.')[0] for k in start if not torch.equal(start[k], first[k])
     }
     assert {'backbone', 'neck'} <= moved
-    stored = any(k.startswith('dictionary.') for k in start)
-    assert ('dictionary' in moved) == stored
+    stored = {k.split('.')[0] for k in start if 'dictionary.' in k}
+    assert {name for name in moved if 'dictionary' in name} == stored
 
 
 def test_masked_contrast_equals_one_process(ranks):
@@ -78,6 +78,20 @@ def test_shuffle_bn_restores_the_order_and_mixes_the_statistics(ranks):
             torch.testing.assert_close(keys, expected, rtol=1e-5, atol=1e-6)
         apart = torch.cat([model.encode_key(half) for half in x.chunk(2)])
         assert (apart - expected).abs().max() > 0.01
+
+
+def test_all_that_a_dense_key_is_made_of_comes_back_in_order(ranks):
+    model = family.build(norm=dict(type='BN'), **family.DENSE)
+    steps = [rank['shuffle']['steps'] for rank in ranks]
+    for step, parts in enumerate(zip(*steps, strict=True)):
+        views, _ = family.joint_batch(step, 2 * family.SHUFFLED)
+        x = (views[1].float() - 128) / 64
+        for i in range(4):
+            keys = torch.cat([part['dense'][i] for part in parts])
+            expected = torch.empty_like(keys)
+            for part in parts:
+                expected[part['take']] = model.encode_keys(x[part['take']])[i]
+            torch.testing.assert_close(keys, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_images_travel_as_bytes_and_only_where_they_are_needed(ranks):

@@ -32,7 +32,9 @@ LAYERS = {
 }
 #: What a whole pre-training model has beside its backbone.
 METHODS = {
-    **dict.fromkeys(('MoCoV1', 'MoCoV2', 'MoCoV3', 'MMC'), 'mmmoco'),
+    **dict.fromkeys(
+        ('MoCoV1', 'MoCoV2', 'MoCoV3', 'DenseCL', 'MMC'), 'mmmoco'
+    ),
     **dict.fromkeys(('Queue', 'InBatch', 'MemoryBank', 'InfoNCE'), 'mmmoco'),
     'HardNegatives': 'mmmoco',
     **dict.fromkeys(
@@ -40,7 +42,8 @@ METHODS = {
         'mmmoco',
     ),
     **dict.fromkeys(
-        ('LinearNeck', 'NonLinearNeck', 'MoCoV2Neck'), 'mmpretrain'
+        ('LinearNeck', 'NonLinearNeck', 'MoCoV2Neck', 'DenseCLNeck'),
+        'mmpretrain',
     ),
 }
 #: timm reads files and asks servers for other arguments than these.

@@ -268,6 +268,7 @@ def _config_of(meta: Mapping[str, Any]) -> Config | None:
 def _method_of(weights: Mapping[str, Tensor]) -> str | None:
     tops = {name.split('.')[0] for name in weights}
     for top, method in (
+        ('dense_dictionary', 'DenseCL'),
         ('heads', 'MMC'),
         ('teacher', 'Distillation'),
         ('predictor', 'MoCoV3'),

@@ -31,6 +31,7 @@ from mmmoco.engine.evaluation.preprocessing import (
     recorded,
 )
 from mmmoco.engine.without_memory import build_without_memory, check_complete
+from mmmoco.registry import bare_type
 
 from .export_backbone import recorded_method
 from .weight_files import encode
@@ -41,6 +42,7 @@ MAY_BE_ABSENT = {
     'predictor': 'starts untrained',
     'key_encoder': 'starts as a copy of the query encoder',
     'dictionary': 'starts with random keys',
+    'dense_dictionary': 'starts with random keys',
 }
 
 
@@ -278,5 +280,6 @@ def check_imported(
     needless = {
         'predictor': 'predictor' not in model,
         'dictionary': dictionary == 'InBatch',
+        'dense_dictionary': bare_type(model) != 'DenseCL',
     }
     return [name for name in absent if not needless.get(name)]

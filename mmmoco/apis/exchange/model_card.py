@@ -25,6 +25,7 @@ from .images import Images
 from .timm_model import WRAPPED, TimmModel
 
 PAPERS = {
+    'DenseCL': 'https://arxiv.org/abs/2011.09157',
     'MoCo': 'https://arxiv.org/abs/1911.05722',
     'MoCoV1': 'https://arxiv.org/abs/1911.05722',
     'MoCoV2': 'https://arxiv.org/abs/2003.04297',

@@ -8,6 +8,8 @@ from ..resnet import TORCHVISION
 HEAD = LINEAR + TWO_LINEAR
 #: C×K, and the next slot.
 QUEUE = KeyTable(('queue', 'keys'), ('queue_ptr', 'ptr'))
+#: DenseCL's second one, in the code of its authors and in mmpretrain.
+DENSE_QUEUE = KeyTable(('queue2', 'keys'), ('queue2_ptr', 'ptr'))
 
 FORMATS = (
     Format(

@@ -4,7 +4,7 @@ from ..format import DUPLICATE, EMA_STEPS, OTHER_TASK, Format
 from ..key_table import SAME, Part, twins
 from ..resnet import TORCHVISION
 from ..vit import MMPRETRAIN, MMSEG
-from .moco import QUEUE
+from .moco import DENSE_QUEUE, QUEUE
 
 BACKBONE = TORCHVISION + MMPRETRAIN
 _MOVING = 'momentum_encoder.'
@@ -12,12 +12,13 @@ _MOVING = 'momentum_encoder.'
 FORMATS = (
     Format(
         name='mmpretrain-moco',
-        title='MoCo of mmpretrain or mmselfsup 1.x',
+        title='MoCo or DenseCL of mmpretrain or mmselfsup 1.x',
         signs=(r'backbone\.', r'encoder_k\.module\.0\.'),
         parts=(
             *twins('backbone.', 'encoder_k.module.0.', 'backbone', BACKBONE),
             *twins('neck.', 'encoder_k.module.1.', 'neck', SAME),
             Part('', 'dictionary.', QUEUE),
+            Part('', 'dense_dictionary.', DENSE_QUEUE),
         ),
         left=((r'encoder_k\.steps', EMA_STEPS),),
         imagenet=True,
@@ -36,7 +37,7 @@ FORMATS = (
     ),
     Format(
         name='mmselfsup-0.x',
-        title='MoCo or MoCoV3 of mmselfsup 0.x',
+        title='MoCo, DenseCL or MoCoV3 of mmselfsup 0.x',
         # A name of a layer follows: a number there is another's layout.
         signs=(
             r'(encoder_q|base_encoder)\.0\.[a-z]\w*\.\w',
@@ -49,6 +50,7 @@ FORMATS = (
             *twins('base_encoder.1.', f'{_MOVING}1.', 'neck', SAME),
             Part('head.predictor.', 'predictor.', SAME),
             Part('', 'dictionary.', QUEUE),
+            Part('', 'dense_dictionary.', DENSE_QUEUE),
         ),
         left=((r'(backbone|neck)\.', DUPLICATE),),
         imagenet=True,

@@ -1,4 +1,5 @@
 from .backbone_only import BackboneOnly
+from .densecl import DenseCL
 from .distillation import Distillation
 from .feature_distillation import FeatureDistillation
 from .mmc import MMC
@@ -10,6 +11,7 @@ from .teacher import Teacher
 __all__ = [
     'MMC',
     'BackboneOnly',
+    'DenseCL',
     'Distillation',
     'FeatureDistillation',
     'MoCo',

@@ -163,7 +163,8 @@ class MomentumContrast(TwoPhaseModel):
                 'come from the queries.'
             )
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.key_grad):
-            return self.with_shuffle_bn(self.keys_of, x, plan)
+            keys: Tensor = self.with_shuffle_bn(self.keys_of, x, plan)
+        return keys
 
     def keys_of(self, x: Tensor) -> Tensor:
         """Return the keys of images, N×C, L2-normalised; permute nothing."""
@@ -172,27 +173,31 @@ class MomentumContrast(TwoPhaseModel):
 
     def with_shuffle_bn(
         self,
-        encode: Callable[[Tensor], Tensor],
+        encode: Callable[[Tensor], Any],
         x: Tensor,
         plan: ShufflePlan | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """Encode key images beside other ones than their queries', if needed.
 
         Args:
-            encode: Takes images N×C×H×W, returns N×… in their order.
+            encode: Takes images N×C×H×W, returns N×… in their order, one
+                tensor or several.
             x: N×C×H×W.
             plan: By which the images of ``x`` were already exchanged between
                 the processes; None: they were not.
 
         Returns:
-            N×…, in the order of the queries.
+            N×…, in the order of the queries; several as a list.
         """
         if plan is None:
             if not self.shuffle_bn:
                 return encode(x)
             plan = shuffle_plan(len(x), self.seed, self.step, x.device)
             x = self.in_layout(shuffle(x, plan))
-        return unshuffle(encode(x), plan)
+        encoded = encode(x)
+        if isinstance(encoded, Tensor):
+            return unshuffle(encoded, plan)
+        return [unshuffle(each, plan) for each in encoded]
 
     @cached_property
     def shuffle_bn(self) -> bool:

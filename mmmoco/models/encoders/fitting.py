@@ -139,12 +139,18 @@ def build_neck(
         return _built(neck)
     order = getattr(getattr(module, 'timm_model', None), 'output_fmt', None)
     by_pixel = len(last) == 4 and str(order).endswith('NHWC')
+    if 'num_grid' in known and (len(last) != 4 or by_pixel):
+        raise ValueError(
+            f'{name} gives {_dims(last)}, but model.neck projects the cells '
+            "of a map N×C×H×W: set model.backbone.out_type='featmap' for a "
+            'ViT, gap_before_final_norm=False for a ConvNeXt.'
+        )
     if len(last) not in (2, 4) or by_pixel:
         raise ValueError(
-            f'{name} gives {"×".join(map(str, ("N", *last[1:])))}, no map '
-            'N×C×H×W and no vector N×C, which model.neck needs: for a model '
-            "of timm set model.backbone.type='mmmoco.TimmBackbone'; else "
-            "choose another out_type ('cls_token', 'avg_featmap')."
+            f'{name} gives {_dims(last)}, no map N×C×H×W and no vector N×C, '
+            'which model.neck needs: for a model of timm set '
+            "model.backbone.type='mmmoco.TimmBackbone'; else choose another "
+            "out_type ('cls_token', 'avg_featmap')."
         )
     pooled = len(last) == 2
     if pooled:
@@ -222,6 +228,10 @@ def fit_heads(
             )
         part['in_channels'] = width
     return fitted
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return '×'.join(map(str, ('N', *shape[1:])))
 
 
 def _built(neck: Mapping[str, Any]) -> nn.Module:

@@ -35,11 +35,18 @@ class KeyEncoder(nn.Module):
         self.requires_grad_(False)
         super().train(True)
 
-    def forward(self, x: Tensor) -> Any:
-        """Pass the images through the modules, in their order."""
+    def forward(self, x: Any, every: bool = False) -> Any:
+        """Pass the images through the modules, in their order.
+
+        Args:
+            x: N×C×H×W.
+            every: Return what each of them gives, not only the last.
+        """
+        outputs = []
         for module in self.children():
             x = module(x)
-        return x
+            outputs.append(x)
+        return outputs if every else x
 
     def train(self, mode: bool = True) -> 'KeyEncoder':
         """Keep train mode, whatever the model around it does."""
