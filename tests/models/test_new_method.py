@@ -12,7 +12,7 @@ from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
 from mmmoco.apis.preflight.jobs import verify_config
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
-from mmmoco.models.algorithms import MoCo, MomentumContrast
+from mmmoco.models.algorithms import MomentumContrast
 from mmmoco.models.algorithms.momentum_contrast import last_output
 from mmmoco.registry import MODELS
 
@@ -47,34 +47,7 @@ class BYOL(MomentumContrast):
         return {'loss': 4 - 2 * sim, 'pos_sim': sim.detach() / 2}
 
 
-@MODELS.register_module()
-class TwoQueues(MoCo):
-    """MoCo, and the same for the mean of a part of the map."""
-
-    def __init__(self, dense_dictionary, **kwargs):
-        super().__init__(**kwargs)
-        self.dense_dictionary = MODELS.build(dense_dictionary)
-
-    def loss(self, inputs, ids, shuffle_plan=None):
-        log = super().loss(inputs, ids, shuffle_plan)
-        q = dense(self.backbone, inputs['view_q'])
-        with torch.no_grad():
-            k = self.with_shuffle_bn(
-                lambda x: dense(self.key_encoder.backbone, x),
-                inputs['view_k'],
-                shuffle_plan,
-            )
-        loss, _ = self.contrast(q, self.dense_dictionary.lookup(k, ids))
-        self.dense_dictionary.stage(k, ids, slot=self.step)
-        return {**log, 'loss_dense': loss}
-
-
-def dense(backbone, x):
-    part = last_output(backbone(x))[..., :1, :]
-    return F.normalize(part.mean((2, 3)), dim=1)
-
-
-@pytest.fixture(params=['BYOL', 'TwoQueues'])
+@pytest.fixture(params=['BYOL', 'DenseCL'])
 def config(request, small_config):
     """Return a function that makes the config of one of them."""
 
@@ -92,7 +65,11 @@ def config(request, small_config):
                 model.neck, in_channels=width, with_avg_pool=False
             )
         else:
-            model.dense_dictionary = dict(type='Queue', size=48, feat_dim=32)
+            model.neck.type = 'mmpretrain.DenseCLNeck'
+            width = model.neck.out_channels
+            model.dense_dictionary = dict(
+                type='Queue', size=48, feat_dim=width
+            )
         return cfg
 
     return make
@@ -145,8 +122,12 @@ def test_exports_and_is_taken_for_nothing_else(config, runner_of, tmp_path):
     content['meta']['cfg'] = 'torch.load'
     torch.save(content, path)
     assert read_source(path).meta['method'] == cfg.model.type
-    with pytest.raises(ValueError, match=f'{cfg.model.type}.*--config'):
-        import_checkpoint(path, str(tmp_path / 'in.pth'))
+    if cfg.model.type == 'BYOL':
+        with pytest.raises(ValueError, match='BYOL.*--config'):
+            import_checkpoint(path, str(tmp_path / 'in.pth'))
+    else:  # Which its tensors do tell.
+        report = import_checkpoint(path, str(tmp_path / 'in.pth'))
+        assert report.model['type'] == 'DenseCL' and not report.absent
     report = import_checkpoint(
         path, str(tmp_path / 'in.pth'), config=config_file
     )
@@ -161,12 +142,15 @@ def test_passes_the_pre_flight(config):
     assert not wrong
     rows = [check.name for check in checks]
     assert 'key encoder' in rows
-    assert rows.count('dictionary') == 2 * (cfg.model.type == 'TwoQueues')
+    assert rows.count('dictionary') == 2 * (cfg.model.type == 'DenseCL')
 
 
 def test_each_dictionary_is_held_against_the_run(small_config, runner_of):
     cfg = small_config()
-    cfg.model.type = 'TwoQueues'
-    cfg.model.dense_dictionary = dict(type='Queue', size=8, feat_dim=8)
+    cfg.model.type = 'DenseCL'
+    cfg.model.neck.type = 'mmpretrain.DenseCLNeck'
+    cfg.model.dense_dictionary = dict(
+        type='Queue', size=8, feat_dim=cfg.model.neck.out_channels
+    )
     with pytest.raises(ValueError, match='holds only 8'):
         runner_of(copy.deepcopy(cfg)).train()
