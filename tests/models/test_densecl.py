@@ -33,10 +33,10 @@ def build(backbone=None, size=16, **options):
     return model
 
 
-def step(model, images=4, side=32):
+def step(model, images=4, side=32, **marks):
     views = torch.randn(2, images, 3, side, side)
     model.set_address(seed=0, step=model.step, rank=0)
-    return model(dict(view_q=views[0], view_k=views[1]), mode='loss')
+    return model(dict(view_q=views[0], view_k=views[1]), mode='loss', **marks)
 
 
 BACKBONES = {
@@ -164,3 +164,18 @@ def test_both_queues_keep_one_key_an_image_and_forget_together():
     for kept, d in zip(before, model.dictionaries, strict=True):
         assert int(d.ptr) == 4 and not torch.equal(kept, d.keys)
         torch.testing.assert_close(d.keys.norm(dim=0), torch.ones(16))
+
+
+@pytest.mark.parametrize('what', ['image', 'group'])
+def test_cells_know_whose_they_are(what):
+    """Where all stored keys are excluded, only the positive is left."""
+    queue = dict(type='Queue', size=4, feat_dim=8, exclude=what)
+    model = build(dictionary=queue)
+    marks = dict(ids=torch.full((4,), 7))
+    if what == 'group':
+        marks = dict(ids=torch.arange(4), groups=torch.full((4,), 7))
+    first = step(model, **marks)
+    model.commit_keys()
+    second = step(model, **marks)
+    for name in ('loss_global', 'loss_dense'):
+        assert second[name].abs() < 1e-6 < 1e-4 < first[name]

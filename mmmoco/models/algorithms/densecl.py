@@ -148,6 +148,7 @@ class DenseCL(MomentumContrast):
         inputs: Mapping[str, Tensor],
         ids: Tensor,
         shuffle_plan: ShufflePlan | None = None,
+        **groups: Tensor,
     ) -> dict[str, Tensor]:
         """Look up ``view_q``, and each cell of its map.
 
@@ -156,6 +157,7 @@ class DenseCL(MomentumContrast):
             ids: N sample ids, −1 where unknown.
             shuffle_plan: By which the images of ``view_k`` were exchanged
                 between the processes; None if they were not.
+            **groups: ``groups``, N numbers, if a dictionary wants them.
         """
         # Keys first: they keep no activations.
         k = self.encode_keys(inputs['view_k'], shuffle_plan)
@@ -164,22 +166,26 @@ class DenseCL(MomentumContrast):
         # One row for each cell, N·S×C.
         q_cells = q.cells.transpose(1, 2).flatten(0, 1)
         k_cells = most_similar(q, k).transpose(1, 2).flatten(0, 1)
-        own = ids.repeat_interleave(q.cells.shape[2])
+        marks = dict(ids=ids, **groups)
+        of_cells = {
+            name: each.repeat_interleave(q.cells.shape[2])
+            for name, each in marks.items()
+        }
         looked_up, stats = self.contrast(
-            self.noted(q.vector), self.dictionary.lookup(k.vector, ids)
+            self.noted(q.vector), self.dictionary.lookup(k.vector, **marks)
         )
         dense, dense_stats = self.contrast(
-            q_cells, self.dense_dictionary.lookup(k_cells, own)
+            q_cells, self.dense_dictionary.lookup(k_cells, **of_cells)
         )
-        self.dictionary.stage(k.vector, ids, slot=self.step)
-        self.dense_dictionary.stage(k.pooled, ids, slot=self.step)
+        self.dictionary.stage(k.vector, ids, self.step, 0, **groups)
+        self.dense_dictionary.stage(k.pooled, ids, self.step, 0, **groups)
         weight = self.dense_weight
-        of_cells = mean_stats([dense_stats])
+        dense_log = mean_stats([dense_stats])
         return {
             'loss_global': (1 - weight) * looked_up,
             'loss_dense': weight * dense,
             **mean_stats([stats]),
-            **{f'dense_{name}': value for name, value in of_cells.items()},
+            **{f'dense_{name}': value for name, value in dense_log.items()},
         }
 
 
