@@ -13,7 +13,7 @@ from mmmoco.registry import MODELS
 from mmmoco.two_phase import Dictionary
 
 from ..encoders import check_width
-from .momentum_contrast import MomentumContrast, last_output, mean_stats
+from .momentum_contrast import MomentumContrast, last_output
 
 
 class Projections(NamedTuple):
@@ -66,6 +66,8 @@ class DenseCL(MomentumContrast):
     has_shuffle_bn: ClassVar[bool] = True
 
     key_only_views = ('view_k',)
+
+    look_ups = 1
 
     dictionary: Dictionary
     key_encoder: Any
@@ -137,9 +139,8 @@ class DenseCL(MomentumContrast):
         """log(K + 1) for K negatives of either look-up, weighted by λ."""
         dense = self.dense_weight
         parts = (1 - dense, self.dictionary), (dense, self.dense_dictionary)
-        scale = float(getattr(self.contrast, 'scale', 1.0))
-        return scale * sum(
-            weight * math.log(each.candidates(images) or 1)
+        return sum(
+            weight * (self.chance_in(each, images) or 0.0)
             for weight, each in parts
         )
 
@@ -166,26 +167,23 @@ class DenseCL(MomentumContrast):
         # One row for each cell, N·S×C.
         q_cells = q.cells.transpose(1, 2).flatten(0, 1)
         k_cells = most_similar(q, k).transpose(1, 2).flatten(0, 1)
-        marks = dict(ids=ids, **groups)
-        of_cells = {
-            name: each.repeat_interleave(q.cells.shape[2])
-            for name, each in marks.items()
-        }
-        looked_up, stats = self.contrast(
-            self.noted(q.vector), self.dictionary.lookup(k.vector, **marks)
-        )
-        dense, dense_stats = self.contrast(
-            q_cells, self.dense_dictionary.lookup(k_cells, **of_cells)
+        count = q.cells.shape[2]
+        own = {n: x.repeat_interleave(count) for n, x in groups.items()}
+        log = self.look_up([(self.noted(q.vector), k.vector)], ids, **groups)
+        cells = self.look_up_in(
+            self.dense_dictionary,
+            [(q_cells, k_cells)],
+            ids.repeat_interleave(count),
+            **own,
         )
         self.dictionary.stage(k.vector, ids, self.step, 0, **groups)
         self.dense_dictionary.stage(k.pooled, ids, self.step, 0, **groups)
         weight = self.dense_weight
-        dense_log = mean_stats([dense_stats])
         return {
-            'loss_global': (1 - weight) * looked_up,
-            'loss_dense': weight * dense,
-            **mean_stats([stats]),
-            **{f'dense_{name}': value for name, value in dense_log.items()},
+            'loss_global': (1 - weight) * log.pop('loss'),
+            'loss_dense': weight * cells.pop('loss'),
+            **log,
+            **{f'dense_{name}': value for name, value in cells.items()},
         }
 
 

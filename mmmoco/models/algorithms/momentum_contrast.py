@@ -16,7 +16,7 @@ from mmmoco.functional import (
     unshuffle,
 )
 from mmmoco.registry import MODELS
-from mmmoco.two_phase import TwoPhaseModel
+from mmmoco.two_phase import Dictionary, TwoPhaseModel
 
 from ..encoders import (
     KeyEncoder,
@@ -239,7 +239,13 @@ class MomentumContrast(TwoPhaseModel):
 
     def chance(self, images: int) -> float | None:
         """log(K + 1) for K negatives, times what the loss is scaled by."""
-        among = self.dictionary and self.dictionary.candidates(images)
+        return self.chance_in(self.dictionary, images)
+
+    def chance_in(
+        self, dictionary: Dictionary | None, images: int
+    ) -> float | None:
+        """The same for a dictionary."""
+        among = dictionary and dictionary.candidates(images)
         if not among or not self.look_ups:
             return None
         among += int(getattr(self.contrast, 'synthetic', 0))
@@ -252,9 +258,21 @@ class MomentumContrast(TwoPhaseModel):
         ids: Tensor,
         **groups: Tensor,
     ) -> dict[str, Tensor]:
-        """Look queries up in the dictionary, and add the losses.
+        """Look queries up in the dictionary, as :meth:`look_up_in` does."""
+        dictionary = cast(Dictionary, self.dictionary)
+        return self.look_up_in(dictionary, pairs, ids, **groups)
+
+    def look_up_in(
+        self,
+        dictionary: Dictionary,
+        pairs: Iterable[tuple[Tensor, Tensor]],
+        ids: Tensor,
+        **groups: Tensor,
+    ) -> dict[str, Tensor]:
+        """Look queries up in a dictionary, and add the losses.
 
         Args:
+            dictionary: One of the model's.
             pairs: N×C queries, each with the N×C keys of the other view.
             ids: N sample ids.
             **groups: ``groups``, N numbers, if the dictionary wants them.
@@ -262,7 +280,6 @@ class MomentumContrast(TwoPhaseModel):
         Returns:
             The loss, :func:`mean_stats`, and what is excluded.
         """
-        dictionary = cast(Any, self.dictionary)
         results, log = [], dict[str, Tensor]()
         for q, k in pairs:
             found = dictionary.lookup(k, ids, **groups)
