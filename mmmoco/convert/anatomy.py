@@ -5,6 +5,7 @@ shapes of its tensors. What shapes do not tell is the number of heads of a
 transformer: it is taken from the published models of that width.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,10 @@ _DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
 }
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1536: 24}
 _MOCOV3_HEADS = {**_HEADS, 384: 12}
+_DINOV3_HEADS = {**_HEADS, 1280: 20, 4096: 32}
+#: What timm calls them; its other arguments say all else.
+_REGISTERS = {768: 'base', 1024: 'large', 1536: 'giant'}
+_DINOV3 = {768: 'base', 1024: 'large', 1280: 'huge_plus', 4096: '7b'}
 
 
 def below(weights: Weights, prefix: str) -> dict[str, Tensor]:
@@ -97,6 +102,11 @@ def describe_backbone(
             return _describe_vit(backbone, num_heads)
         if family == 'resnet':
             return _describe_resnet(backbone)
+        if 'timm_model.reg_token' in backbone:
+            inner = below(backbone, 'timm_model.')
+            return _describe_registers(inner, num_heads)
+        if 'downsample_layers.0.0.weight' in backbone:
+            return _describe_convnext(backbone)
         missing = 'conv1.weight and layer1.*, or patch_embed.* and layers.*'
     except KeyError as error:
         missing = str(error.args[0])
@@ -217,22 +227,18 @@ def _describe_vit(weights: Weights, num_heads: int | None) -> dict[str, Any]:
     positions = weights['pos_embed']
     fixed = are_fixed(positions)
     width = positions.shape[-1]
-    heads = num_heads or (_MOCOV3_HEADS if fixed else _HEADS).get(width)
-    if heads is None:
-        raise ValueError(
-            f'The number of heads of a ViT of width {width} is not known, '
-            'and no shape tells it. Give --num-heads.'
-        )
-    if width % heads:
-        raise ValueError(f'--num-heads {heads} does not divide {width}.')
+    published = _MOCOV3_HEADS if fixed else _HEADS
+    heads = _heads(width, num_heads, published)
     gated = 'layers.0.ffn.w3.weight' in weights
-    hidden = 'layers.0.ffn.w3.' if gated else 'layers.0.ffn.layers.1.'
+    last = 'layers.0.ffn.w3.' if gated else 'layers.0.ffn.layers.1.'
+    hidden = weights[f'{last}weight'].shape[1]
     patch = 16 if conv_stem else projection.shape[-1]
     arch: dict[str, Any] = dict(
         embed_dims=width,
         num_layers=_count(weights, 'layers.'),
         num_heads=heads,
-        feedforward_channels=weights[f'{hidden}weight'].shape[1],
+        # mmpretrain takes two thirds of it where it is gated.
+        feedforward_channels=hidden * 3 // 2 if gated else hidden,
     )
     # Ours keeps the positions as they are, which learned ones need not be.
     ours = fixed or conv_stem
@@ -255,6 +261,92 @@ def _describe_vit(weights: Weights, num_heads: int | None) -> dict[str, Any]:
     if 'ln1.weight' not in weights:
         config['final_norm'] = False
     return config
+
+
+def _describe_registers(
+    weights: Weights, num_heads: int | None
+) -> dict[str, Any]:
+    """Return the config of a ViT of timm with registers."""
+    projection = weights['patch_embed.proj.weight']
+    width, channels, _, patch = projection.shape
+    last = weights['blocks.0.mlp.fc2.weight'].shape[1]
+    arch: dict[str, Any] = dict(
+        patch_size=patch,
+        embed_dim=width,
+        depth=_count(weights, 'blocks.'),
+    )
+    registers = weights['reg_token'].shape[1]
+    if 'pos_embed' in weights:
+        first = len(weights['blocks.0.mlp.fc1.weight'])
+        kind = 'giant' if first > last else _REGISTERS.get(width, 'small')
+        arch |= dict(
+            model_name=f'vit_{kind}_patch14_reg4_dinov2',
+            num_heads=_heads(width, num_heads, _HEADS),
+            mlp_ratio=mlp_ratio(first, width),
+            qkv_bias='blocks.0.attn.qkv.bias' in weights,
+            reg_tokens=registers,
+            img_size=math.isqrt(weights['pos_embed'].shape[1]) * patch,
+            # Positions are interpolated to each image, as DINOv2's are.
+            dynamic_img_size=True,
+        )
+    else:
+        arch |= dict(
+            model_name=f'vit_{_DINOV3.get(width, "small")}_patch16_dinov3',
+            num_heads=_heads(width, num_heads, _DINOV3_HEADS),
+            mlp_ratio=mlp_ratio(last, width),
+            qkv_bias='blocks.0.attn.q_bias' in weights,
+            swiglu_mlp='blocks.0.mlp.fc1_g.weight' in weights,
+            swiglu_align_to=1,
+            num_reg_tokens=registers,
+            global_pool='token',  # timm's default is the mean.
+        )
+    if channels != 3:
+        arch['in_channels'] = channels
+    return dict(type='TimmBackbone', model_name=arch.pop('model_name'), **arch)
+
+
+def _describe_convnext(weights: Weights) -> dict[str, Any]:
+    stem = weights['downsample_layers.0.0.weight']
+    stages = range(_count(weights, 'downsample_layers.'))
+    config: dict[str, Any] = dict(
+        type='mmpretrain.ConvNeXt',
+        arch=dict(
+            depths=[_count(weights, f'stages.{s}.') for s in stages],
+            channels=[
+                len(weights[f'stages.{s}.0.norm.weight']) for s in stages
+            ],
+        ),
+    )
+    if stem.shape[1] != 3:
+        config['in_channels'] = stem.shape[1]
+    if stem.shape[-1] != 4:
+        config['stem_patch_size'] = stem.shape[-1]
+    return config
+
+
+def mlp_ratio(hidden: int, width: int) -> float:
+    """Return a ratio from which timm, rounding down, gets the hidden width."""
+    ratios = hidden / width, (hidden + 0.5) / width
+    return next(r for r in ratios if int(width * r) == hidden)
+
+
+def _heads(
+    width: int, num_heads: int | None, published: Mapping[int, int]
+) -> int:
+    """Return the number of heads of a ViT.
+
+    Raises:
+        ValueError: If it is not known, or does not fit.
+    """
+    heads = num_heads or published.get(width)
+    if heads is None:
+        raise ValueError(
+            f'The number of heads of a ViT of width {width} is not known, '
+            'and no shape tells it. Give --num-heads.'
+        )
+    if width % heads:
+        raise ValueError(f'--num-heads {heads} does not divide {width}.')
+    return heads
 
 
 def _describe_head(weights: Weights, pool: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmmoco.messages import few
 
-from .format import DUPLICATE, Format
+from .format import DUPLICATE, Format, Told
 from .formats import FORMATS
 from .positions import resize_positions
 
@@ -20,6 +20,13 @@ MODULES = (
     *('backbone', 'neck', 'predictor', 'key_encoder'),
     *('dictionary', 'dense_dictionary'),
 )
+
+#: What query, key and value are called in transformers.
+_PARTS = {
+    'query': ('query', 'key', 'value'),
+    'q_proj': ('q_proj', 'k_proj', 'v_proj'),
+}
+_QUERY = re.compile(rf'(.*\.)({"|".join(_PARTS)})\.(weight|bias)')
 
 
 class Imported(NamedTuple):
@@ -30,12 +37,14 @@ class Imported(NamedTuple):
         format: The layout that was recognised.
         left: Keys that were left behind, each with the reason.
         notes: What else a user should know.
+        told: What the values of tensors tell.
     """
 
     weights: dict[str, Tensor]
     format: Format
     left: dict[str, str]
     notes: list[str]
+    told: Told = Told()
 
 
 def recognise(names: Iterable[str]) -> Format:
@@ -86,6 +95,8 @@ def import_weights(
             f'{", ".join(FORMATS)}.'
         )
     form = FORMATS[layout] if layout else recognise(source)
+    if form.split_qkv:
+        source = _joined(source)
     patterns = tuple(drop)
     weights: dict[str, Tensor] = {}
     left: dict[str, str] = {}
@@ -116,12 +127,13 @@ def import_weights(
             f'{_summary(source)}.'
         )
     _check_duplicates(weights, source, left)
+    told = form.finish(weights, source)
     notes = [
         note
         for name in ('dictionary', 'dense_dictionary')
         for note in _shape_queue(weights, name, form.queue)
     ]
-    return Imported(weights, form, left, notes)
+    return Imported(weights, form, left, [*notes, *told.notes], told)
 
 
 def resize_all_positions(weights: dict[str, Tensor], side: int) -> list[str]:
@@ -159,12 +171,33 @@ def _fits(form: Format, names: list[str]) -> bool:
 
 
 def _our_name(form: Format, name: str) -> str | None:
-    for part in form.parts:
-        if name.startswith(part.theirs):
-            ours = part.table.to_ours(name[len(part.theirs) :])
-            if ours is not None:
-                return part.ours + ours
-    return None
+    found = (part.to_ours(name) for part in form.parts)
+    return next(filter(None, found), None)
+
+
+def _joined(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put query, key and value into one tensor, called ``qkv``.
+
+    A bias that only the key lacks is zero there. What lacks more stays as it
+    is, and is not known by its name.
+    """
+    joined = dict(source)
+    for name in source:
+        match = _QUERY.fullmatch(name)
+        if match is None:
+            continue
+        stem, query, what = match.groups()
+        names = [f'{stem}{x}.{what}' for x in _PARTS[query]]
+        q, k, v = map(source.get, names)
+        if k is None and what == 'bias':
+            k = torch.zeros_like(source[name])
+        if q is None or k is None or v is None:
+            continue
+        if q.shape == k.shape == v.shape and q.dim():
+            for each in names:
+                joined.pop(each, None)
+            joined[f'{stem}qkv.{what}'] = torch.cat([q, k, v])
+    return joined
 
 
 def _reason(form: Format, name: str) -> str | None:

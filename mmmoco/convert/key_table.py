@@ -50,11 +50,22 @@ class Part(NamedTuple):
         theirs: Prefix there, with its dot; empty for the top.
         ours: Prefix here.
         table: Names below the two prefixes.
+        via: To the names of the table, where theirs are others.
     """
 
     theirs: str
     ours: str
     table: KeyTable
+    via: KeyTable | None = None
+
+    def to_ours(self, name: str) -> str | None:
+        """Translate the name of a tensor; None if it is not of this part."""
+        if not name.startswith(self.theirs):
+            return None
+        rest: str | None = name[len(self.theirs) :]
+        for table in filter(None, (self.via, self.table)):
+            rest = rest and table.to_ours(rest)
+        return rest and self.ours + rest
 
 
 def twins(

@@ -17,10 +17,17 @@ IMAGENET: dict[str, Any] = dict(
     channel_order='rgb',
     value_range=255,
 )
+#: As Meta normalised the satellite images of SAT-493M for DINOv3.
+SAT493M: dict[str, Any] = IMAGENET | dict(
+    mean=[109.65, 104.805, 75.48], std=[54.315, 39.78, 36.465]
+)
 
 
 def preprocessing_of(
-    form: Format, weights: Mapping[str, Tensor], config: object = None
+    form: Format,
+    weights: Mapping[str, Tensor],
+    config: object = None,
+    seen: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Return mean, std, order of the channels and range of the values.
 
@@ -31,6 +38,7 @@ def preprocessing_of(
         form: The layout of the file.
         weights: Tensors by our names.
         config: The config text in the file, if there is any.
+        seen: What its tensors tell; None: as for its layout.
 
     Returns:
         ``mean``, ``std``, ``channel_order`` and ``value_range``, or None
@@ -38,8 +46,9 @@ def preprocessing_of(
     """
     if isinstance(config, str):
         return _of_config(config)
-    if form.imagenet and _channels(weights) == len(IMAGENET['mean']):
-        return dict(IMAGENET)
+    seen = seen or (IMAGENET if form.imagenet else None)
+    if seen and _channels(weights) == len(seen['mean']):
+        return dict(seen)
     return None
 
 

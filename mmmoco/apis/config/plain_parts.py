@@ -14,7 +14,10 @@ from mmmoco.messages import shortened
 
 #: Networks of ours, and of mmpretrain, and the layers that they are made of.
 BACKBONES = {
-    **dict.fromkeys(('MoCoV3ResNet', 'MoCoV3ViT', 'PlainConvNet'), 'mmmoco'),
+    **dict.fromkeys(
+        ('MoCoV3ResNet', 'MoCoV3ViT', 'PlainConvNet', 'TimmBackbone'),
+        'mmmoco',
+    ),
     **dict.fromkeys(
         (
             *('ResNet', 'ResNeXt', 'ResNet_CIFAR', 'ResNetV1d', 'SEResNet'),
@@ -49,7 +52,10 @@ METHODS = {
 #: timm reads files and asks servers for other arguments than these.
 _OF_TIMM = {
     *('type', 'model_name', 'in_channels', 'features_only', 'img_size'),
-    *('out_indices', 'drop_path_rate', 'patch_size'),
+    *('out_indices', 'drop_path_rate', 'patch_size', 'out_type'),
+    *('embed_dim', 'depth', 'num_heads', 'mlp_ratio', 'qkv_bias'),
+    *('reg_tokens', 'num_reg_tokens', 'swiglu_mlp', 'swiglu_align_to'),
+    *('dynamic_img_size', 'global_pool'),
 }
 #: Left out wherever they stand: where weights, or a first value, come from.
 _LEFT_OUT = ('init_cfg', 'pretrained', 'checkpoint', 'checkpoint_path')
@@ -111,7 +117,7 @@ def plain(
             f'it says {place}.type={shortened(kind)}, which is not built from '
             'what a file says.'
         )
-    if name == 'TIMMBackbone' and not set(kept) <= _OF_TIMM:
+    if name.lower() == 'timmbackbone' and not set(kept) <= _OF_TIMM:
         raise RefusedError(f'it gives {place} more than {sorted(_OF_TIMM)}.')
     return {'type': kind, **parts}
 

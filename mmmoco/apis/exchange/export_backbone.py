@@ -1,6 +1,7 @@
 """The backbone of a checkpoint, written for another library."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from mmmoco.two_phase import TwoPhaseModel
 
 from .weight_files import encode
 
+#: An identifier of the Hub.
+LICENCE = re.compile(r'[A-Za-z0-9][\w.+-]{0,63}')
 #: How the file is loaded there: by target, for a ResNet and for a ViT.
 LOADING = {
     'mmpretrain': "init_cfg=dict(type='Pretrained', checkpoint='{path}', "
@@ -121,7 +124,11 @@ def write(source: Source, stem: Path, target: str) -> Exported:
     checkpoint_io.write_bytes(path, content)
     encoder = source.meta['encoder']
     loading = _loading(path, target, source)
-    return Exported(path, len(weights), encoder, loading, terms(source))
+    told = source.meta.get('license')
+    notes = (f'the weights are under {told}',) if told else ()
+    return Exported(
+        path, len(weights), encoder, loading, (*notes, *terms(source))
+    )
 
 
 def terms(source: Source) -> tuple[str, ...]:
@@ -197,6 +204,7 @@ def read_source(
             )
         ),
         'preprocessing': recorded(seen),
+        'license': _licence(meta),
         'mmmoco_version': mmmoco.__version__,
     }
     known = {k: v for k, v in told.items() if v is not None}
@@ -246,6 +254,13 @@ def recorded_method(content: Mapping[str, Any]) -> str | None:
     cfg = _config_of(meta)
     told = meta.get('method') or (cfg and cfg.model.get('type'))
     return told if isinstance(told, str) else None
+
+
+def _licence(meta: Mapping[str, Any]) -> str | None:
+    """Return that of the weights, if their file tells an identifier."""
+    told = meta.get('license')
+    fits = isinstance(told, str) and LICENCE.fullmatch(told)
+    return told if fits else None
 
 
 def _key_encoder_name(content: Mapping[str, Any]) -> str:

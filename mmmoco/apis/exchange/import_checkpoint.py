@@ -17,6 +17,7 @@ from mmmoco.convert.anatomy import (
     family_of,
 )
 from mmmoco.convert.flattened import flattened
+from mmmoco.convert.format import LICENSE_LINKS
 from mmmoco.convert.importing import (
     Imported,
     count_by_module,
@@ -99,10 +100,18 @@ class Import(NamedTuple):
                 f'Preprocessing: mean {eyes["mean"]}, std {eyes["std"]}, '
                 f'{eyes["channel_order"]}, values up to {eyes["value_range"]}'
             )
+        if imported.format.license:
+            name = imported.format.license
+            lines.append(
+                f'Licence: {name}, under which weights of this layout are '
+                f'published ({LICENSE_LINKS[name]})'
+            )
         lines.append('The state of the optimizer is not carried over.')
         backbone = model.get('backbone', model)
-        if isinstance(backbone.get('arch'), Mapping):
-            heads = backbone['arch']['num_heads']
+        arch = backbone.get('arch')
+        given = arch if isinstance(arch, Mapping) else backbone
+        heads = given.get('num_heads')
+        if heads and imported.told.num_heads is None:
             lines.append(
                 f'Note: {heads} heads of attention; no tensor tells their '
                 'number. Correct it with --num-heads if the source had '
@@ -156,7 +165,10 @@ def read_foreign(
         preprocessing_of_checkpoint(told) if 'preprocessing' in told else None
     )
     preprocessing = recorded(seen) or preprocessing_of(
-        imported.format, imported.weights, told.get('cfg')
+        imported.format,
+        imported.weights,
+        told.get('cfg'),
+        imported.told.seen,
     )
     epoch = content.get('epoch')
     epoch = epoch if isinstance(epoch, int) else None
@@ -179,6 +191,8 @@ def write(report: Import, out: str) -> Import:
     )
     if report.epoch is not None:
         meta['imported']['epoch'] = report.epoch
+    if report.imported.format.license:
+        meta['license'] = report.imported.format.license
     if report.preprocessing is not None:
         meta['preprocessing'] = report.preprocessing
     content = encode(report.imported.weights, meta, Path(out).suffix)
@@ -216,7 +230,8 @@ def model_of(
                 '--config.'
             )
         return model
-    return describe_backbone(below(weights, 'backbone.'), num_heads)
+    heads = num_heads or imported.told.num_heads
+    return describe_backbone(below(weights, 'backbone.'), heads)
 
 
 def _resize(
@@ -230,7 +245,8 @@ def _resize(
     if family_of(below(imported.weights, 'backbone.')) != 'vit':
         if img_size is not None:
             raise cli.UsageError(
-                f'--img-size {img_size}: only a ViT has position embeddings.'
+                f'--img-size {img_size}: this backbone has no position '
+                'embeddings that are made for one size.'
             )
         return
     patch = backbone.get('patch_size', 16)

@@ -55,7 +55,8 @@ def export_backbone(
         encoder: The trained encoder or its moving average.
         config: Of the run; default: what the checkpoint tells about itself.
         num_heads: Of a ViT, where no config tells it.
-        license: Of the weights, as the Hub calls it (apache-2.0).
+        license: Of the weights, as the Hub calls it (apache-2.0); default:
+            what the checkpoint says.
         onnx: Also write model.onnx into the folder, checked against torch.
         overwrite: Replace an earlier export in the folder.
 
@@ -120,8 +121,9 @@ def import_checkpoint(
             mmpretrain-moco, mmpretrain-mocov3, mmselfsup-0.x, openmmlab,
             mmpretrain-vit, mmseg-vit, seco, encoder-proj, encoder-proj-bn,
             lightly, lightly-benchmark, solo-learn-mocov2plus,
-            solo-learn-mocov3, resnet, torchvision-vit, timm-vit, dinov2, mae,
-            dino, detectron2.
+            solo-learn-mocov3, resnet, torchvision-vit, timm-vit, mae, dino,
+            dinov2, dinov2-registers, hf-vit, dinov3, dinov3-sat, convnext,
+            dinov3-convnext, detectron2.
         config: That the weights must fit; default: what they tell.
         img_size: Interpolate the position embeddings of a ViT to images of
             this side; default: the config's, or as in the file.

@@ -15,6 +15,7 @@ import mmmoco
 from mmmoco.apis.config.adapt import method_class
 from mmmoco.apis.config.python_text import assigned
 from mmmoco.convert import resnet, vit
+from mmmoco.convert.format import LICENSE_LINKS
 from mmmoco.convert.key_table import substitutions
 from mmmoco.messages import clipped
 from mmmoco.registry import bare_type, value_at
@@ -90,7 +91,7 @@ def write(
         paper=PAPERS.get(method),
         version=mmmoco.__version__,
         front={
-            'license': license,
+            **_license(license),
             'library_name': 'timm' if in_timm else 'mmmoco',
             'pipeline_tag': 'image-feature-extraction',
             'tags': [
@@ -123,6 +124,14 @@ def write(
         ],
         onnx=onnx,
     )
+
+
+def _license(name: str) -> dict[str, str]:
+    """Return what the head of a card says of a licence."""
+    link = LICENSE_LINKS.get(name)
+    if link is None:
+        return {'license': name}
+    return {'license': 'other', 'license_name': name, 'license_link': link}
 
 
 def method_name(source: Source) -> str:

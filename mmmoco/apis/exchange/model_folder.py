@@ -5,7 +5,6 @@ timm and the Hugging Face Hub read it as it is.
 
 import json
 import os
-import re
 from pathlib import Path
 
 from mmengine.config import Config
@@ -18,7 +17,7 @@ from mmmoco.engine.without_memory import build_without_memory, check_complete
 from mmmoco.messages import few
 
 from . import model_card
-from .export_backbone import Exported, Source, terms
+from .export_backbone import LICENCE, Exported, Source, terms
 from .figures import figures_of
 from .images import Images, images_of
 from .timm_model import (
@@ -38,7 +37,6 @@ WEIGHTS, CONFIG, CARD, ONNX = (
 )
 #: What --overwrite may remove.
 OURS = {WEIGHTS, CONFIG, CARD, ONNX}
-_LICENCE = re.compile(r'[A-Za-z0-9][\w.+-]{0,63}')
 
 
 def check_place(out: str, license: str, overwrite: bool) -> Path:
@@ -53,7 +51,7 @@ def check_place(out: str, license: str, overwrite: bool) -> Path:
         UsageError: If something else stands there, or the licence is no
             identifier.
     """
-    if not _LICENCE.fullmatch(license):
+    if not LICENCE.fullmatch(license):
         raise cli.UsageError(
             f'--license {license!r}: give an identifier, such as apache-2.0, '
             'cc-by-4.0, other.'
@@ -92,7 +90,7 @@ def write(
         source: The backbone.
         out: The folder, from :func:`check_place`; an earlier export in it is
             replaced.
-        license: Of the weights.
+        license: Of the weights; ``'unknown'``: what their file says.
         onnx: Also write ``model.onnx``, checked against the network.
 
     Raises:
@@ -125,6 +123,11 @@ def write(
             'the checkpoint does not tell mean and std; timm takes those of '
             'ImageNet: give the config of the run with --config'
         )
+    told = source.meta.get('license', license)
+    if license == 'unknown':
+        license = told
+    elif license != told:
+        notes.append(f'its file says that the weights are under {told}')
     if license == 'unknown':
         notes.append('no licence was given (--license)')
     notes += terms(source)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from mmpretrain.models.backbones import ResNet, TIMMBackbone, VisionTransformer
 from torch import nn
 
+from mmmoco.convert.anatomy import mlp_ratio
+from mmmoco.models.backbones import TimmBackbone
 from mmmoco.private_names import BatchNorm
 
 #: ViTs by width; all else about them stands in the arguments.
@@ -70,7 +72,7 @@ def timm_model(net: nn.Module, config: Mapping[str, Any]) -> TimmModel:
         return _resnet(net, kind)
     if isinstance(net, VisionTransformer):
         return _vit(net)
-    if isinstance(net, TIMMBackbone):
+    if isinstance(net, TIMMBackbone | TimmBackbone):
         return _wrapped(net, config)
     raise NoTimmModelError(f'timm is not known to have a {kind}')
 
@@ -137,15 +139,13 @@ def _vit(net: Any) -> TimmModel:
     _need_norm(block.ln1, nn.LayerNorm, 1e-6)
     width = net.embed_dims
     hidden = net.arch_settings['feedforward_channels']
-    # timm rounds the product down.
-    ratios = hidden / width, (hidden + 0.5) / width
     arguments: dict[str, Any] = dict(
         img_size=list(net.img_size),
         patch_size=projection.kernel_size[0],
         embed_dim=width,
         depth=net.num_layers,
         num_heads=block.attn.num_heads,
-        mlp_ratio=next(r for r in ratios if int(width * r) == hidden),
+        mlp_ratio=mlp_ratio(hidden, width),
     )
     if block.attn.qkv.bias is None:
         arguments['qkv_bias'] = False
@@ -168,17 +168,23 @@ def _wrapped(net: Any, config: Mapping[str, Any]) -> TimmModel:
     _need(('features_only', bool(config.get('features_only')), False))
     arguments = {k: v for k, v in config.items() if k not in _OF_WRAPPER}
     for name, value in arguments.items():
-        if name == 'norm_layer' or not isinstance(value, bool | int | float):
+        odd = not isinstance(value, bool | int | float)
+        if name == 'norm_layer' or (odd and name != 'global_pool'):
             raise NoTimmModelError(
                 f'{name} = {value!r} may mean something else in timm'
             )
-    arguments['global_pool'] = ''  # As the wrapper has it: all positions.
+    pool = ''  # As mmpretrain's wrapper has it: all positions.
+    if isinstance(net, TimmBackbone):
+        by_token = hasattr(net.timm_model, 'num_prefix_tokens')
+        _need(('maps', not by_token, False), ('out_type', net.out_type, None))
+        pool = net.timm_model.global_pool
+    arguments['global_pool'] = pool
     return TimmModel(
         str(config['model_name']).partition('.')[0],
         arguments,
         first_conv=told.get('first_conv'),
         classifier=told.get('classifier'),
-        pool='',
+        pool=pool,
         fixed_size=bool(told.get('fixed_input_size')),
         wrapped=True,
     )

@@ -3,6 +3,8 @@
 from ..format import Format
 from . import (
     detectron2,
+    dinov2,
+    dinov3,
     lightly,
     mmmoco,
     moco,
@@ -28,6 +30,8 @@ FORMATS: dict[str, Format] = {
         solo_learn,
         torchvision,
         timm,
+        dinov2,
+        dinov3,
         detectron2,
     )
     for each in module.FORMATS

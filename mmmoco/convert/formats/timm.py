@@ -1,29 +1,19 @@
-"""Networks with timm's names: timm, DeiT, DINO, DINOv2, MAE."""
+"""Networks with timm's names: timm, DeiT, DINO, MAE."""
 
-from ..format import CLASSIFIER, OTHER_TASK, Format
+from ..format import CLASSIFIER, MASK_TOKEN, OTHER_TASK, Format
 from ..key_table import Part
 from ..resnet import TORCHVISION
 from ..vit import TIMM
+from .dinov2 import REGISTERS
 
 FORMATS = (
     Format(
         name='timm-vit',
         title='a VisionTransformer of timm (DeiT, DINO, MAE encoder)',
         signs=(r'cls_token', r'blocks\.0\.attn\.qkv\.'),
-        never=(r'blocks\.0\.ls1\.', r'decoder_blocks\.'),
+        never=(r'blocks\.0\.ls1\.', r'decoder_blocks\.', REGISTERS),
         parts=(Part('', 'backbone.', TIMM),),
         left=((r'head\.', CLASSIFIER),),
-    ),
-    Format(
-        name='dinov2',
-        title='a VisionTransformer with LayerScale (DINOv2)',
-        signs=(r'cls_token', r'blocks\.0\.ls1\.'),
-        parts=(Part('', 'backbone.', TIMM),),
-        left=(
-            (r'head\.', CLASSIFIER),
-            (r'mask_token', 'the token of masked patches'),
-        ),
-        imagenet=True,
     ),
     Format(
         name='mae',
@@ -32,7 +22,7 @@ FORMATS = (
         parts=(Part('', 'backbone.', TIMM),),
         left=(
             (r'(decoder_\w+\.|decoder_pos_embed)', 'the decoder'),
-            (r'mask_token', 'the token of masked patches'),
+            (r'mask_token', MASK_TOKEN),
         ),
         imagenet=True,
     ),
