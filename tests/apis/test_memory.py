@@ -126,8 +126,12 @@ def test_accumulation_keeps_the_gradients_over_the_forward(small_config):
     assert grown >= 0.9 * once.gradients
 
 
-def test_teacher_is_a_phase_and_learns_nothing():
-    name = 'distill_vit-s_1xb256_dinov2_cifar10-96px'
+@pytest.mark.parametrize(
+    'name',
+    ['vit-s_1xb256_dinov2_cifar10-96px', 'convnext-t_8xb128_dinov3'],
+)
+def test_teacher_is_a_phase_and_learns_nothing(name):
+    name = f'distill_{name}'
     e = estimate_memory(load_config(name), 2)
     assert 'teacher pass' in e.peaks
     assert e.frozen > e.trained and e.optimizer < 2.1 * e.trained

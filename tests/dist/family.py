@@ -121,7 +121,39 @@ def wrap(model):
 
 def train(name):
     """Train, and return losses, gradients and the state after each step."""
-    model = build(**TRAININGS[name])
+    return follow(build(**TRAININGS[name]))
+
+
+def distillation():
+    """A teacher of more, and of wider, patches."""
+    torch.manual_seed(0)
+    net = dict(
+        type='PlainConvNet',
+        channels=(4, 8),
+        strides=(1, 2),
+        out_indices=(1,),
+        norm_cfg=dict(type='GN', num_groups=2),
+    )
+    eyes = dict(mean=(128,) * 3, std=(64,) * 3)
+    model = MODELS.build(
+        dict(
+            type='FeatureDistillation',
+            backbone=net,
+            teacher=dict(
+                type='Teacher',
+                backbone=net | dict(channels=(4, 12), strides=(1, 1)),
+                random=True,
+                **eyes,
+            ),
+            data_preprocessor=dict(type='ViewAugmentor', **eyes),
+        )
+    )
+    model.init_weights()
+    return follow(model.train())
+
+
+def follow(model):
+    """Train a model, and return what the others are compared by."""
     wrapped = wrap(model)
     learnt = [p for p in model.parameters() if p.requires_grad]
     sgd = torch.optim.SGD(learnt, lr=0.05, momentum=0.9)
@@ -293,6 +325,7 @@ def shuffled_end_to_end():
 def main(folder):
     dist.init_process_group('gloo')
     result = {name: train(name) for name in TRAININGS}
+    result['distillation'] = distillation()
     result['masked contrast'] = masked_contrast()
     result['shuffle'] = shuffle_bn()
     result['shuffled end-to-end'] = shuffled_end_to_end()

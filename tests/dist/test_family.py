@@ -45,15 +45,14 @@ def test_two_processes_equal_one_with_the_joint_batch(ranks, name):
     assert {name for name in moved if 'dictionary' in name} == stored
 
 
-def test_masked_contrast_equals_one_process(ranks):
-    """MMC: however many pixels are corrupted on each process."""
-    expected = family.masked_contrast()
+@pytest.mark.parametrize('name', ['masked contrast', 'distillation'])
+def test_losses_without_keys_equal_one_process(ranks, name):
+    """MMC however many pixels are corrupted on each, and a distillation."""
+    expected = getattr(family, name.replace(' ', '_'))()
     for rank in ranks:
-        for ours, theirs in zip(
-            rank['masked contrast'], expected, strict=True
-        ):
+        for ours, theirs in zip(rank[name], expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    first, second = (rank['masked contrast'][-1][2] for rank in ranks)
+    first, second = (rank[name][-1][2] for rank in ranks)
     for key, value in first.items():
         assert torch.equal(value, second[key]), key
 

@@ -21,6 +21,13 @@ CONVNEXT = dict(
 RESNET = dict(
     type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4
 )
+DINOV3 = dict(
+    type='TimmBackbone',
+    model_name='vit_small_patch16_dinov3',
+    embed_dim=16,
+    depth=1,
+    num_heads=2,
+)
 #: Their width and the grid that they make of 64 pixels.
 STUDENTS = {
     'ViT': (vit(16, 16, 64), 16, 4),
@@ -32,6 +39,7 @@ STUDENTS = {
         96,
         2,
     ),
+    'timm ViT with registers': (DINOV3, 16, 4),
 }
 MEAN, STD = (127.5,) * 3, (63.75,) * 3
 
@@ -81,6 +89,7 @@ def test_every_student_learns(name, kind):
     for key, value in model.teacher.state_dict().items():
         assert torch.equal(value, before[key]), key
     assert not any(m.training for m in model.teacher.modules())
+    assert model.queries.shape == (4, 24) and not model.queries.requires_grad
     assert model.extract_feat(x).shape == (4, width)
     assert model.extract_feat(x, 'neck').shape == (4, 24)
     assert model.extract_feat(x, 'teacher').shape == (4, 24)
@@ -147,6 +156,26 @@ def test_loss_is_the_formula():
     assert len(cls) == 8
     torch.testing.assert_close(log['loss_cls'], 2 * sum(cls) / 8)
     torch.testing.assert_close(log['loss_patches'], 0.5 * sum(patches) / 8)
+
+
+@torch.no_grad()
+def test_teachers_of_timm_give_what_timm_gives():
+    """Without registers; the last norm of a ConvNeXt is its classifier's."""
+    x = images(2, 64)
+    zero, one = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+    convnext = dict(type='TimmBackbone', model_name='test_convnext')
+    for net in (DINOV3, convnext):
+        model = build(RESNET, teacher(net, mean=(0,) * 3, std=(1,) * 3))
+        timm_model = model.teacher.backbone.timm_model
+        (stage,) = model.teacher(x, zero, one)
+        features = timm_model.forward_features(x)
+        if net is DINOV3:
+            cls, patches = features[:, 0], features[:, 5:].mT
+        else:
+            cls = timm_model(x)
+            patches = timm_model.head.norm(features).flatten(2)
+        torch.testing.assert_close(stage.cls, cls)
+        torch.testing.assert_close(stage.patches.flatten(2), patches)
 
 
 def test_patches_stand_at_the_same_place():
@@ -244,6 +273,10 @@ def test_file_of_the_teacher_tells_pixels_and_licence(tmp_path, caplog):
     torch.save(dict(state_dict=state, meta=meta), path)
     with pytest.raises(ValueError, match=r'teacher.pth.*bgr'):
         model_of()
+    init['checkpoint'] = f'{path}.gone'
+    with pytest.raises(FileNotFoundError, match=r'gone.*mmmoco import'):
+        model_of()
+    init['checkpoint'] = path
     del state['backbone.layers.1.attn.qkv.weight']
     torch.save(dict(state_dict=state), path)
     missing = r'model\.teacher\.backbone.*1 missing.*layers\.1\.attn'
@@ -251,6 +284,7 @@ def test_file_of_the_teacher_tells_pixels_and_licence(tmp_path, caplog):
         model_of(mean=MEAN, std=STD)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_exactly_and_its_export_names_the_licence(
     small_config, runner_of, tmp_path
 ):

@@ -26,7 +26,7 @@ from mmmoco.engine.evaluation.preprocessing import (
 )
 from mmmoco.engine.results import config_hash
 from mmmoco.engine.without_memory import build_without_memory, check_complete
-from mmmoco.messages import clipped
+from mmmoco.messages import clipped, shortened
 from mmmoco.registry import bare_type, value_at
 from mmmoco.two_phase import TwoPhaseModel
 
@@ -134,8 +134,8 @@ def write(source: Source, stem: Path, target: str) -> Exported:
 def terms(source: Source) -> tuple[str, ...]:
     """Say whose licence may bind the weights too: those of teachers."""
     return tuple(
-        f'distilled from {network}, licence: {licence}. These weights may '
-        'fall under the same terms.'
+        f'distilled from {shortened(network)}, licence: {shortened(licence)}. '
+        'These weights may fall under the same terms.'
         for network, licence in source.meta.get('teachers', {}).items()
     )
 
@@ -244,7 +244,7 @@ def teachers_of(
             told[bare_type(teacher)] = None
     return {
         clipped(str(network), 80): clipped(str(licence or 'unknown'), 80)
-        for network, licence in told.items()
+        for network, licence in [*told.items()][:8]
     }
 
 

@@ -192,11 +192,18 @@ def tell_teachers(model: Any) -> None:
         model: With ``teachers``, or any other.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If a file tells what is not done here.
     """
     for teacher in getattr(model, 'teachers', ()):
         path, meta = teacher.file, {}
-        if path is not None and os.path.isfile(path):
+        if path is not None and '://' not in path:
+            if not os.path.isfile(path):
+                raise FileNotFoundError(
+                    f'model.teacher.backbone.init_cfg.checkpoint={path!r} '
+                    'does not exist. A file of other authors becomes one by '
+                    'mmmoco import.'
+                )
             meta = checkpoint_io.read_meta(path)
         told = preprocessing_of_checkpoint(meta) or Preprocessing()
         seen = Preprocessing()
