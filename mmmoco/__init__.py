@@ -33,6 +33,7 @@ from .apis.probing.jobs import (
     evaluate_svm,
     extract_features,
     linear_probe,
+    near_duplicates,
     test,
 )
 from .apis.process import require_openmmlab
@@ -68,6 +69,7 @@ __all__ = [
     'load_config',
     'make_digit_scenes',
     'make_shards',
+    'near_duplicates',
     'plan',
     'pretrain',
     'report',

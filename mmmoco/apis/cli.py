@@ -85,6 +85,14 @@ def ending(*known: str) -> Callable[[str], str]:
     return checked
 
 
+def number_or_name(text: str) -> int | str:
+    """Return a whole number, if it is one."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 #: Beside the type of a parameter that says how many.
 COUNT = {'type': at_least(1)}
 

@@ -93,6 +93,7 @@ COMMANDS = {
     'prepare data': {
         'stats': Command('data', 'dataset_stats'),
         'label-subset': Command('data', 'label_subset'),
+        'near-duplicates': Command('probing', 'near_duplicates'),
         'shards': Command('data', 'make_shards'),
         'digits': Command('data', 'make_digit_scenes'),
     },

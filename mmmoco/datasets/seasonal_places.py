@@ -80,7 +80,7 @@ class SeasonalPlaces(AddressedDataset):
                 f'{str(root)!r} have fewer than {min_acquisitions} '
                 'acquisitions and are left out.'
             )
-        self.groups = group_numbers(name for name, _ in self.places)
+        self.groups = group_numbers(Path(p).name for p, _ in self.places)
         check_ranges(self)
 
     def _acquisitions(self, place: Path) -> list[str]:

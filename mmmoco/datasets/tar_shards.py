@@ -241,8 +241,9 @@ def _read_group(member: _Read, entry: str) -> int:
         return group_number(data.decode('utf-8', 'surrogateescape'))
     try:
         found = json.loads(data)[entry]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise OSError(f'no entry {entry!r} to group by') from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # The cause would be given as the reason.
+        raise OSError(f'no entry {entry!r} to group by') from None
     if type(found) not in (str, int):
         raise OSError(f'{entry}: {shortened(found, 40)} names no group')
     return group_number(found)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mmmoco.apis.cli import Settings, UsageError
+from mmmoco.apis.cli import Settings, UsageError, number_or_name
 from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .dataset_stats import Measured
     from .shard_writer import Written
 
+GROUP = {'metavar': 'N|COLUMN', 'type': number_or_name}
 Patterns = Annotated[Sequence[str], {'metavar': 'PATTERN'}]
 
 
@@ -146,6 +147,7 @@ def make_shards(
     seed: int = 0,
     shuffle: bool = True,
     extensions: Annotated[Sequence[str] | None, {'metavar': '.EXT'}] = None,
+    group_by: Annotated[int | str | None, GROUP] = None,
     force: bool = False,
 ) -> Written:
     """Write the images of a folder as tar shards, unchanged.
@@ -164,6 +166,8 @@ def make_shards(
         shuffle: Without it the paths keep their order.
         extensions: Which files are images (.jpg .jpeg .png .bmp .webp .tif
             .tiff).
+        group_by: Store groups: a column of FILE, or so many folders of the
+            path (1 the first one, -1 all).
         force: Replace other shards in OUT.
 
     Raises:
@@ -183,6 +187,7 @@ def make_shards(
         ann_file=ann_file,
         with_labels=labels,
         extensions=extensions or EXTENSIONS,
+        group_by=group_by,
     )
     order = seed if shuffle else None
     written = write_shards(images, out, samples_per_shard, order, force)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from mmmoco.datasets.bad_files import BadFile, reason_of
+from mmmoco.datasets.groups import NONE
 from mmmoco.datasets.image_folder import ImageFolderDataset
 from mmmoco.datasets.tar_reader import TarReader
 from mmmoco.datasets.tar_shards import INDEX_NAME
@@ -107,7 +108,10 @@ def write_shards(
 def _plan(
     source: ImageFolderDataset, samples_per_shard: int, seed: int | None
 ) -> dict[str, Any]:
-    digest = hashlib.sha256(json.dumps([source.paths, source.labels]).encode())
+    facts: list[Any] = [source.paths, source.labels]
+    if source.groups is not None:
+        facts.append(source.groups.tolist())
+    digest = hashlib.sha256(json.dumps(facts).encode())
     return {
         'images': len(source),
         'samples_per_shard': samples_per_shard,
@@ -165,6 +169,10 @@ def _write(
                 if source.labels is not None:
                     label = str(source.labels[index]).encode()
                     _add(tar, f'{key}.cls', label)
+                if source.groups is not None:
+                    group = int(source.groups[index])
+                    name = '' if group == NONE else str(group)
+                    _add(tar, f'{key}.group', name.encode())
 
     replace(file, fill)
     return bad

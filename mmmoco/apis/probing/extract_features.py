@@ -246,6 +246,43 @@ def loader_settings(
     return settings
 
 
+def features_of(
+    cfg: Config,
+    checkpoint: str,
+    settings: dict[str, Any],
+    part: Part,
+    folder: str | None,
+) -> tuple[features.Extracted, Any, Any]:
+    """Return features, the data set that they are of, and the model.
+
+    Args:
+        cfg: Config of the model.
+        checkpoint: File with its weights.
+        settings: Config of a data loader.
+        part: Which features.
+        folder: Keep them in a file there, mapped into memory.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmmoco'))
+    loader = Runner.build_dataloader(settings, seed=0)
+    pipeline = settings['dataset'].get('pipeline')
+    compare_evaluation(cfg, checkpoint, {'the images': pipeline})
+    model = (
+        _neck(cfg, checkpoint)
+        if part.stage == 'neck'
+        else Encoder(cfg, checkpoint, part)
+    )
+    model = model.to(get_device())
+    found = features.extract(
+        model,
+        loader,
+        part.stage,
+        labelled=False,
+        share=folder is not None,
+        folder=folder,
+    )
+    return found, loader.dataset, model
+
+
 def extract(
     cfg: Config,
     checkpoint: str,
@@ -265,26 +302,12 @@ def extract(
     Raises:
         ValueError: If this model has no such features.
     """
-    init_default_scope(cfg.get('default_scope', 'mmmoco'))
-    loader = Runner.build_dataloader(settings, seed=0)
-    pipeline = settings['dataset'].get('pipeline')
-    compare_evaluation(cfg, checkpoint, {'the images': pipeline})
-    model = (
-        _neck(cfg, checkpoint)
-        if part.stage == 'neck'
-        else Encoder(cfg, checkpoint, part)
-    )
-    model = model.to(get_device())
     by_token = part.stage in ('patch', 'all')
     with tempfile.TemporaryDirectory(dir=Path(out).resolve().parent) as folder:
-        found = features.extract(
-            model,
-            loader,
-            part.stage,
-            labelled=False,
-            share=by_token,
-            # Tokens of many images do not fit the memory.
-            folder=folder if by_token else None,
+        # Tokens of many images do not fit the memory.
+        place = folder if by_token else None
+        found, dataset, model = features_of(
+            cfg, checkpoint, settings, part, place
         )
     arrays = {'features': found.values.cpu().numpy()}
     if by_token:
@@ -296,7 +319,7 @@ def extract(
     labelled = found.labels.shape[1:] != (0,)
     if labelled:
         arrays['labels'] = found.labels.cpu().numpy()
-    known = getattr(loader.dataset, 'paths', None)
+    known = getattr(dataset, 'paths', None)
     paths = [known[i] for i in arrays['ids']] if known else []
     write(Path(out), arrays, paths)
     rows, *tokens, columns = arrays['features'].shape

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mmmoco.engine.evaluation import Measurement
 
     from .folders import Folder
+    from .near_duplicates import Duplicates
 
 Stage = Literal['backbone', 'neck']
 #: One folder or several.
@@ -395,6 +396,77 @@ def extract_features(
     cfg = read_config(config, checkpoint, cfg_options)
     settings = loader_settings(cfg, split, data or images, size)
     return extract(cfg, checkpoint, settings, part, out)
+
+
+@tidy
+def near_duplicates(
+    folder: Annotated[str, {'metavar': 'DIR'}],
+    *,
+    checkpoint: Annotated[str | None, {'metavar': 'CKPT'}] = None,
+    config: str | Config | None = None,
+    features: Annotated[
+        str | None, dict(metavar='FILE', type=cli.ending('.npz'))
+    ] = None,
+    threshold: float = 0.95,
+    neighbours: Annotated[int, cli.COUNT] = 10,
+    size: Annotated[int | None, cli.COUNT] = None,
+    out: Annotated[
+        str, dict(metavar='FILE', type=cli.ending('.csv'))
+    ] = 'near_duplicates.csv',
+    cfg_options: cli.Settings | None = None,
+) -> Duplicates:
+    """Find near-duplicates among images: lists of groups, and a picture.
+
+    Images whose features are similar enough are joined, and so are those
+    that are joined to the same one. The list serves as ann_file, with
+    group_by='group'; one beside it (_kept.csv) names the largest file of each
+    group alone.
+
+    Args:
+        folder: Of the images, at any depth.
+        checkpoint: Whose backbone makes the features.
+        config: Path, name, or package::path; default: what the checkpoint
+            tells about itself.
+        features: Instead of a checkpoint, features of these images, written
+            by mmmoco features.
+        threshold: Least cosine similarity of two near-duplicates; what other
+            ones would find is said, too.
+        neighbours: Of each image that are looked at.
+        size: Side of what the network sees; default: as in the evaluation or
+            the training of the config.
+        out: List to write; the others stand beside it.
+        cfg_options: Settings of the config to replace.
+
+    Raises:
+        CheckpointError: If the checkpoint does not fit the config.
+        FileNotFoundError: If a file or the folder does not exist.
+        UsageError: If options do not go together.
+        ValueError: If the features are none.
+
+    Example:
+        mmmoco near-duplicates /data/scraped --checkpoint
+        work_dirs/mocov2_r50_8xb32/epoch_200.pth --threshold 0.97
+    """
+    from .checkpoints import read_config
+    from .near_duplicates import from_file, from_model
+    from .near_duplicates import near_duplicates as find
+
+    cli.ending('.csv')(out)
+    if (checkpoint is None) == (features is None):
+        raise cli.UsageError('Give either --checkpoint or --features.')
+    if not 0.0 < threshold < 1.0:
+        raise cli.UsageError(
+            f'--threshold {threshold} must lie between 0 and 1, without them: '
+            'features of the same pixels differ in the last digit.'
+        )
+
+    def read(place: str) -> Any:
+        if features is not None:
+            return from_file(features)
+        cfg = read_config(config, str(checkpoint), cfg_options)
+        return from_model(cfg, str(checkpoint), folder, size, place)
+
+    return find(folder, read, threshold, neighbours, out)
 
 
 @tidy
