@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LOADED_LATER = {'TrainStep', 'get_model', 'list_configs', 'load_config'}
 JOBS = sorted({*mmmoco.__all__} - LOADED_LATER - {'__version__'})
 #: Later than the tools: the command mmmoco has them.
-ONLY_COMMANDS = {'plan', 'pretrain', 'transfer_config'}
+ONLY_COMMANDS = {'plan', 'pretrain', 'transfer_config', 'near_duplicates'}
 CODE = """
 import inspect, sys, mmmoco
 for name in sys.argv[1:]:

@@ -131,7 +131,7 @@ def test_features_of_a_checkpoint(folder, tmp_path, small_config):
     out = tmp_path / 'g.csv'
     found = mmmoco.near_duplicates(
         str(folder),
-        checkpoint=str(weights),
+        model=str(weights),
         config=cfg,
         threshold=0.9999999,
         size=16,
@@ -145,7 +145,7 @@ def test_features_of_a_checkpoint(folder, tmp_path, small_config):
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
-        ([], 'either --checkpoint or --features'),
+        ([], 'either --model or --features'),
         (['--features', 'f.npz', '--threshold', 1], 'between 0 and 1'),
         (['--features', 'f.npz', '--out', 'a.txt'], 'ends in .csv'),
         (['--features', 'gone.npz'], 'gone.npz'),

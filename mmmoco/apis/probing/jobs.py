@@ -402,7 +402,7 @@ def extract_features(
 def near_duplicates(
     folder: Annotated[str, {'metavar': 'DIR'}],
     *,
-    checkpoint: Annotated[str | None, {'metavar': 'CKPT'}] = None,
+    model: Annotated[str | None, {'metavar': 'CKPT'}] = None,
     config: str | Config | None = None,
     features: Annotated[
         str | None, dict(metavar='FILE', type=cli.ending('.npz'))
@@ -424,10 +424,10 @@ def near_duplicates(
 
     Args:
         folder: Of the images, at any depth.
-        checkpoint: Whose backbone makes the features.
+        model: Checkpoint whose backbone makes the features.
         config: Path, name, or package::path; default: what the checkpoint
             tells about itself.
-        features: Instead of a checkpoint, features of these images, written
+        features: Instead of a model, features of these images, written
             by mmmoco features.
         threshold: Least cosine similarity of two near-duplicates; what other
             ones would find is said, too.
@@ -444,7 +444,7 @@ def near_duplicates(
         ValueError: If the features are none.
 
     Example:
-        mmmoco near-duplicates /data/scraped --checkpoint
+        mmmoco near-duplicates /data/scraped --model
         work_dirs/mocov2_r50_8xb32/epoch_200.pth --threshold 0.97
     """
     from .checkpoints import read_config
@@ -452,8 +452,8 @@ def near_duplicates(
     from .near_duplicates import near_duplicates as find
 
     cli.ending('.csv')(out)
-    if (checkpoint is None) == (features is None):
-        raise cli.UsageError('Give either --checkpoint or --features.')
+    if (model is None) == (features is None):
+        raise cli.UsageError('Give either --model or --features.')
     if not 0.0 < threshold < 1.0:
         raise cli.UsageError(
             f'--threshold {threshold} must lie between 0 and 1, without them: '
@@ -463,8 +463,8 @@ def near_duplicates(
     def read(place: str) -> Any:
         if features is not None:
             return from_file(features)
-        cfg = read_config(config, str(checkpoint), cfg_options)
-        return from_model(cfg, str(checkpoint), folder, size, place)
+        cfg = read_config(config, str(model), cfg_options)
+        return from_model(cfg, str(model), folder, size, place)
 
     return find(folder, read, threshold, neighbours, out)
 
