@@ -72,7 +72,7 @@ def verified(
             mend=MEND,
             allow_extra=('*',),
         )
-        if fit.stays():
+        if fit.stays() or (strict and fit.extra):
             log_warning(f'{place} from {path}: {fit.report()}.')
         if compared:
             hold(path, module, place, partial)

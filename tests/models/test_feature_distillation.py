@@ -7,10 +7,11 @@ import torch
 from mmengine.config import Config
 
 from mmmoco.apis import get_model
-from mmmoco.apis.exchange.jobs import export_backbone
+from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
 from mmmoco.engine import checkpoint_io
 from mmmoco.registry import MODELS
 
+from ..convert import teacher_layouts
 from .test_distillation import VIEWS, images, vit
 
 CONVNEXT = dict(
@@ -334,3 +335,32 @@ def test_a_run_goes_on_exactly_and_its_export_names_the_licence(
     assert 'dinov3-license' in str(done)
     told = checkpoint_io.read_meta(str(done.path))
     assert told['teachers'] == {'PlainConvNet': 'dinov3-license'}
+
+
+@pytest.mark.slow
+def test_a_file_of_dinov3_becomes_a_teacher(tmp_path):
+    """As its authors write it: all its tensors, its pixels, its licence."""
+    source = teacher_layouts.network(
+        'vit_small_patch16_dinov3_qkvb', **teacher_layouts.SMALL_VIT
+    )
+    state = teacher_layouts.file_of(source.state_dict(), 'original')
+    torch.save(state, tmp_path / 'theirs.pth')
+    path = str(tmp_path / 'ours.pth')
+    import_checkpoint(str(tmp_path / 'theirs.pth'), path, num_heads=2)
+    net = dict(
+        type='TimmBackbone',
+        model_name='vit_small_patch16_dinov3_qkvb',
+        init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.'),
+        **teacher_layouts.SMALL_VIT,
+    )
+    model = dict(
+        type='FeatureDistillation',
+        backbone=RESNET,
+        teacher=dict(type='Teacher', backbone=net),
+        data_preprocessor=VIEWS,
+    )
+    model = get_model(Config(dict(model=model)))
+    assert model.teacher.license == 'dinov3-license'
+    x = images(2, 64)
+    found = model.extract_feat(x, 'teacher')
+    torch.testing.assert_close(found, source.forward_features(x)[:, 0])
