@@ -80,7 +80,7 @@ def test_optional_libraries_are_imported_where_they_are_used(imports):
 
 
 def test_nothing_imports_tools_or_tests(imports):
-    outside = ('tools', 'demo', 'benchmarks', 'tests', 'configs')
+    outside = ('tools', 'demo', 'benchmarks', 'tests', 'configs', 'projects')
     assert not [(m, i) for m, i, _ in imports if within(i, outside)]
 
 
@@ -105,6 +105,7 @@ def test_the_rules_catch_an_upward_import(tmp_path):
 
 def test_no_folder_for_everything():
     folders = ('mmmoco', 'configs', 'tools', 'demo', 'benchmarks', 'tests')
+    folders += ('projects',)
     found = [path for name in folders for path in (ROOT / name).rglob('*')]
     assert len(found) > 50
     for path in found:

@@ -61,7 +61,7 @@ def checkout_copy(place):
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, place)
     ignore = shutil.ignore_patterns('__pycache__', '.mim')
-    for name in ('mmmoco', 'configs', 'tools', 'requirements'):
+    for name in ('mmmoco', 'configs', 'tools', 'projects', 'requirements'):
         shutil.copytree(ROOT / name, place / name, ignore=ignore)
     (place / 'tests').mkdir()
     (place / 'tests' / '__init__.py').touch()
@@ -234,6 +234,7 @@ def test_an_sdist_can_be_built_into_the_same_wheel(tmp_path):
     (archive,) = (tmp_path / 'sdist').glob('mmmoco-*.tar.gz')
     shutil.unpack_archive(archive, tmp_path / 'unpacked')
     (unpacked,) = (tmp_path / 'unpacked').iterdir()
+    assert (unpacked / 'projects' / 'byol' / 'byol.py').is_file()
     contents = []
     for place, out in ((source, 'a'), (unpacked, 'b')):
         done = build(place, 'build_wheel', tmp_path / out)
@@ -241,6 +242,7 @@ def test_an_sdist_can_be_built_into_the_same_wheel(tmp_path):
         (wheel,) = (tmp_path / out).glob('mmmoco-*.whl')
         contents.append(set(zipfile.ZipFile(wheel).namelist()))
     assert contents[0] == contents[1]
+    assert not [name for name in contents[0] if 'byol' in name]
 
 
 def test_an_editable_build_links_configs_and_tools(tmp_path):

@@ -125,6 +125,8 @@ _OPTIONAL = (
     'custom_hooks.*.interval',
     'default_hooks',
     'knn',
+    'model.dictionary',
+    'model.loss',
     'optim_wrapper',
     'param_scheduler.*',
     'randomness.seed',

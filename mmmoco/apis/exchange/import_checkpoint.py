@@ -292,7 +292,7 @@ def check_imported(
     absent = [name for name in MAY_BE_ABSENT if name not in present]
     patterns = [f'{name}.*' for name in absent]
     check_complete(weights, model, scope, allow_missing=patterns)
-    dictionary = model.get('dictionary', {}).get('type', 'InBatch')
+    dictionary = (model.get('dictionary') or {}).get('type', 'InBatch')
     needless = {
         'predictor': 'predictor' not in model,
         'dictionary': dictionary == 'InBatch',

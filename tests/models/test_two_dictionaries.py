@@ -1,20 +1,16 @@
-"""A new method needs a class and a config; the product stays as it is."""
+"""A method with two dictionaries; one with none is ``projects/byol``."""
 
 import copy
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from mmmoco.apis.exchange.export_backbone import read_source
 from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
 from mmmoco.apis.preflight.jobs import verify_config
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
-from mmmoco.models.algorithms import MomentumContrast
-from mmmoco.models.algorithms.momentum_contrast import last_output
-from mmmoco.registry import MODELS
 
 #: Of a kind that its tensors tell.
 BACKBONE = dict(
@@ -27,49 +23,19 @@ BACKBONE = dict(
 )
 
 
-@MODELS.register_module()
-class BYOL(MomentumContrast):
-    """Predict the key of the other view; no negatives, no dictionary."""
-
-    def __init__(self, predictor, **kwargs):
-        super().__init__(**kwargs)
-        self.predictor = MODELS.build(predictor)
-
-    def encode_query(self, x):
-        q = last_output(self.predictor((self.project(x),)))
-        return self.noted(F.normalize(q.float(), dim=1))
-
-    def loss(self, inputs, ids):
-        views = inputs['view_q'], inputs['view_k']
-        k1, k2 = map(self.encode_key, views)
-        q1, q2 = map(self.encode_query, views)
-        sim = (q1 * k2).sum(1).mean() + (q2 * k1).sum(1).mean()
-        return {'loss': 4 - 2 * sim, 'pos_sim': sim.detach() / 2}
-
-
-@pytest.fixture(params=['BYOL', 'DenseCL'])
-def config(request, small_config):
-    """Return a function that makes the config of one of them."""
+@pytest.fixture
+def config(small_config):
+    """Return a function that makes its config."""
 
     def make(**options):
         cfg = small_config(**options)
         monitor = next(h for h in cfg.custom_hooks if 'Monitor' in h.type)
         monitor.interval = 2
         model = cfg.model
-        model.type, model.backbone = request.param, dict(BACKBONE)
-        model.neck.in_channels = 32
-        if request.param == 'BYOL':
-            del model['dictionary'], model['loss']
-            width = model.neck.out_channels
-            model.predictor = dict(
-                model.neck, in_channels=width, with_avg_pool=False
-            )
-        else:
-            model.neck.type = 'mmpretrain.DenseCLNeck'
-            width = model.neck.out_channels
-            model.dense_dictionary = dict(
-                type='Queue', size=48, feat_dim=width
-            )
+        model.type, model.backbone = 'DenseCL', dict(BACKBONE)
+        model.neck.update(type='mmpretrain.DenseCLNeck', in_channels=32)
+        width = model.neck.out_channels
+        model.dense_dictionary = dict(type='Queue', size=48, feat_dim=width)
         return cfg
 
     return make
@@ -94,10 +60,9 @@ def test_runs_and_resumes_bit_equal(config, runner_of):
     assert not torch.equal(state[key], expected[key])
     assert start['meta']['method'] == cfg.model.type
     for name in ('dictionary', 'dense_dictionary'):
-        if f'{name}.keys' in state:
-            size = state[f'{name}.keys'].shape[1]
-            assert state[f'{name}.ptr'] == 4 * 16 % size
-            assert not state[f'{name}.keys'].equal(expected[f'{name}.keys'])
+        size = state[f'{name}.keys'].shape[1]
+        assert state[f'{name}.ptr'] == 4 * 16 % size
+        assert not state[f'{name}.keys'].equal(expected[f'{name}.keys'])
 
 
 def test_exports_and_is_taken_for_nothing_else(config, runner_of, tmp_path):
@@ -116,18 +81,13 @@ def test_exports_and_is_taken_for_nothing_else(config, runner_of, tmp_path):
         path, str(tmp_path / 'out'), to='mmpretrain', config=config_file
     )
     assert out.tensors == len(source.backbone)
-    # Its config cannot be read: by the names of its tensors it could be
-    # MoCo v2 or v3.
+    # Its config cannot be read; its tensors tell.
     content = checkpoint_io.read(path)
     content['meta']['cfg'] = 'torch.load'
     torch.save(content, path)
     assert read_source(path).meta['method'] == cfg.model.type
-    if cfg.model.type == 'BYOL':
-        with pytest.raises(ValueError, match='BYOL.*--config'):
-            import_checkpoint(path, str(tmp_path / 'in.pth'))
-    else:  # Which its tensors do tell.
-        report = import_checkpoint(path, str(tmp_path / 'in.pth'))
-        assert report.model['type'] == 'DenseCL' and not report.absent
+    report = import_checkpoint(path, str(tmp_path / 'in.pth'))
+    assert report.model['type'] == 'DenseCL' and not report.absent
     report = import_checkpoint(
         path, str(tmp_path / 'in.pth'), config=config_file
     )
@@ -142,15 +102,11 @@ def test_passes_the_pre_flight(config):
     assert not wrong
     rows = [check.name for check in checks]
     assert 'key encoder' in rows
-    assert rows.count('dictionary') == 2 * (cfg.model.type == 'DenseCL')
+    assert rows.count('dictionary') == 2
 
 
-def test_each_dictionary_is_held_against_the_run(small_config, runner_of):
-    cfg = small_config()
-    cfg.model.type = 'DenseCL'
-    cfg.model.neck.type = 'mmpretrain.DenseCLNeck'
-    cfg.model.dense_dictionary = dict(
-        type='Queue', size=8, feat_dim=cfg.model.neck.out_channels
-    )
+def test_each_dictionary_is_held_against_the_run(config, runner_of):
+    cfg = config()
+    cfg.model.dense_dictionary.size = 8
     with pytest.raises(ValueError, match='holds only 8'):
         runner_of(copy.deepcopy(cfg)).train()
