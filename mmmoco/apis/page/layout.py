@@ -91,22 +91,22 @@ class Answers:
     def open_file(self, file: dict[str, Any]) -> Any:
         """Open an upload."""
         content = Path(file['path']).read_bytes()
-        return self._without_map(self.prompting.open_upload(content))
+        return self.without_map(self.prompting.open_upload(content))
 
     @told
     def open_scene(self, number: int) -> Any:
         """Open one of the examples."""
         pixels = self.prompting.examples[number]
-        return self._without_map(self.prompting.open(pixels))
+        return self.without_map(self.prompting.open(pixels))
 
     @told
     def click(
         self,
         session: Session,
-        sign: str,
         source: str,
         layer: int,
         threshold: float,
+        sign: str,
         event: Any,
     ) -> Any:
         """Add a point."""
@@ -115,22 +115,17 @@ class Answers:
             raise UsageError(OPEN_FIRST)
         times = enlargement(self.prompting.opened(name).pixels)
         x, y = (int(at) // times for at in event.index)
-        points = (*points, Point(x, y, sign == SIGNS[0]))
+        points = *points, Point(x, y, sign == SIGNS[0])
         kept = None if found is None else threshold
-        return self._show(name, points, source, layer, kept)
+        return self.show(Session(name, points), source, layer, kept)
 
     @told
     def drop(
         self, session: Session, source: str, layer: int, threshold: float
     ) -> Any:
         """Take the last point away."""
-        name, points, _ = session
-        return self._show(name, points[:-1], source, layer, threshold)
-
-    @told
-    def compare(self, session: Session, source: str, layer: int) -> Any:
-        """Show the map of other features, with a threshold of its own."""
-        return self._show(session.name, session.points, source, layer, None)
+        kept = session._replace(points=session.points[:-1])
+        return self.show(kept, source, layer, threshold)
 
     @told
     def slide(self, session: Session, threshold: float) -> Any:
@@ -151,20 +146,18 @@ class Answers:
         shown = segmented(image.pixels, mask, points)
         return shown, text, _download(str(file))
 
-    def close(self) -> Any:
-        """Forget the image."""
-        return self._without_map(None)
-
-    def _show(
+    @told
+    def show(
         self,
-        name: str | None,
-        points: tuple[Point, ...],
+        session: Session,
         source: str,
         layer: int,
-        threshold: float | None,
+        threshold: float | None = None,
     ) -> Any:
+        """Show the map of some features; it may choose its own threshold."""
+        name, points, _ = session
         if name is None or not any(point.inside for point in points):
-            return self._without_map(name, points)
+            return self.without_map(name, points)
         tokens = self.prompting.tokens(name, source)
         start = time.perf_counter()
         found = self.prompting.map(name, points, source, layer)
@@ -183,9 +176,10 @@ class Answers:
         slider = _slider(lowest, threshold, True)
         return session, slider, picture, text, file, heat
 
-    def _without_map(
-        self, name: str | None, points: tuple[Point, ...] = ()
+    def without_map(
+        self, name: str | None = None, points: tuple[Point, ...] = ()
     ) -> Any:
+        """Show an image and the points on it; None: no image."""
         text, picture = OPEN_FIRST, None
         if name is not None:
             tokens = self.prompting.tokens(name)
@@ -291,45 +285,26 @@ def page(prompting: Prompting, title: str, folder: str) -> Any:
         # Gradio hands over what it finds annotated so.
         click.__annotations__['event'] = gradio.SelectData
         everything = [session, threshold, picture, status, file, heat]
-        seen = [source, layer]
-        # A quick second click counts too.
-        each = dict(trigger_mode='multiple')
-        quick = dict(show_progress='hidden', api_visibility='private')
+        wanted = [session, source, layer, threshold]
         # Gradio would open it as whatever PIL can, programs included.
         picture.upload(
-            answers.open_file,
-            picture,
-            everything,
+            *(answers.open_file, picture, everything),
             preprocess=False,
             api_visibility='private',
         )
-        scenes.click(answers.open_scene, scenes, everything, **quick)
-        picture.clear(answers.close, None, everything, **quick)
-        picture.select(
-            click,
-            [session, sign, *seen, threshold],
-            everything,
-            **quick,
-            **each,
-        )
-        drop.click(
-            answers.drop,
-            [session, *seen, threshold],
-            everything,
-            **quick,
-            **each,
-        )
-        gradio.on(
-            [source.input, layer.input],
-            answers.compare,
-            [session, *seen],
-            everything,
-            **quick,
-        )
+        quick = dict(show_progress='hidden', api_visibility='private')
+        for event, work, inputs, mode in (
+            (scenes.click, answers.open_scene, scenes, None),
+            (picture.clear, answers.without_map, None, None),
+            # A quick second click counts too.
+            (picture.select, click, [*wanted, sign], 'multiple'),
+            (drop.click, answers.drop, wanted, 'multiple'),
+            (source.input, answers.show, wanted[:3], None),
+            (layer.input, answers.show, wanted[:3], None),
+        ):
+            event(work, inputs, everything, trigger_mode=mode, **quick)
         threshold.input(
-            answers.slide,
-            [session, threshold],
-            [picture, status, file],
+            *(answers.slide, [session, threshold], [picture, status, file]),
             trigger_mode='always_last',
             **quick,
         )
