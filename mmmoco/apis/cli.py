@@ -27,6 +27,7 @@ from typing import (
     Any,
     Literal,
     NoReturn,
+    TypeVar,
     Union,
     get_args,
     get_origin,
@@ -50,6 +51,8 @@ USER_ERRORS = (OSError, KeyError, ValueError, ImportError)
 
 _PLAIN = inspect.Parameter.POSITIONAL_OR_KEYWORD
 _NAMED = inspect.Parameter.KEYWORD_ONLY
+_REST = inspect.Parameter.VAR_KEYWORD
+_Job = TypeVar('_Job', bound=Callable[..., Any])
 
 _SECTION = re.compile(
     r'^(Args|Returns|Raises|Note|Examples?):\n', re.MULTILINE
@@ -97,11 +100,31 @@ def number_or_name(text: str) -> int | str:
 COUNT = {'type': at_least(1)}
 
 
+def with_options_of(other: Callable[..., Any]) -> Callable[[_Job], _Job]:
+    """Let a job take the options of another function as its ``**kwargs``.
+
+    Its signature and its docstring then have them, too.
+    """
+    theirs, helps = inspect.signature(other).parameters, _docstring(other)[1]
+
+    def extended(job: _Job) -> _Job:
+        own = inspect.signature(job)
+        kept = [p for p in own.parameters.values() if p.kind is not _REST]
+        more = [p for p in theirs.values() if p.kind is _NAMED]
+        vars(job)['__signature__'] = own.replace(parameters=[*kept, *more])
+        head, args, rest = (inspect.getdoc(job) or '').partition('Args:\n')
+        mine, gap, rest = rest.partition('\n\n')
+        lines = [f'\n    {p.name}: {helps.get(p.name, "")}.' for p in more]
+        job.__doc__ = ''.join([head, args, mine, *lines, gap, rest])
+        return job
+
+    return extended
+
+
 def main(
     job: Callable[..., Any],
     argv: Sequence[str] | None = None,
     prog: str | None = None,
-    options_of: Callable[..., Any] | None = None,
     positionals: Sequence[str] | None = None,
 ) -> None:
     """Run a job as a command line says, and print its result.
@@ -113,12 +136,11 @@ def main(
         job: Function to run.
         argv: Instead of the arguments of this process.
         prog: Name of the tool in messages; default: its file's.
-        options_of: Function whose options the job takes as ``**kwargs``.
         positionals: Parameters that are given without a name, in this order;
             all others are options. Default: those before the ``*``.
     """
     prog = prog or os.path.basename(sys.argv[0])
-    given, debug = arguments(job, argv, prog, options_of, positionals)
+    given, debug = arguments(job, argv, prog, positionals)
     own = inspect.signature(job).parameters.values()
     if positionals is None:
         positionals = [p.name for p in own if p.kind is _PLAIN]
@@ -146,11 +168,10 @@ def arguments(
     job: Callable[..., Any],
     argv: Sequence[str] | None = None,
     prog: str = '',
-    options_of: Callable[..., Any] | None = None,
     positionals: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Return what a command line gives to a job, and ``--debug``."""
-    parser = parser_of(job, prog, options_of, positionals)
+    parser = parser_of(job, prog, positionals)
     given = vars(parser.parse_args(argv))
     debug: bool = given.pop('debug')
     if 'debug' in inspect.signature(job).parameters:
@@ -164,7 +185,6 @@ def arguments(
 def parser_of(
     job: Callable[..., Any],
     prog: str,
-    options_of: Callable[..., Any] | None = None,
     positionals: Sequence[str] | None = None,
 ) -> Parser:
     """Return the command line that a job's signature and docstring make.
@@ -183,12 +203,9 @@ def parser_of(
         positionals = [n for n, p in own.items() if p.kind is _PLAIN]
     for name in positionals:
         _add(parser, job, own[name], True)
-    for function in filter(None, (job, options_of)):
-        for name, parameter in inspect.signature(function).parameters.items():
-            option = name != 'debug' and name not in positionals
-            plain = parameter.kind is _PLAIN and function is job
-            if option and (plain or parameter.kind is _NAMED):
-                _add(parser, function, parameter, False)
+    for name, parameter in own.items():
+        if name not in ('debug', *positionals):
+            _add(parser, job, parameter, False)
     if parser.get_default('launcher'):
         parser.add_argument(
             *('--local_rank', '--local-rank'),

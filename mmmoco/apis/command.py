@@ -24,31 +24,25 @@ class Command(NamedTuple):
         room: Folder in ``apis`` whose ``jobs.py`` holds it.
         job: Name of the function.
         positionals: As for :func:`mmmoco.apis.cli.main`.
-        options_of: Function beside it, whose options it takes, too.
     """
 
     room: str
     job: str
     positionals: tuple[str, ...] | None = None
-    options_of: str | None = None
 
-    def load(self, name: str | None = None) -> Callable[..., Any]:
-        """Import the job, or another function beside it."""
+    def load(self) -> Callable[..., Any]:
+        """Import the job."""
         jobs = import_module(f'mmmoco.apis.{self.room}.jobs')
-        found: Callable[..., Any] = getattr(jobs, name or self.job)
+        found: Callable[..., Any] = getattr(jobs, self.job)
         return found
 
     def parser(self, prog: str) -> cli.Parser:
         """Return its command line."""
-        return cli.parser_of(self.load(), prog, *self._arguments())
+        return cli.parser_of(self.load(), prog, self.positionals)
 
     def run(self, argv: Sequence[str], prog: str) -> None:
         """Run the job as a command line says."""
-        cli.main(self.load(), argv, prog, *self._arguments())
-
-    def _arguments(self) -> tuple[Any, Any]:
-        theirs = self.load(self.options_of) if self.options_of else None
-        return theirs, self.positionals
+        cli.main(self.load(), argv, prog, self.positionals)
 
 
 #: A checkpoint comes first, and tells its config if ``--config`` does not.
@@ -57,10 +51,10 @@ CHECKPOINT = ('checkpoint',)
 #: All subcommands below their headings. To add a job, add its line.
 COMMANDS = {
     'train': {
-        'pretrain': Command('planning', 'pretrain', options_of='plan'),
+        'pretrain': Command('planning', 'pretrain'),
         'plan': Command('planning', 'plan'),
         'train': Command('training', 'train'),
-        'transfer': Command('training', 'transfer', options_of='train'),
+        'transfer': Command('training', 'transfer'),
         'transfer-config': Command('own_data', 'transfer_config'),
         'verify': Command('preflight', 'verify_config'),
         'memory': Command('preflight', 'estimate_memory'),

@@ -396,6 +396,7 @@ def test_several_values_arrive_as_a_list(job, argv, expected):
 
 
 def test_options_of_another_job_go_there(capsys):
+    @cli.with_options_of(paint)
     def transfer(checkpoint: str, *, check: bool = False, **training: object):
         """Fine-tune.
 
@@ -409,7 +410,6 @@ def test_options_of_another_job_go_there(capsys):
             transfer,
             ['random', '--to', 'png', '--k', '7'],
             't.py',
-            options_of=paint,
         )
     line = capsys.readouterr().err.splitlines()[0]
     assert "random False {'to': 'png', 'k': [7], 'bands'" in line

@@ -216,7 +216,7 @@ def test_a_run_of_mmselfsups_variant(files, scenes, tmp_path):
 
 
 def call_transfer(argv):
-    cli.main(jobs.transfer, argv, 'transfer.sh', options_of=jobs.train)
+    cli.main(jobs.transfer, argv, 'transfer.sh')
 
 
 @pytest.mark.parametrize('task', ['voc-seg', 'cityscapes-seg', 'ade-seg'])

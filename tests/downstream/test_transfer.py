@@ -59,7 +59,7 @@ def arguments(checkpoint, voc, work_dir, iterations=1):
 
 
 def call(argv):
-    cli.main(jobs.transfer, argv, 'transfer.sh', options_of=jobs.train)
+    cli.main(jobs.transfer, argv, 'transfer.sh')
 
 
 def refusal(argv, capsys):

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
     from mmmoco.evaluation.zero_shot import ZeroShotResult
 
+    from .subject import Seen
+
 Dataset = Literal['digits', 'coco', 'panoptic', 'voc', 'cityscapes']
 Features = Literal['model', 'colour']
 Encoder = Literal['query', 'key']
 Upsampling = Literal['bilinear', 'nearest']
 
 
-@tidy
-def zero_shot_segmentation(
-    checkpoint: str | None = None,
+def see(
+    checkpoint: str | None,
     *,
     config: str | Config | None = None,
     dataset: Dataset = 'digits',
@@ -36,17 +37,10 @@ def zero_shot_segmentation(
     batch_size: int = 16,
     features: Features = 'model',
     encoder: Encoder = 'query',
-    prompt: Literal['centre', 'random'] = 'centre',
-    prompts: int = 1,
-    upsample: Upsampling = 'bilinear',
-    seed: int = 0,
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
-) -> ZeroShotResult:
-    """Segment objects by one patch of each, without any training.
-
-    What is as similar to the prompted patch as a threshold asks is the
-    object. Writes ``results.jsonl`` and the curve over thresholds.
+) -> Seen:
+    """Open a checkpoint, and images with masks of objects.
 
     Args:
         checkpoint: File; without it random weights, of the config.
@@ -64,12 +58,45 @@ def zero_shot_segmentation(
         features: Of the model, or the mean colour of the patches, to compare
             with.
         encoder: The trained encoder or its moving average.
+        work_dir: Where results and pictures go (the checkpoint's folder).
+        cfg_options: Settings of the config to replace.
+
+    Raises:
+        UsageError: If options do not fit together.
+        FileNotFoundError: If config, checkpoint or images do not exist.
+    """
+    from .subject import Images, Seen, Subject
+
+    subject = Subject.of(config, checkpoint, work_dir, cfg_options)
+    shown = Images(dataset, annotations, images, split, min_area, stuff, limit)
+    side = subject.image_size(dataset, size)
+    data = shown.open()
+    return Seen(subject, shown, data, side, batch_size, features, encoder)
+
+
+@tidy
+@cli.with_options_of(see)
+def zero_shot_segmentation(
+    checkpoint: str | None = None,
+    *,
+    prompt: Literal['centre', 'random'] = 'centre',
+    prompts: int = 1,
+    upsample: Upsampling = 'bilinear',
+    seed: int = 0,
+    **seen: Any,
+) -> ZeroShotResult:
+    """Segment objects by one patch of each, without any training.
+
+    What is as similar to the prompted patch as a threshold asks is the
+    object. Writes ``results.jsonl`` and the curve over thresholds.
+
+    Args:
+        checkpoint: File; without it random weights, of the config.
         prompt: The pixel farthest from the mask's edge, or any of it.
         prompts: Random prompts of each object.
         upsample: How maps grow to the image.
         seed: Of random prompts, random weights and the held-out half.
-        work_dir: Where results.jsonl is (the checkpoint's folder).
-        cfg_options: Settings of the config to replace.
+        seen: Arguments of :func:`see`.
 
     Raises:
         UsageError: If options do not fit together, or there is no object.
@@ -90,33 +117,26 @@ def zero_shot_segmentation(
 
     from mmmoco.evaluation.zero_shot import summarise
 
-    from .subject import Images, Subject
     from .zero_shot_seg import log_figures, score_dataset, write_curve
 
-    subject = Subject.of(config, checkpoint, work_dir, cfg_options)
-    shown = Images(dataset, annotations, images, split, min_area, stuff, limit)
-    data, side = shown.open(), subject.image_size(dataset, size)
+    opened = see(checkpoint, **seen)
     torch.manual_seed(seed)  # of random weights
     scored = score_dataset(
-        subject.features(features, side, encoder),
-        data,
-        prompt,
-        prompts,
-        upsample,
-        batch_size,
-        seed,
+        *(opened.maps(), opened.data, prompt, prompts, upsample),
+        *(opened.batch_size, seed),
     )
     result = summarise(
         *scored.scores, scored.classes, scored.images, seed=seed
     )
     log_figures(result, scored)
-    protocol = subject.protocol(shown, side, features, encoder) | {
+    protocol = opened.protocol() | {
         'prompt': prompt,
         'prompts': prompts,
         'upsample': upsample,
         'images': len(set(scored.images)),
         'objects': len(scored.classes),
     }
+    subject = opened.subject
     subject.record('zero-shot segmentation', protocol, result.metrics, seed)
     write_curve(subject.folder, result)
     subject.say_written('results.jsonl, zero_shot.*')
@@ -124,26 +144,14 @@ def zero_shot_segmentation(
 
 
 @tidy
+@cli.with_options_of(see)
 def similarity(
     checkpoint: str | None = None,
     *,
-    config: str | Config | None = None,
-    dataset: Dataset = 'digits',
-    annotations: str | None = None,
-    images: str | None = None,
-    split: str = 'val',
-    min_area: int = 1,
-    stuff: bool = False,
-    limit: int | None = None,
-    size: int | None = None,
-    batch_size: int = 16,
-    features: Features = 'model',
-    encoder: Encoder = 'query',
     layers: Sequence[int] | None = None,
     background: bool = False,
     seed: int = 0,
-    work_dir: str | None = None,
-    cfg_options: cli.Settings | None = None,
+    **seen: Any,
 ) -> dict[int | str, dict[str, float]]:
     """Measure the cosines of patch pairs inside objects and between them.
 
@@ -152,26 +160,11 @@ def similarity(
 
     Args:
         checkpoint: File; without it random weights, of the config.
-        config: Path, name, or package::path; default: what the checkpoint
-            tells about itself.
-        dataset: Which images with masks.
-        annotations: JSON of coco or panoptic; its root for others.
-        images: Folder of the images (coco, panoptic).
-        split: Part of the data set.
-        min_area: Leave objects with fewer pixels out.
-        stuff: Panoptic: keep it.
-        limit: Use the first N images only.
-        size: Side of the images (the backbone's img_size).
-        batch_size: Images in one forward.
-        features: Of the model, or the mean colour of the patches, to compare
-            with.
-        encoder: The trained encoder or its moving average.
         layers: Blocks of a ViT from 0, or stages of a ResNet; default: the
             last.
         background: What no object covers counts as one more object.
         seed: Of random weights.
-        work_dir: Where results.jsonl is (the checkpoint's folder).
-        cfg_options: Settings of the config to replace.
+        seen: Arguments of :func:`see`.
 
     Returns:
         The figures by layer; ``'last'`` without layers.
@@ -187,20 +180,19 @@ def similarity(
     import torch
 
     from .similarity import log_figures, measure, write_histograms
-    from .subject import Images, Subject
 
-    subject = Subject.of(config, checkpoint, work_dir, cfg_options)
-    shown = Images(dataset, annotations, images, split, min_area, stuff, limit)
-    data, side = shown.open(), subject.image_size(dataset, size)
+    opened = see(checkpoint, **seen)
     torch.manual_seed(seed)  # of random weights
-    maps = subject.features(features, side, encoder, layers)
-    found = measure(maps, data, batch_size, background)
+    found = measure(
+        opened.maps(layers), opened.data, opened.batch_size, background
+    )
+    subject = opened.subject
     names: list[int | str] = [*sorted(layers or ())] or ['last']
     pairs = dict(zip(names, found, strict=True))
     figures = {layer: each.metrics() for layer, each in pairs.items()}
     for layer, metrics in figures.items():
         log_figures(layer, metrics)
-        protocol = subject.protocol(shown, side, features, encoder)
+        protocol = opened.protocol()
         protocol |= {'layer': layer, 'background': background}
         subject.record('similarity', protocol, metrics, seed)
     write_histograms(subject.folder, pairs)
@@ -209,27 +201,15 @@ def similarity(
 
 
 @tidy
+@cli.with_options_of(see)
 def visualize_similarity(
     checkpoint: str | None = None,
     *,
-    config: str | Config | None = None,
-    dataset: Dataset = 'digits',
-    annotations: str | None = None,
-    images: str | None = None,
-    split: str = 'val',
-    min_area: int = 1,
-    stuff: bool = False,
-    limit: int | None = None,
-    size: int | None = None,
-    batch_size: int = 16,
-    features: Features = 'model',
-    encoder: Encoder = 'query',
     count: int = 5,
     threshold: float = 0.3,
     upsample: Upsampling = 'bilinear',
     reconstructions: bool = False,
-    work_dir: str | None = None,
-    cfg_options: cli.Settings | None = None,
+    **seen: Any,
 ) -> list[Path]:
     """Draw images with a prompt, their similarity maps, masks and truth.
 
@@ -237,26 +217,11 @@ def visualize_similarity(
 
     Args:
         checkpoint: File; without it random weights, of the config.
-        config: Path, name, or package::path; default: what the checkpoint
-            tells about itself.
-        dataset: Which images with masks.
-        annotations: JSON of coco or panoptic; its root for others.
-        images: Folder of the images (coco, panoptic).
-        split: Part of the data set.
-        min_area: Leave objects with fewer pixels out.
-        stuff: Panoptic: keep it.
-        limit: Use the first N images only.
-        size: Side of the images (the backbone's img_size).
-        batch_size: Has no effect here; images are drawn one by one.
-        features: Of the model, or the mean colour of the patches, to compare
-            with.
-        encoder: The trained encoder or its moving average.
         count: Rows, and columns of reconstructions.
         threshold: T of the drawn masks.
         upsample: How maps grow to the image.
         reconstructions: Let MMC restore corrupted images, too.
-        work_dir: Where the PNGs go (the checkpoint's folder).
-        cfg_options: Settings of the config to replace.
+        seen: Arguments of :func:`see`.
 
     Returns:
         The pictures.
@@ -273,20 +238,15 @@ def visualize_similarity(
     """
     if count < 1:
         raise cli.UsageError(f'--count {count}: must be at least 1.')
-    from .subject import Images, Subject
     from .visualize_similarity import draw_maps, draw_restored
 
-    subject = Subject.of(config, checkpoint, work_dir, cfg_options)
-    data = Images(
-        dataset, annotations, images, split, min_area, stuff, limit
-    ).open()
-    side = subject.image_size(dataset, size)
-    maps = subject.features(features, side, encoder)
+    opened = see(checkpoint, **seen)
+    subject, data = opened.subject, opened.data
     drawn = [subject.folder / 'similarity_maps.png']
-    draw_maps(drawn[0], maps, data, count, threshold, upsample)
+    draw_maps(drawn[0], opened.maps(), data, count, threshold, upsample)
     if reconstructions:
         drawn.append(subject.folder / 'reconstructions.png')
-        draw_restored(drawn[1], subject.model(), data, count, side)
+        draw_restored(drawn[1], subject.model(), data, count, opened.side)
     subject.say_written(', '.join(path.name for path in drawn))
     return drawn
 

@@ -154,31 +154,6 @@ class Subject(NamedTuple):
         side = self.cfg.model.backbone.get('img_size', 224)
         return int(side if isinstance(side, int) else side[0])
 
-    def features(
-        self, kind: str, size: int, encoder: str, layers: Layers = None
-    ) -> DenseFeatures:
-        """Return the dense features of the model, or of colours."""
-        model = self.model()
-        if kind == 'model':
-            return ModelFeatures(model, size, encoder, layers)
-        patch = self.cfg.model.backbone.get('patch_size', 16)
-        return partial(mean_colours, model=model, size=size, patch_size=patch)
-
-    def protocol(
-        self, images: Images, size: int, features: str, encoder: str
-    ) -> dict[str, Any]:
-        """Return what figures depend on, for ``results.jsonl``."""
-        return {
-            'dataset': images.dataset,
-            'annotations': images.annotations,
-            'split': images.split,
-            'size': size,
-            'min_area': images.min_area,
-            'features': features,
-            'encoder': encoder,
-            'weights': 'checkpoint' if self.checkpoint else 'random',
-        }
-
     def record(
         self,
         task: str,
@@ -201,3 +176,38 @@ class Subject(NamedTuple):
     def say_written(self, files: str) -> None:
         """Log which files stand in the folder of results."""
         log_info(f'Written to {str(self.folder)!r}: {files}')
+
+
+class Seen(NamedTuple):
+    """A checkpoint, and images with masks; see :func:`jobs.see`."""
+
+    subject: Subject
+    images: Images
+    data: ObjectMasks
+    side: int
+    batch_size: int
+    features: str
+    encoder: str
+
+    def maps(self, layers: Layers = None) -> DenseFeatures:
+        """Return the dense features of the model, or of colours."""
+        model = self.subject.model()
+        if self.features == 'model':
+            return ModelFeatures(model, self.side, self.encoder, layers)
+        patch = self.subject.cfg.model.backbone.get('patch_size', 16)
+        return partial(
+            mean_colours, model=model, size=self.side, patch_size=patch
+        )
+
+    def protocol(self) -> dict[str, Any]:
+        """Return what figures depend on, for ``results.jsonl``."""
+        return {
+            'dataset': self.images.dataset,
+            'annotations': self.images.annotations,
+            'split': self.images.split,
+            'size': self.side,
+            'min_area': self.images.min_area,
+            'features': self.features,
+            'encoder': self.encoder,
+            'weights': 'checkpoint' if self.subject.checkpoint else 'random',
+        }

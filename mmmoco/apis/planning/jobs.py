@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+from mmmoco.apis.cli import with_options_of
 from mmmoco.apis.process import tidy
 
 from .wishes import Method, Order, Wishes
@@ -82,6 +83,7 @@ def plan(
     return _plan(_checked(locals()))
 
 
+@with_options_of(plan)
 def pretrain(data: Folder, **options: Any) -> Pretrained:
     """Make a backbone from a folder of images: plan, train, judge, export.
 

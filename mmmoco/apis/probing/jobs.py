@@ -93,7 +93,40 @@ def evaluate_knn(
     return _on_each(data, by_k, leave_one_out, seed)
 
 
+def linear_settings(
+    *,
+    lrs: Sequence[float] | None = None,
+    weight_decays: Sequence[float] | None = None,
+    batch_size: Annotated[int | None, cli.COUNT] = None,
+    schedule: Literal['cosine', 'step'] | None = None,
+    raw: bool = False,
+    held_out: float | None = None,
+) -> dict[str, Any]:
+    """Return the settings of a linear probe that were given.
+
+    Args:
+        lrs: Learning rates that the linear probe tries.
+        weight_decays: Weight decays that it tries with each.
+        batch_size: Samples of its step.
+        schedule: Of its learning rate.
+        raw: It does not standardise the features (with --lrs 30
+            --weight-decays 0 --schedule step and 100 epochs: the protocol of
+            MoCo v1 and v2).
+        held_out: Part of the training split that chooses.
+    """
+    return _given(
+        type='LinearProbe',
+        lrs=lrs,
+        weight_decays=weight_decays,
+        batch_size=batch_size,
+        schedule=schedule,
+        standardise=not raw,
+        held_out=held_out,
+    )
+
+
 @tidy
+@cli.with_options_of(linear_settings)
 def linear_probe(
     checkpoint: str,
     *,
@@ -102,14 +135,9 @@ def linear_probe(
     features: Stage | None = None,
     work_dir: str | None = None,
     cfg_options: cli.Settings | None = None,
-    lrs: Sequence[float] | None = None,
-    weight_decays: Sequence[float] | None = None,
     epochs: Annotated[int | None, cli.COUNT] = None,
-    batch_size: Annotated[int | None, cli.COUNT] = None,
-    schedule: Literal['cosine', 'step'] | None = None,
-    raw: bool = False,
-    held_out: float | None = None,
     seed: int = 0,
+    **settings: Any,
 ) -> Measurement | dict[str, Measurement]:
     """Linear classification of frozen features.
 
@@ -126,16 +154,10 @@ def linear_probe(
         features: Pooled, or projected; default: the config's.
         work_dir: Where results.jsonl is (the checkpoint's folder).
         cfg_options: Settings of the config to replace.
-        lrs: Learning rates to try.
-        weight_decays: Weight decays to try with each.
         epochs: Passes over the features.
-        batch_size: Samples of a step.
-        schedule: Of the learning rate.
-        raw: Do not standardise the features (with --lrs 30 --weight-decays 0
-            --schedule step --epochs 100: the protocol of MoCo v1 and v2).
-        held_out: Part of the training split that chooses.
         seed: Of weights, order and held-out part, and of the split of
             folders without train and val.
+        settings: Arguments of :func:`linear_settings`.
 
     Returns:
         Figures in percent, and the setting that was chosen; of a list of
@@ -154,17 +176,7 @@ def linear_probe(
     from .checkpoints import evaluate, read_config
 
     cfg = read_config(config, checkpoint, cfg_options)
-    chosen = _given(
-        type='LinearProbe',
-        lrs=lrs,
-        weight_decays=weight_decays,
-        epochs=epochs,
-        batch_size=batch_size,
-        schedule=schedule,
-        standardise=not raw,
-        held_out=held_out,
-        seed=seed,
-    )
+    chosen = linear_settings(**settings) | _given(epochs=epochs, seed=seed)
     given = cfg, checkpoint, chosen, features, work_dir, seed
     return _on_each(
         data, lambda folder: evaluate(*given, folder)[0], seed=seed
@@ -227,6 +239,7 @@ def evaluate_svm(
 
 
 @tidy
+@cli.with_options_of(linear_settings)
 def evaluate_checkpoints(
     checkpoint_dir: Annotated[str, dict(metavar='DIR')],
     *,
@@ -239,16 +252,11 @@ def evaluate_checkpoints(
     protocol: str = 'knn',
     k: Annotated[int | None, cli.COUNT] = None,
     temperature: float | None = None,
-    lrs: Sequence[float] | None = None,
-    weight_decays: Sequence[float] | None = None,
     probe_epochs: Annotated[int | None, cli.COUNT] = None,
-    batch_size: Annotated[int | None, cli.COUNT] = None,
-    schedule: Literal['cosine', 'step'] | None = None,
-    raw: bool = False,
-    held_out: float | None = None,
     shots: Annotated[Sequence[int] | None, dict(nargs='*')] = None,
     draws: Annotated[int | None, cli.COUNT] = None,
     seed: int | None = None,
+    **settings: Any,
 ) -> list[dict[str, Any]]:
     """Evaluate the checkpoints of a folder (epoch_N, iter_N) alike.
 
@@ -268,17 +276,12 @@ def evaluate_checkpoints(
         protocol: knn, linear, svm, or a name in the config's evaluations.
         k: Of k-NN.
         temperature: Of k-NN.
-        lrs: Of the linear probe.
-        weight_decays: Of the linear probe.
-        probe_epochs: Of the linear probe.
-        batch_size: Of the linear probe.
-        schedule: Of the linear probe.
-        raw: Of the linear probe; the features are not standardised.
-        held_out: Of the linear probe.
+        probe_epochs: Of the linear probe: passes over the features.
         shots: Of the SVM.
         draws: Of the SVM.
         seed: Of the linear probe or the SVM, and of the split of a folder
             without train and val.
+        settings: Arguments of :func:`linear_settings`.
 
     Returns:
         A row for each: number, checkpoint, error, figures in percent.
@@ -309,17 +312,8 @@ def evaluate_checkpoints(
     cfg = read_config(config, first, None if config else cfg_options)
     given = {
         'knn': _given(type='KNN', k=k, temperature=temperature),
-        'linear': _given(
-            type='LinearProbe',
-            lrs=lrs,
-            weight_decays=weight_decays,
-            epochs=probe_epochs,
-            batch_size=batch_size,
-            schedule=schedule,
-            standardise=not raw,
-            held_out=held_out,
-            seed=seed,
-        ),
+        'linear': linear_settings(**settings)
+        | _given(epochs=probe_epochs, seed=seed),
         'svm': _given(type='SVM', shots=shots, draws=draws, seed=seed),
     }
     own = given | evaluations_of(cfg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mmmoco.apis.cli import Launcher, Settings
+from mmmoco.apis.cli import Launcher, Settings, with_options_of
 from mmmoco.apis.process import tidy
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class Transfer:
 
 
 @tidy
+@with_options_of(train)
 def transfer(
     checkpoint: Checkpoint,
     task: str,
