@@ -10,24 +10,3 @@ from .lvis import LVISInstances
 from .seasonal_places import SeasonalPlaces
 from .shard_stream import Record, ShardStream
 from .tar_shards import TarShards
-
-__all__ = [
-    'CIFAR',
-    'AddressedDataset',
-    'AddressedSampler',
-    'BadFile',
-    'BadFileLog',
-    'ClassFolderSplit',
-    'DigitScenes',
-    'HFDataset',
-    'HFStream',
-    'ImageFolderDataset',
-    'LVISInstances',
-    'Record',
-    'SampleAddress',
-    'SeasonalPlaces',
-    'ShardStream',
-    'TarShards',
-    'UnreadableDataError',
-    'transforms',
-]

@@ -8,14 +8,3 @@ from . import (
     norms,
     preprocessors,
 )
-
-__all__ = [
-    'algorithms',
-    'backbones',
-    'dictionaries',
-    'encoders',
-    'heads',
-    'losses',
-    'norms',
-    'preprocessors',
-]

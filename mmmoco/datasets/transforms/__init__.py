@@ -19,29 +19,3 @@ from .multi_hot import MultiHot
 from .pipeline import build_pipeline
 from .satellite import DiscreteRotation, GaussianNoise, SeasonalViews
 from .views import PackImage, Views
-
-__all__ = [
-    'BandBlur',
-    'BandBrightnessContrast',
-    'BandGray',
-    'DiscreteRotation',
-    'FastColorJitter',
-    'FastFlip',
-    'FastGaussianBlur',
-    'FastGrayscale',
-    'FastRandomResizedCrop',
-    'FastSolarize',
-    'FastView',
-    'GaussianNoise',
-    'LoadBands',
-    'LoadRGB',
-    'MultiHot',
-    'PackImage',
-    'ScaleBands',
-    'SeasonalViews',
-    'ToPIL',
-    'Views',
-    'build_pipeline',
-    'decode_rgb',
-    'open_image',
-]

@@ -7,15 +7,3 @@ from .moco import MoCo
 from .mocov3 import MoCoV3
 from .momentum_contrast import MomentumContrast
 from .teacher import Teacher
-
-__all__ = [
-    'MMC',
-    'BackboneOnly',
-    'DenseCL',
-    'Distillation',
-    'FeatureDistillation',
-    'MoCo',
-    'MoCoV3',
-    'MomentumContrast',
-    'Teacher',
-]

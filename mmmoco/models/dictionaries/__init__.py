@@ -3,5 +3,3 @@ from mmmoco.two_phase import Dictionary
 from .in_batch import InBatch
 from .memory_bank import MemoryBank
 from .queue import Queue
-
-__all__ = ['Dictionary', 'InBatch', 'MemoryBank', 'Queue']

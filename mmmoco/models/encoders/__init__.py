@@ -9,17 +9,3 @@ from .fitting import (
 )
 from .key_encoder import KeyEncoder, ema_
 from .momentum import check_momentum, momentum_at
-
-__all__ = [
-    'KeyEncoder',
-    'build_neck',
-    'check_channels',
-    'check_momentum',
-    'check_width',
-    'ema_',
-    'fit_heads',
-    'image_channels',
-    'momentum_at',
-    'shapes_of',
-    'size_of',
-]

@@ -1,4 +1,2 @@
 from .hard_negatives import HardNegatives
 from .info_nce import InfoNCE
-
-__all__ = ['HardNegatives', 'InfoNCE']

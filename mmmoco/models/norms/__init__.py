@@ -1,3 +1,1 @@
 from .split_bn import SplitBN
-
-__all__ = ['SplitBN']

@@ -15,19 +15,3 @@ from .batch_views import (
 from .corruption import BlockCorruption
 from .masked_view_augmentor import MaskedViewAugmentor
 from .view_augmentor import ViewAugmentor
-
-__all__ = [
-    'BatchBrightnessContrast',
-    'BatchColorJitter',
-    'BatchDiscreteRotation',
-    'BatchFlip',
-    'BatchGaussianBlur',
-    'BatchGaussianNoise',
-    'BatchGrayscale',
-    'BatchRandomResizedCrop',
-    'BatchSolarize',
-    'BatchView',
-    'BlockCorruption',
-    'MaskedViewAugmentor',
-    'ViewAugmentor',
-]
