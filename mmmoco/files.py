@@ -1,12 +1,13 @@
 """Files that others wrote: regular ones only, and none beyond a limit."""
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import IO
+from typing import IO, Any
 
 from mmmoco.messages import log_warning, printable, shortened
 from mmmoco.system import flags
@@ -76,6 +77,20 @@ def read_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         except MemoryError as error:
             text = f'too little memory for its {size} bytes'
             raise OSError(errno.ENOMEM, text, os.fspath(path)) from error
+
+
+def read_json(path: Path) -> Any:
+    """Return what a regular file of JSON holds.
+
+    Raises:
+        OSError: If it cannot be read, or is too large.
+        ValueError: If it is no JSON.
+    """
+    try:
+        return json.loads(read_file(path))
+    except (ValueError, RecursionError) as error:
+        name = os.fspath(path)
+        raise ValueError(f'{name!r} is no JSON ({error}).') from error
 
 
 @dataclass

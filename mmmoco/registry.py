@@ -7,7 +7,7 @@ registries that mmpretrain defines exist here too: with only some of them,
 building under ``default_scope='mmmoco'`` falls back to the root and fails.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -83,6 +83,21 @@ def value_at(node: Any, place: str) -> Any:
         else:
             node = node.get(name) if hasattr(node, 'get') else None
     return node
+
+
+def leaves(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield by its place every value of a config that holds no others."""
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(node, Mapping):
+        parts = node.items()
+    elif isinstance(node, list | tuple) and any(
+        isinstance(value, Mapping | list | tuple) for value in node
+    ):
+        parts = enumerate(node)
+    if not parts:
+        yield place, node
+    for name, value in parts:
+        yield from leaves(value, f'{place}.{name}' if place else str(name))
 
 
 def dicts_in(node: Any) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mmmoco.convert.openmmlab_config import RUNNER_FIELDS
 from mmmoco.messages import clipped, few
-from mmmoco.registry import value_at
+from mmmoco.registry import leaves, value_at
 
 #: What mmengine and mmmoco read of a config; its other names are for itself.
 READ = RUNNER_FIELDS | {
@@ -64,7 +64,9 @@ def describe_run(runner: Runner) -> dict[str, Any]:
     """Return what a resume compares, as plain data for the checkpoint."""
     return {
         'config': Path(runner.cfg.filename or '').stem,
-        'options': _read(dict(_leaves(runner.cfg.to_dict()))),
+        'options': _read(
+            {p: repr(v)[:200] for p, v in leaves(runner.cfg.to_dict())}
+        ),
         'data': describe_data(runner.train_dataloader.dataset),
     }
 
@@ -184,21 +186,6 @@ def _elsewhere(place: str) -> bool:
         # The backbone decides the widths behind it, written out or not.
         return place != 'model.backbone.in_channels'
     return any(place == p or place.startswith(f'{p}.') for p in _ELSEWHERE)
-
-
-def _leaves(node: Any, place: str = '') -> Iterator[tuple[str, str]]:
-    if _elsewhere(place):
-        return
-    if isinstance(node, dict) and node:
-        for name, value in node.items():
-            yield from _leaves(value, f'{place}.{name}' if place else name)
-    elif isinstance(node, list | tuple) and any(
-        isinstance(value, dict | list | tuple) for value in node
-    ):
-        for number, value in enumerate(node):
-            yield from _leaves(value, f'{place}.{number}')
-    else:
-        yield place, repr(node)[:200]
 
 
 def _changed(before: Any, now: dict[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ Those libraries count labels by what matches: a name that is not in the file
 moves all labels behind it, and nothing says so.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmmoco.files import read_file
+from mmmoco.files import read_json
 from mmmoco.messages import few, log_warning
 from mmmoco.registry import dicts_in
 
@@ -175,6 +174,6 @@ def _found(node: Mapping[str, Any]) -> str:
 
 
 def _categories(file: str) -> list[str]:
-    content = json.loads(read_file(file))
+    content = read_json(file)
     found = content.get('categories') if isinstance(content, dict) else None
     return [str(one.get('name')) for one in found or ()]

@@ -18,6 +18,7 @@ from mmmoco.files import (
     files_below,
     open_regular,
     read_file,
+    read_json,
 )
 from mmmoco.messages import printable, shortened
 
@@ -119,6 +120,15 @@ def random_tree(root, draws):
             target = '.'  # Else what lies beside the root belongs to it.
         os.symlink(target, place, target_is_directory=True)
     return {str(path) for path in root.rglob('*.png')}
+
+
+@pytest.mark.parametrize('text', ['{', '[' * 100_000, '\udcff'])
+def test_json_that_is_none_is_one_short_line(text, tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_bytes(text.encode(errors='surrogateescape'))
+    with pytest.raises(ValueError, match='is no JSON') as caught:
+        read_json(path)
+    assert '\n' not in str(caught.value) and len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize('seed', range(40))

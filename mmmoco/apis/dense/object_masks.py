@@ -4,7 +4,6 @@ COCO instances, COCO panoptic, VOC, Cityscapes, and the embedded scenes; each
 a sequence of :class:`MaskedImage`.
 """
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 
 from mmmoco.datasets.digit_scenes import DigitScenes
 from mmmoco.datasets.transforms.loading import open_image
-from mmmoco.files import Listing, files_below
+from mmmoco.files import Listing, files_below, read_json
 from mmmoco.messages import library
 
 Masks = NDArray[np.bool_]
@@ -115,7 +114,7 @@ class CocoObjects(ObjectMasks):
     def __init__(self, annotations: str | Path, images: str | Path) -> None:
         path = _file(annotations)
         coco = library('pycocotools.coco', str(path))
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = read_json(path)
         if not {'images', 'annotations', 'categories'} <= content.keys():
             raise ValueError(f'{str(path)!r} is no COCO instance file.')
         self.coco = coco.COCO()
@@ -148,7 +147,7 @@ class PanopticObjects(ObjectMasks):
         self, annotations: str | Path, images: str | Path, stuff: bool = False
     ) -> None:
         path = _file(annotations)
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = read_json(path)
         if not content.get('annotations') or (
             'segments_info' not in content['annotations'][0]
         ):

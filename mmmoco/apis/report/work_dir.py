@@ -7,7 +7,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mmmoco.convert.config_text import read_config_text
 from mmmoco.json_lines import read_json_lines
-from mmmoco.registry import value_at
+from mmmoco.registry import leaves, value_at
 from mmmoco.visualization.embedding import METHODS, embed
 from mmmoco.visualization.report import FeatureMap, Picture, RunRecord
 from mmmoco.visualization.scalars import (
@@ -150,23 +150,9 @@ def all_settings(config: str) -> dict[str, str]:
             none.
     """
     try:
-        return dict(_leaves(read_config_text(config), ''))
+        return {p: str(v) for p, v in leaves(read_config_text(config))}
     except ValueError:
         return {}
-
-
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    parts: Iterable[tuple[Any, Any]] = ()
-    if isinstance(node, Mapping):
-        parts = node.items()
-    elif isinstance(node, list | tuple) and any(
-        isinstance(part, Mapping) for part in node
-    ):
-        parts = enumerate(node)
-    if not parts:
-        yield path, str(node)
-    for name, part in parts:
-        yield from _leaves(part, f'{path}.{name}' if path else str(name))
 
 
 def amounts(
