@@ -110,6 +110,8 @@ def describe_backbone(
         missing = 'conv1.weight and layer1.*, or patch_embed.* and layers.*'
     except KeyError as error:
         missing = str(error.args[0])
+    except (IndexError, TypeError, ZeroDivisionError):
+        missing = 'the usual shapes were'
     raise ValueError(
         'The backbone cannot be told from its tensors: '
         f'{missing} not found among its {len(backbone)} keys. Either a part '
@@ -268,7 +270,7 @@ def _describe_registers(
 ) -> dict[str, Any]:
     """Return the config of a ViT of timm with registers."""
     projection = weights['patch_embed.proj.weight']
-    width, channels, _, patch = projection.shape
+    width, channels, patch = (projection.shape[i] for i in (0, 1, 3))
     last = weights['blocks.0.mlp.fc2.weight'].shape[1]
     arch: dict[str, Any] = dict(
         patch_size=patch,
@@ -327,7 +329,7 @@ def _describe_convnext(weights: Weights) -> dict[str, Any]:
 def mlp_ratio(hidden: int, width: int) -> float:
     """Return a ratio from which timm, rounding down, gets the hidden width."""
     ratios = hidden / width, (hidden + 0.5) / width
-    return next(r for r in ratios if int(width * r) == hidden)
+    return next((r for r in ratios if int(width * r) == hidden), ratios[0])
 
 
 def _heads(

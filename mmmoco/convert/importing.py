@@ -26,6 +26,7 @@ _PARTS = {
     'query': ('query', 'key', 'value'),
     'q_proj': ('q_proj', 'k_proj', 'v_proj'),
 }
+_KEY_BIAS = re.compile(r'\.(key|k_proj)\.bias$')
 _QUERY = re.compile(rf'(.*\.)({"|".join(_PARTS)})\.(weight|bias)')
 
 
@@ -178,10 +179,11 @@ def _our_name(form: Format, name: str) -> str | None:
 def _joined(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put query, key and value into one tensor, called ``qkv``.
 
-    A bias that only the key lacks is zero there. What lacks more stays as it
-    is, and is not known by its name.
+    Where no key of the file has a bias, it is zero. What lacks more stays as
+    it is, and is not known by its name.
     """
     joined = dict(source)
+    without = not any(_KEY_BIAS.search(name) for name in source)
     for name in source:
         match = _QUERY.fullmatch(name)
         if match is None:
@@ -189,7 +191,7 @@ def _joined(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
         stem, query, what = match.groups()
         names = [f'{stem}{x}.{what}' for x in _PARTS[query]]
         q, k, v = map(source.get, names)
-        if k is None and what == 'bias':
+        if k is None and what == 'bias' and without:
             k = torch.zeros_like(source[name])
         if q is None or k is None or v is None:
             continue

@@ -1,6 +1,7 @@
 """DINOv2 with registers and DINOv3: from any library, the same features."""
 
 import itertools
+import re
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from mmengine.registry import DefaultScope
 from mmmoco.convert.anatomy import below, describe_backbone
 from mmmoco.convert.importing import import_weights
 from mmmoco.convert.preprocessing import preprocessing_of
+from mmmoco.engine.checkpoint_io import CheckpointError
 from mmmoco.engine.without_memory import check_complete
 from mmmoco.registry import MODELS
 
@@ -64,8 +66,12 @@ def test_features_are_those_of_timm_and_of_the_papers(name, library):
     kept = dict(source)
     imported, backbone, config = read(source)
     assert source.keys() == kept.keys()  # The caller's stays as it is.
-    # Each tensor of timm's was written, and came back.
-    assert len(backbone) == len(state)
+    # Each tensor of timm's was written, and came back; where timm has left
+    # the biases out, they are zero.
+    biases = [k for k in backbone if '_bias' in k and k[11:] not in state]
+    assert len(backbone) == len(state) + len(biases)
+    assert len(biases) == 4 * (name == 'vit_small_patch16_dinov3')
+    assert not any(backbone[k].any() for k in biases)
     x = torch.randn(2, 3, 112, 224)
     raw = theirs.forward_features(x)
     original = file_of(state, 'original')
@@ -182,6 +188,44 @@ def test_what_would_compute_something_else_is_refused(name, changes, message):
     with pytest.raises(ValueError, match=message) as error:
         import_weights(original(name, **changes))
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'library'),
+    [
+        ('vit_small_patch14_reg4_dinov2', 'original'),
+        ('vit_small_patch14_reg4_dinov2', 'hf'),
+        ('vit_giant_patch14_dinov2', 'timm'),
+        ('vit_small_plus_patch16_dinov3_qkvb', 'original'),
+        ('vit_small_patch16_dinov3_qkvb', 'hf'),
+        ('convnext_tiny', 'original'),
+    ],
+)
+def test_damaged_tensors_end_in_one_line(name, library):
+    whole = file_of(small(name).state_dict(), library)
+    # One block of each kind will do.
+    some = [
+        k for k in whole if not re.match(r'.*(blocks|layer)\.1|.*s\.[23]\.', k)
+    ]
+    for i, key in enumerate(some):
+        draws = torch.Generator().manual_seed(i)
+        dims = int(torch.randint(0, 5, (), generator=draws))
+        sides = torch.randint(0, 4, (dims,), generator=draws).tolist()
+        damages = {**whole, key: torch.zeros(sides)}, {**whole}
+        del damages[1][key]
+        for source in damages:
+            try:
+                _, backbone, config = read(source)
+                check_complete(backbone, config)
+            except (ValueError, CheckpointError) as error:
+                assert '\n' not in str(error), key
+            else:
+                # What is left behind may be anything, and without registers
+                # or periods a file is whole, too.
+                unneeded = ('mask_token', 'norms.3')
+                if key not in source:
+                    unneeded += ('register_tokens', 'rope_embed.periods')
+                assert any(word in key for word in unneeded), key
 
 
 def test_half_a_triple_is_not_joined():

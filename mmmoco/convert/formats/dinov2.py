@@ -37,7 +37,11 @@ def _unpacked(
     for name in [n for n in weights if n.endswith(first)]:
         block = name.removesuffix('layers.0.0.weight')
         second = weights.get(f'{block}layers.1.weight')
-        if second is None or len(weights[name]) != 2 * second.shape[-1]:
+        if (
+            second is None
+            or {second.dim(), weights[name].dim()} != {2}
+            or len(weights[name]) != 2 * second.shape[1]
+        ):
             continue
         for old, new in (('layers.0.0', 'w12'), ('layers.1', 'w3')):
             for what in ('weight', 'bias'):
@@ -57,7 +61,8 @@ def _folded(weights: dict[str, Tensor], source: Mapping[str, Tensor]) -> Told:
     )
     if {token, positions} <= weights.keys():
         given = weights[positions]
-        count = given.shape[1] if given.dim() == 3 else 0
+        same = given.shape[:1] + given.shape[2:] == weights[token].shape[1:]
+        count = given.shape[1] if given.dim() == 3 and same else 0
         if count > 1 and math.isqrt(count - 1) ** 2 == count - 1:
             weights[token] = weights[token] + given[:, :1]
             weights[positions] = given[:, 1:]

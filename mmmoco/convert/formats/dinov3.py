@@ -24,7 +24,7 @@ def _finish_vit(
     source: Mapping[str, Tensor],
     satellite: bool = False,
 ) -> Told:
-    """Mask the biases, and see that positions are what timm computes.
+    """Bring tensors to timm's, and see that it computes the same.
 
     Args:
         weights: Tensors by our names, changed in place.
@@ -34,18 +34,8 @@ def _finish_vit(
     Raises:
         ValueError: If it would compute something else.
     """
+    _split_biases(weights, source)
     for name in list(weights):
-        if name.endswith('.attn.qkv.bias'):
-            theirs = name.removeprefix(TIMM_MODEL)
-            bias = weights.pop(name) * source.get(f'{theirs}_mask', 1)
-            q, k, v = bias.chunk(3)
-            if not bool((k == 0).all()):
-                raise ValueError(
-                    f'{theirs}: the part of the keys is not zero, as it is '
-                    'in DINOv3: timm has no such network.'
-                )
-            stem = name.removesuffix('qkv.bias')
-            weights[f'{stem}q_bias'], weights[f'{stem}v_bias'] = q, v
         first, dot, what = name.partition('.mlp.fc1.')
         if dot and f'{first}.mlp.fc1_g.{what}' in weights:
             weights[f'{first}.mlp.fc1_x.{what}'] = weights.pop(name)
@@ -67,23 +57,64 @@ def _finish_vit(
     return Told(notes, seen, _heads(source.get(_PERIODS), width))
 
 
+def _split_biases(
+    weights: dict[str, Tensor], source: Mapping[str, Tensor]
+) -> None:
+    """Mask the biases; the keys have none, and timm no place for one.
+
+    Where the file has none at all they are zero, as timm's are that leave
+    them out: one network fits all files.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    end = '.attn.qkv.weight'
+    stems = [n.removesuffix('qkv.weight') for n in weights if n.endswith(end)]
+    names = ('qkv.bias', 'q_bias', 'v_bias')
+    without = not any(f'{s}{name}' in weights for s in stems for name in names)
+    for stem in stems:
+        bias = weights.pop(f'{stem}qkv.bias', None)
+        if without:
+            matrix = weights[f'{stem}qkv.weight']
+            rows = matrix.shape[:1].numel()
+            bias = torch.zeros(rows, dtype=matrix.dtype)
+        if bias is None:
+            continue
+        theirs = f'{stem.removeprefix(TIMM_MODEL)}qkv.bias'
+        mask = source.get(f'{theirs}_mask', torch.ones(bias.shape))
+        if bias.dim() != 1 or len(bias) % 3 or mask.shape != bias.shape:
+            raise ValueError(
+                f'{theirs} {tuple(bias.shape)} and its mask '
+                f'{tuple(mask.shape)} are not those of query, key and value.'
+            )
+        q, k, v = (bias * mask.to(bias)).view(3, -1)
+        if not bool((k == 0).all()):
+            raise ValueError(
+                f'{theirs}: the part of the keys is not zero, as it is in '
+                'DINOv3: timm has no such network.'
+            )
+        weights[f'{stem}q_bias'], weights[f'{stem}v_bias'] = q, v
+
+
 def _heads(periods: Tensor | None, width: int) -> int | None:
     """Return the number of heads that the periods of positions tell.
 
     Raises:
         ValueError: If they are others than timm's.
     """
-    if periods is None or periods.dim() != 1 or not len(periods):
+    if periods is None:
         return None
-    count = len(periods)
+    count = periods.numel()
     ours = 100 ** (torch.arange(count) / count)
     # They are stored with eight bits.
-    if not torch.allclose(periods.float(), ours, rtol=0.01):
+    if periods.shape != ours.shape or not torch.allclose(
+        periods.float(), ours, rtol=0.01
+    ):
         raise ValueError(
             f'{_PERIODS} are not those of DINOv3, powers of 100: timm has no '
             'such network.'
         )
-    return width // (4 * count) or None
+    return width // (4 * count) if count else None
 
 
 def _finish_convnext(
