@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmmoco.apis.config.files import load_config
 from mmmoco.convert.anatomy import below, describe_backbone
 from mmmoco.convert.importing import import_weights
 from mmmoco.convert.preprocessing import preprocessing_of
@@ -94,6 +95,7 @@ def test_features_are_those_of_timm_and_of_the_papers(name, library):
         torch.testing.assert_close(ours, written, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'library'), [*zip(SIZES, itertools.cycle(LIBRARIES))]
 )
@@ -190,6 +192,7 @@ def test_what_would_compute_something_else_is_refused(name, changes, message):
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'library'),
     [
@@ -280,3 +283,21 @@ def test_timms_convnext_of_dinov3_is_chosen_by_name():
     assert again.weights.keys() == chosen.weights.keys()
     for name, value in again.weights.items():
         assert torch.equal(value, chosen.weights[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('config', 'name'),
+    [
+        ('distill_r50_8xb128_dinov2', 'vit_base_patch14_dinov2'),
+        ('distill_vit-s_8xb128_dinov3', 'vit_base_patch16_dinov3_qkvb'),
+        ('distill_vit-s_8xb128_dinov3', 'vit_base_patch16_dinov3'),
+    ],
+)
+def test_teachers_of_the_configs_take_every_tensor(config, name):
+    teacher = load_config(config).model.teacher.backbone.to_dict()
+    teacher.pop('init_cfg')
+    state = teacher_layouts.real_size(name)
+    for library in LIBRARIES:
+        weights = import_weights(file_of(state, library)).weights
+        check_complete(below(weights, 'backbone.'), teacher)

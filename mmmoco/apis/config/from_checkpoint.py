@@ -61,7 +61,7 @@ def config_of(checkpoint: str) -> Config:
         told = {**told, 'input_range': meta['input_range']}
     try:
         seen = pixels_of_checkpoint(meta)
-        model = _told_model(meta, told)
+        model = told_model(meta, told)
         backbone = told_backbone(model.get('backbone'), own, checkpoint)
         found: dict[str, Any] = dict(
             default_scope='mmmoco',
@@ -122,7 +122,7 @@ def told_backbone(
     return found
 
 
-def _told_model(
+def told_model(
     meta: Mapping[str, Any], told: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what a file says of its model, unchecked; empty if nothing."""

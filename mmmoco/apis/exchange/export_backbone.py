@@ -13,7 +13,7 @@ import mmmoco
 from mmmoco.apis import cli
 from mmmoco.apis.config.adapt import method_class
 from mmmoco.apis.config.files import load_config
-from mmmoco.apis.config.from_checkpoint import told_backbone
+from mmmoco.apis.config.from_checkpoint import told_backbone, told_model
 from mmmoco.convert.anatomy import below, family_of
 from mmmoco.convert.exporting import TARGETS, rename_backbone
 from mmmoco.engine import checkpoint_io
@@ -187,6 +187,8 @@ def read_source(
     else:
         cfg = told_cfg
         given = cfg.model.backbone.to_dict() if cfg else None
+        if cfg is None and num_heads is None:
+            given = told_model(meta, {}).get('backbone')
         described = told_backbone(given, backbone, checkpoint, num_heads)
     told = {
         'method': (cfg and cfg.model.get('type')) or method_of(content),
