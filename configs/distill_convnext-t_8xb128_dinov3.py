@@ -2,22 +2,13 @@
 # Hardware: 8 GPUs of 24 GB or more, 128 images each.
 # Time: not measured.
 # Metric: none published.
-_base_ = [
-    '_base_/models/distill_dinov3.py',
-    '_base_/datasets/image_folder.py',
-    '_base_/views/distillation.py',
-    '_base_/schedules/adamw_100e.py',
-    '_base_/default_runtime.py',
-]
+_base_ = 'distill_vit-s_8xb128_dinov3.py'
 model = dict(
     backbone=dict(
+        _delete_=True,
         type='mmpretrain.ConvNeXt',
         arch='tiny',
         drop_path_rate=0.1,
         gap_before_final_norm=False,  # maps
     ),
 )
-views = dict(type='Views', views=dict(view=_base_.view))
-pipeline = [dict(type='LoadRGB'), views]
-train_dataloader = dict(batch_size=128, dataset=dict(pipeline=pipeline))
-auto_scale_lr = dict(base_batch_size=1024)

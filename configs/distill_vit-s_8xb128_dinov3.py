@@ -2,22 +2,29 @@
 # Hardware: 8 GPUs of 24 GB or more, 128 images each.
 # Time: not measured.
 # Metric: none published.
-_base_ = [
-    '_base_/models/distill_dinov3.py',
-    '_base_/datasets/image_folder.py',
-    '_base_/views/distillation.py',
-    '_base_/schedules/adamw_100e.py',
-    '_base_/default_runtime.py',
-]
+_base_ = 'distill_r50_8xb128_dinov2.py'
+# The teacher's file comes from its authors, who ask to accept their licence:
+#   mmmoco import dinov3_vitb16.pth checkpoints/dinov3_vit-b.pth
+init = dict(
+    type='Pretrained',
+    checkpoint='checkpoints/dinov3_vit-b.pth',
+    prefix='backbone.',
+)
 model = dict(
     backbone=dict(
+        _delete_=True,
         type='mmpretrain.VisionTransformer',
         arch='deit-small',
         img_size=224,
         patch_size=16,
     ),
+    teacher=dict(
+        backbone=dict(
+            _delete_=True,
+            type='TimmBackbone',
+            model_name='vit_base_patch16_dinov3_qkvb',
+            init_cfg=init,
+        ),
+        license='dinov3-license',
+    ),
 )
-views = dict(type='Views', views=dict(view=_base_.view))
-pipeline = [dict(type='LoadRGB'), views]
-train_dataloader = dict(batch_size=128, dataset=dict(pipeline=pipeline))
-auto_scale_lr = dict(base_batch_size=1024)

@@ -4,7 +4,12 @@ from .chunked_look_up import info_nce
 from .collectives import gather, gather_with_grad
 from .exchange import ShufflePlan, shuffle, shuffle_plan, unshuffle
 from .extended_box import PASSES, blur_radius, blur_taps, extended_box
-from .feature_distance import check_distance, check_weights, feature_distance
+from .feature_distance import (
+    check_distance,
+    check_weights,
+    feature_distance,
+    feature_similarity,
+)
 from .feature_spread import effective_rank, feature_spread
 from .hard_negatives import Mixing
 from .info_nce import Candidates, Stats, plain_info_nce, same

@@ -58,3 +58,13 @@ def feature_distance(student: Tensor, teacher: Tensor, kind: str) -> Tensor:
         if kind == 'smooth_l1':
             return F.smooth_l1_loss(student, teacher)
         return 1.0 - F.cosine_similarity(student, teacher, dim=-1).mean()
+
+
+def feature_similarity(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean cosine of features, without gradient.
+
+    Args:
+        student: …×C.
+        teacher: …×C.
+    """
+    return 1.0 - feature_distance(student.detach(), teacher, 'cosine')

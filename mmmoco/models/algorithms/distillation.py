@@ -5,7 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmoco.functional import check_distance, check_weights, feature_distance
+from mmmoco.functional import (
+    check_distance,
+    check_weights,
+    feature_distance,
+    feature_similarity,
+)
 from mmmoco.messages import log_warning
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
@@ -207,8 +212,5 @@ class Distillation(TwoPhaseModel):
             if weight:
                 distance = feature_distance(token, target, kind)
                 result[f'loss_{name}'] = weight * distance
-            similarity = 1.0 - feature_distance(
-                token.detach(), target, 'cosine'
-            )
-            result[f'sim_{name}'] = similarity
+            result[f'sim_{name}'] = feature_similarity(token, target)
         return result

@@ -5,7 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmmoco.functional import check_distance, check_weights, feature_distance
+from mmmoco.functional import (
+    check_distance,
+    check_weights,
+    feature_distance,
+    feature_similarity,
+)
 from mmmoco.models.encoders import image_channels, shapes_of, size_of
 from mmmoco.registry import MODELS
 from mmmoco.two_phase import TwoPhaseModel
@@ -214,11 +219,8 @@ class FeatureDistillation(TwoPhaseModel):
                 grid = goal.patches.shape[-2:]
                 token = on_grid(adapters[name], own.patches, grid)
             distance = feature_distance(token, target, kind)
-            similarity = 1.0 - feature_distance(
-                token.detach(), target, 'cosine'
-            )
             result[f'loss_{name}'] = weight * distance
-            result[f'sim_{name}'] = similarity
+            result[f'sim_{name}'] = feature_similarity(token, target)
         return result
 
 
