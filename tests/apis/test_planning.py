@@ -3,12 +3,14 @@
 import csv
 import dataclasses
 import itertools
+import re
 import shlex
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 from PIL import Image
 
 from mmmoco import progress
@@ -18,15 +20,17 @@ from mmmoco.apis.config.adapt import fit_workers
 from mmmoco.apis.config.python_text import Code, assigned
 from mmmoco.apis.planning import backbones, budget, measure, plan
 from mmmoco.apis.planning.backbones import Backbone, find_backbone
-from mmmoco.apis.planning.choices import choose, set_length
+from mmmoco.apis.planning.choices import Choices, choose, set_length
 from mmmoco.apis.planning.config_text import config_text
 from mmmoco.apis.planning.images import Images, Labelled, look
 from mmmoco.apis.planning.jobs import plan as plan_job
 from mmmoco.apis.planning.machine import Machine
 from mmmoco.apis.planning.pretrain import judged
+from mmmoco.apis.planning.start import read_start
 from mmmoco.apis.planning.wishes import Wishes
 from mmmoco.apis.preflight import sample_batch
-from mmmoco.engine.evaluation import build_evaluation
+from mmmoco.engine import checkpoint_io
+from mmmoco.engine.evaluation import KNN, Measurement, build_evaluation
 from mmmoco.registry import DATASETS, MODELS, in_scope_of
 from tests.conftest import call, one_line, optional
 
@@ -628,3 +632,158 @@ def test_a_plan_says_what_it_chose(tmp_path, monkeypatch, known_backbone):
     assert cfg.train_cfg.max_iters == found.iterations
     with in_scope_of(cfg):
         assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 8
+
+
+def write_weights(path, kind):
+    """Write what another library would have saved, untrained."""
+    torch.manual_seed(0)
+    if kind == 'torchvision':
+        weights = optional('torchvision').models.resnet18().state_dict()
+    elif kind == 'timm':
+        vit = optional('timm').create_model('vit_tiny_patch16_224')
+        weights = vit.state_dict()
+    else:
+        net = MODELS.build(dict(type='PlainConvNet', channels=(4,),
+                                strides=(1,), out_indices=(0,)))  # fmt: skip
+        own = net.state_dict().items()
+        weights = {f'backbone.{name}': value for name, value in own}
+    torch.save(weights, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('kind', 'title', 'method'),
+    [
+        ('torchvision', 'ResNet-18', 'mocov2'),
+        ('timm', 'ViT of 12 blocks', 'mocov3'),
+    ],
+)
+@pytest.mark.parametrize('classes', [('a', 'b'), ()])
+def test_a_plan_goes_on_from_a_file(tmp_path, kind, title, method, classes):
+    folder = folder_of(tmp_path / 'data', 'photographs', classes, count=20)
+    file = write_weights(tmp_path / 'weights.pth', kind)
+    wishes = Wishes(
+        data=str(folder),
+        init=str(file),
+        image_size=32,
+        work_dir=str(tmp_path / 'run'),
+    )
+    start = read_start(wishes)
+    assert start.title == title
+    images = look(str(folder))
+    chosen = choose(images, CPU, wishes, start=start)
+    chosen.evaluated = 20, 20
+    set_length(chosen, 200, False, 'as asked')
+    assert chosen.method == method and chosen.warm == 20
+    path = tmp_path / 'planned.py'
+    path.write_text(config_text(chosen, []))
+    cfg = load_config(str(path))
+    hooks = {hook.type: hook for hook in cfg.custom_hooks}
+    assert hooks['HeadWarmupHook'].iterations == 20
+    assert ('FillQueueHook' in hooks) == (method == 'mocov2')
+    guard = hooks['DropGuardHook']
+    if classes:
+        assert guard.margin == 22.4 and 'evaluation' not in guard
+    else:
+        assert guard.margin == 60 and guard.bank.sampler.limit == 20
+        fit_workers(cfg)
+        with in_scope_of(cfg):
+            build_evaluation(
+                guard.evaluation, dict(bank=guard.bank, query=guard.query), 0
+            )
+    # A tenth of what an untrained one gets, and lower from layer to layer.
+    plain = choose(images, CPU, replaced(wishes, init=None, backbone=(
+        'resnet18' if kind == 'torchvision' else 'vit_tiny_patch16'
+    )))  # fmt: skip
+    assert chosen.optimizer['lr'] == pytest.approx(
+        plain.optimizer['lr'] / 10, rel=0.01
+    )
+    with in_scope_of(cfg):
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    name, value = next(iter(model.backbone.named_parameters()))
+    theirs = checkpoint_io.read_weights(start.file, 'backbone.')[name]
+    assert torch.equal(value, theirs)
+    rates = {group['lr'] for group in wrapper.optimizer.param_groups}
+    assert len(rates) > 3 and max(rates) == chosen.optimizer['lr']
+
+
+def replaced(wishes, **options):
+    return dataclasses.replace(wishes, **options)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(init='missing.pth'), "--init: 'missing.pth' does not exist"),
+        (dict(allow_drop=True), '--allow-drop goes with --init'),
+        (dict(init='a', allow_drop=-1), '--allow-drop -1: percentage'),
+        (dict(init='a', allow_drop=float('nan')), '--allow-drop nan'),
+        (dict(init='a', allow_drop=101.0), '--allow-drop 101'),
+    ],
+)
+def test_a_start_that_makes_no_sense_is_refused(tmp_path, options, words):
+    folder = folder_of(tmp_path / 'data', 'photographs', ())
+    with pytest.raises((ValueError, OSError), match=re.escape(words)):
+        plan_job(str(folder), work_dir=str(tmp_path / 'run'), **options)
+
+
+def test_a_start_of_other_images_is_refused(tmp_path):
+    folder = folder_of(tmp_path / 'data', 'infrared', ())
+    file = write_weights(tmp_path / 'weights.pth', 'torchvision')
+    with pytest.raises(ValueError, match='images of 3 channels, and these'):
+        plan_job(str(folder), init=file, work_dir=str(tmp_path / 'run'))
+
+
+def test_what_tells_no_network_is_refused_in_one_line(tmp_path):
+    folder = folder_of(tmp_path / 'data', 'photographs', ())
+    file = write_weights(tmp_path / 'weights.pth', 'ours')
+    with pytest.raises(ValueError, match='cannot be told from its tensors'):
+        plan_job(str(folder), init=file, work_dir=str(tmp_path / 'run'))
+
+
+@pytest.mark.parametrize(
+    ('asked', 'margin'), [(False, 5.0), (True, None), (0.0, 0.0), (9, 9)]
+)
+def test_the_margin_is_the_one_that_was_asked_for(asked, margin):
+    wishes = Wishes(init='a.pth', allow_drop=asked)
+    chosen = Choices(
+        images=Images('', '', [], 'colours', 3, '', 32,
+                      labelled=Labelled([('a', 'a')])),  # fmt: skip
+        machine=CPU, wishes=wishes, method='mocov2', backbone=None,
+        image_size=32, micro_batch=2, evaluated=(900, 900),
+    )  # fmt: skip
+    assert chosen.guard == ('KNN', margin)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('falls', [False, True])
+def test_pretrain_ends_with_the_best_network(
+    tmp_path, monkeypatch, capsys, falls
+):
+    folder = folder_of(tmp_path / 'data', 'photographs', count=16)
+    file = write_weights(tmp_path / 'weights.pth', 'torchvision')
+    series = iter([60.0, 70.0, 40.0 if falls else 65.0, *[66.0] * 20])
+
+    def told(self, model, data):
+        return [Measurement({'top1': next(series), 'top5': 100.0})]
+
+    monkeypatch.setattr(KNN, 'measure', told)
+    speed = Speed(seconds=0.1, steps=10, batch=8, whole=8)
+    monkeypatch.setattr(plan, 'measure_speed', lambda cfg: speed)
+    code = call(
+        main,
+        *('pretrain', folder, '--init', file, '--epochs', 2),
+        *('--batch-size', 8, '--image-size', 32, '--allow-drop', 10),
+        *('--work-dir', tmp_path / 'run'),
+    )
+    out = capsys.readouterr()
+    best = tmp_path / 'run' / 'best_knn_iter_1.pth'
+    assert f'{best} (the best)' in out.out
+    assert 'k-NN top-1 70.0 % of' in out.out
+    assert (tmp_path / 'run' / 'export' / 'model.safetensors').is_file()
+    assert code == (2 if falls else 0)
+    assert ('error: Stopped at iteration 2: k-NN is 40.00 %' in out.err) == (
+        falls
+    )

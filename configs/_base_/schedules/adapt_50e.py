@@ -39,7 +39,7 @@ custom_hooks = [
         type='DropGuardHook',
         interval=5,
         evaluation=dict(type='NeighbourAgreement', k=20),
-        margin=75.0,
+        margin=60.0,
         bank=seen,
         query=seen,
     ),

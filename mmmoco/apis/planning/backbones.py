@@ -78,7 +78,8 @@ def find_backbone(name: str, channels: int, size: int) -> Backbone:
     refused = None
     for title, config in _candidates(plain, channels, size):
         try:
-            return _measured(title, config, channels, size)
+            place = f'--backbone {title}'
+            return measured(place, title, config, channels, size)
         except ValueError as error:
             refused = refused or error
     if refused:
@@ -184,16 +185,22 @@ def _near(name: str) -> str:
     return f'Did you mean {", ".join(near)}? ' if near else ''
 
 
-def _measured(
-    name: str, config: dict[str, Any], channels: int, size: int
+def measured(
+    place: str, name: str, config: dict[str, Any], channels: int, size: int
 ) -> Backbone:
     """Return a backbone with the facts that its output tells.
+
+    Args:
+        place: What named it, for messages.
+        name: For the reader.
+        config: Of the class that builds it.
+        channels: Of the images.
+        size: Side of the views.
 
     Raises:
         ValueError: If it cannot be built, takes no such images, or gives
             neither a vector nor a map.
     """
-    place = f'--backbone {name}'
     cfg = Config(dict(model=config, default_scope='mmmoco'))
     try:
         module = build_without_memory(cfg)

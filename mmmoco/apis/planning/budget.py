@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmmoco.engine import checkpoint_io
 
-from .choices import Choices, set_length
+from .choices import WATCHED, Choices, set_length
 
 #: Hours on a CPU, and epochs on a GPU, where nobody says how long.
 _HOURS, _EPOCHS = 1.0, 200
@@ -84,8 +84,12 @@ def _set(chosen: Choices, iterations: int, reason: str) -> None:
 def _evaluate(chosen: Choices, seconds: float, whole: float) -> None:
     """Choose how many labelled images an evaluation takes, and how often."""
     chosen.evaluations = 6 if whole > 1800 else 2
+    if chosen.start:  # Watched from the beginning.
+        chosen.evaluations = 11
     labelled = chosen.images.labelled
     if labelled is None:
+        watched = min(WATCHED, len(chosen.images.paths))
+        chosen.evaluated = (watched if chosen.start else 0), 0
         return
     bank, query = len(labelled.bank), len(labelled.query or labelled.bank)
     each = chosen.evaluations * seconds / chosen.micro_batch * _EVALUATED

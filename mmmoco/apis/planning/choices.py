@@ -3,12 +3,14 @@
 Grounded in the published recipes: the figures in the reasons are theirs.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from .backbones import Backbone, find_backbone
 from .images import Images
 from .machine import Machine
+from .start import Start
 from .wishes import Method, Wishes
 
 #: Images → largest queue: up to a third of the data, so that an image rarely
@@ -20,6 +22,15 @@ _QUEUES = {
 _LARGEST_QUEUE = 65536
 #: MoCo's own small-scale recipes end below, ImageNet's begins above.
 _MANY = 100_000
+#: With the backbone frozen, at most: DINOv3's authors say that so many do.
+_WARM = 1000
+#: Of a network that goes on: its rate beside that of a beginner, and of each
+#: layer beside the next one.
+_LOWER, BY_LAYER = 0.1, 0.9
+#: Percentage points: of k-NN, and of neighbours that are as they were.
+_MARGINS = {'KNN': 5.0, 'NeighbourAgreement': 60.0}
+#: Images whose neighbours are watched.
+WATCHED = 2000
 #: Iterations from which keys may move as slowly as on ImageNet.
 _LONG = 50_000
 
@@ -44,6 +55,7 @@ class Choices:
         evaluations: How often.
         why: Reasons by name.
         remarks: Warnings.
+        start: The weights to go on from, if there are any.
     """
 
     images: Images
@@ -67,6 +79,7 @@ class Choices:
     evaluations: int = 2
     why: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    start: Start | None = None
 
     @property
     def many(self) -> bool:
@@ -77,6 +90,25 @@ class Choices:
     def batch(self) -> int:
         """Images of one optimizer step."""
         return self.micro_batch * self.accumulation * self.wishes.gpus
+
+    @property
+    def warm(self) -> int:
+        """Iterations that the heads learn alone."""
+        return min(_WARM, self.iterations // 10) if self.start else 0
+
+    @property
+    def guard(self) -> tuple[str, float | None]:
+        """What is held against the start, and by how much it may fall."""
+        name = 'KNN' if self.images.labelled else 'NeighbourAgreement'
+        asked = self.wishes.allow_drop
+        if asked is True:
+            return name, None
+        if asked is not False:
+            return name, asked
+        margin = _MARGINS[name]
+        if self.images.labelled:  # Two standard errors of a share.
+            margin = max(margin, round(100 / math.sqrt(self.evaluated[1]), 1))
+        return name, margin
 
     @property
     def per_epoch(self) -> int:
@@ -103,6 +135,7 @@ def choose(
     machine: Machine,
     wishes: Wishes,
     most: int | None = None,
+    start: Start | None = None,
 ) -> Choices:
     """Choose all that needs no measurement.
 
@@ -111,6 +144,7 @@ def choose(
         machine: What it is trained on.
         wishes: What the user has said.
         most: Images that the memory has room for, in one forward.
+        start: The weights to go on from.
 
     Raises:
         ValueError: If wishes do not fit each other, or the images.
@@ -122,8 +156,13 @@ def choose(
     usual = 'resnet50', 'the network of the papers'
     if machine.on_cpu:
         usual = 'resnet18', 'a small network for a CPU'
-    name, why['backbone'] = wishes.pick('backbone', *usual)
-    backbone = find_backbone(name, images.channels, size)
+    if start and not wishes.backbone:
+        size = start.fitting(size, asked=wishes.image_size is not None)
+        backbone = start.backbone(images.channels, size)
+        why['backbone'] = f'that of {start.source}, to go on from'
+    else:
+        name, why['backbone'] = wishes.pick('backbone', *usual)
+        backbone = find_backbone(name, images.channels, size)
     method, why['method'] = wishes.pick('method', *_method(backbone))
     if method == 'mocov1' and backbone.pooled:
         raise ValueError(
@@ -133,8 +172,9 @@ def choose(
     batch, why['batch'] = _batch(images, machine, wishes, method)
     chosen = Choices(
         images, machine, wishes, method, backbone, size, batch,
-        remarks=list(images.remarks),
+        remarks=[*images.remarks, *(start.remarks if start else ())],
         why=why,
+        start=start,
     )  # fmt: skip
     if most:
         _fit(chosen, most)
@@ -312,6 +352,9 @@ def _optimizer(chosen: Choices) -> None:
     else:
         kind = dict(type='SGD', lr=0.12, momentum=0.9, weight_decay=5e-4)
         why = 'of small-scale recipes (CIFAR-10)'
+    if chosen.start:
+        kind['lr'] *= _LOWER
+        why = f'a tenth of the usual; {BY_LAYER} of it from layer to layer'
     base, batch = kind['lr'], chosen.batch
     kind['lr'], chosen.why['lr'] = chosen.wishes.pick(
         'lr',

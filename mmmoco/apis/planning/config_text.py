@@ -7,7 +7,7 @@ from typing import Any
 import mmmoco
 from mmmoco.apis.config.python_text import Code, assigned, said
 
-from .choices import Choices
+from .choices import BY_LAYER, WATCHED, Choices
 from .images import ARRAYS, Images
 
 _NAMES = {'mocov1': 'MoCo v1', 'mocov2': 'MoCo v2', 'mocov3': 'MoCo v3'}
@@ -150,6 +150,8 @@ def _files(chosen: Choices) -> dict[str, Any]:
 def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
     images, labelled = chosen.images, chosen.images.labelled
     if labelled is None:
+        if chosen.start:
+            yield from _watched(chosen)
         return
     bank, query = chosen.evaluated
     alone = labelled.query is None
@@ -159,16 +161,6 @@ def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
         + (', each on all others' if alone else f' on {query:,} others'),
         f'{lists[0]} lists them: all would take too long' if lists else '',
     )
-    size, near = Code('image_size'), round(chosen.image_size * 256 / 224)
-    sight: list[dict[str, Any]] = [
-        dict(type='ToPIL'),
-        dict(type='mmpretrain.torchvision/Resize', size=near),
-        dict(type='mmpretrain.torchvision/CenterCrop', size=size),
-    ]
-    if images.kind == 'bands':
-        # torchvision resizes pictures of PIL only.
-        whole = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0))
-        sight = [dict(type='FastRandomResizedCrop', size=size, **whole)]
     loaders = []
     for number, prefix in enumerate(
         [images.prefix, images.prefix if alone else labelled.val]
@@ -189,7 +181,7 @@ def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
             data_root=images.root,
             with_labels=True,
             **_files(chosen),
-            pipeline=[Code('*read'), *sight, dict(type='PackImage')],
+            pipeline=_sight(chosen),
         ),
         knn=dict(
             # Copies of an image are no neighbours of it either.
@@ -203,6 +195,48 @@ def _knn(chosen: Choices, lists: Sequence[str]) -> Iterator[str]:
     )
 
 
+def _sight(chosen: Choices) -> list[Any]:
+    """Return the transforms of an image that is evaluated."""
+    size, near = Code('image_size'), round(chosen.image_size * 256 / 224)
+    sight: list[dict[str, Any]] = [
+        dict(type='ToPIL'),
+        dict(type='mmpretrain.torchvision/Resize', size=near),
+        dict(type='mmpretrain.torchvision/CenterCrop', size=size),
+    ]
+    if chosen.images.kind == 'bands':
+        # torchvision resizes pictures of PIL only.
+        whole = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0))
+        sight = [dict(type='FastRandomResizedCrop', size=size, **whole)]
+    return [Code('*read'), *sight, dict(type='PackImage')]
+
+
+def _watched(chosen: Choices) -> Iterator[str]:
+    """Yield the images whose neighbours are held against the start."""
+    count = min(WATCHED, len(chosen.images.paths))
+    prefix = chosen.images.prefix
+    yield '\n' + said(
+        f'{count:,} images of the training: are their neighbours still those '
+        'of the start?'
+    )
+    yield _set(
+        watched={
+            'dataset': dict(
+                type='ImageFolderDataset',
+                data_root=chosen.images.root,
+                **(dict(data_prefix=prefix) if prefix else {}),
+                **_files(chosen),
+                pipeline=_sight(chosen),
+            ),
+            'batch_size': min(64, count),
+            'num_workers': 'auto',
+            'collate_fn': dict(type='default_collate'),
+            'sampler': dict(
+                type='AddressedSampler', shuffle=False, limit=count
+            ),
+        }
+    )
+
+
 def _backbone(chosen: Choices) -> dict[str, Any]:
     """Return the backbone, with the normalisation that the method needs."""
     config = dict(_delete_=True, **chosen.backbone.config)
@@ -213,6 +247,12 @@ def _backbone(chosen: Choices) -> dict[str, Any]:
             config['norm_cfg'] = dict(type='SplitBN', num_splits=chosen.splits)
         elif v3 and chosen.wishes.gpus > 1:
             config['norm_cfg'] = dict(type='SyncBN')
+    if chosen.start:
+        config['init_cfg'] = dict(
+            type='Pretrained',
+            checkpoint=chosen.start.file,
+            prefix='backbone.',
+        )
     if config['type'] in ('mmpretrain.ResNet', 'mmpretrain.ResNeXt'):
         config['zero_init_residual'] = v3  # As published.
     return config
@@ -242,10 +282,10 @@ def _model(chosen: Choices) -> Iterator[str]:
             model['dictionary']['exclude_same_image'] = True
     model['loss'] = dict(temperature=chosen.temperature)
     model |= dict(m=chosen.m, channels_last=True)
-    if chosen.images.mean and chosen.images.kind != 'bands':
-        model['data_preprocessor'] = dict(
-            mean=chosen.images.mean, std=chosen.images.std
-        )
+    seen = chosen.images if chosen.images.mean else chosen.start
+    if seen and chosen.images.kind != 'bands':
+        # A network that goes on sees images normalised as it is used to.
+        model['data_preprocessor'] = dict(mean=seen.mean, std=seen.std)
     yield '\n' + said(
         'Model',
         f'norm: {why["norm"]}' if 'norm' in why else '',
@@ -266,6 +306,10 @@ def _schedule(chosen: Choices) -> Iterator[str]:
     if chosen.accumulation > 1:
         wrapper['accumulative_counts'] = chosen.accumulation
     wrapper['optimizer'] = chosen.optimizer
+    if chosen.start:
+        decay = 'LearningRateDecayOptimWrapperConstructor'
+        wrapper['constructor'] = f'mmpretrain.{decay}'
+        wrapper['paramwise_cfg'] = dict(layer_decay_rate=BY_LAYER)
     yield _set(
         optim_wrapper=wrapper,
         auto_scale_lr=dict(base_batch_size=chosen.batch, enable=False),
@@ -301,6 +345,12 @@ def _hooks(chosen: Choices) -> Iterator[str]:
     every = min(100, -(-chosen.iterations // 4))
     checkpoint: dict[str, Any] = dict(interval=often)
     yield ''
+    if chosen.start:
+        yield said(
+            f'On from {chosen.start.source}: at first the heads learn alone',
+            'the run stops where the network loses what it knew, and the best '
+            'one is kept',
+        )
     if not chosen.by_epoch:
         checkpoint = dict(by_epoch=False, interval=often)
         yield _set(log_processor=dict(by_epoch=False))
@@ -308,9 +358,26 @@ def _hooks(chosen: Choices) -> Iterator[str]:
         Code('*_base_.custom_hooks'),
         dict(type='KernelSettingsHook'),
     ]
-    if chosen.images.labelled:
+    if chosen.start:
+        hooks += _going_on(chosen, rarely)
+    elif chosen.images.labelled:
         hooks.append(dict(type='KNNHook', interval=rarely, initial=True))
     yield _set(
         default_hooks=dict(logger=dict(interval=every), checkpoint=checkpoint),
         custom_hooks=hooks,
     )
+
+
+def _going_on(chosen: Choices, often: int) -> Iterator[dict[str, Any]]:
+    """Yield the hooks of a network that has learnt before."""
+    if chosen.warm:
+        yield dict(type='HeadWarmupHook', iterations=chosen.warm)
+    if chosen.queue:
+        yield dict(type='FillQueueHook')
+    kind, margin = chosen.guard
+    data: dict[str, Any] = {}
+    if kind != 'KNN':
+        near = max(1, min(20, len(chosen.images.paths) // 4))
+        data = dict(evaluation=dict(type=kind, k=near))
+        data |= dict(bank=Code('watched'), query=Code('watched'))
+    yield dict(type='DropGuardHook', interval=often, margin=margin, **data)

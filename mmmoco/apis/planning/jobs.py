@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from .pretrain import Pretrained
 
 Folder = Annotated[str, {'metavar': 'DATA'}]
+Weights = Annotated[str | None, {'metavar': 'CKPT'}]
+Margin = Annotated[float | bool, {'metavar': 'MARGIN', 'type': float}]
 Patterns = Annotated[Sequence[str], {'metavar': 'PATTERN'}]
 
 
 def plan(
     data: Folder,
     *,
+    init: Weights = None,
+    allow_drop: Margin = False,
     method: Method | None = None,
     backbone: Annotated[str | None, {'metavar': 'NAME'}] = None,
     image_size: int | None = None,
@@ -48,6 +52,13 @@ def plan(
 
     Args:
         data: Folder of images, at any depth; class folders are recognised.
+        init: Go on from the backbone in this file (of torchvision, timm,
+            DINO, MoCo and others, see mmmoco import): its network is found,
+            heads are warmed up before it learns, rates are low, and the run
+            stops if it loses what it knew.
+        allow_drop: With --init, percentage points that k-NN may fall below
+            the start (5; without class folders 60 of the neighbours that
+            images had there); without a number nothing stops the run.
         method: Default: by the backbone.
         backbone: Name of timm or mmpretrain, such as resnet50 or
             vit_small_patch16_224; default: resnet50, on a CPU resnet18.

@@ -21,6 +21,7 @@ from .config_text import config_text
 from .images import Images, look
 from .machine import this_machine
 from .measure import Speed, measure_speed
+from .start import Start, read_start
 from .wishes import Wishes
 
 #: Part of the memory that a training may take, by the estimate.
@@ -102,7 +103,8 @@ def make_plan(wishes: Wishes) -> Plan:
         images = look(
             wishes.data, wishes.include, wishes.exclude, wishes.order
         )
-        chosen, cfg, memory = _fitting(images, wishes)
+        start_from = read_start(wishes)
+        chosen, cfg, memory = _fitting(images, wishes, start_from)
         speed = measure_speed(cfg)
         spend(chosen, speed.seconds, time.monotonic() - start)
         path = wishes.config
@@ -126,14 +128,16 @@ def make_plan(wishes: Wishes) -> Plan:
     )
 
 
-def _fitting(images: Images, wishes: Wishes) -> tuple[Choices, Config, int]:
+def _fitting(
+    images: Images, wishes: Wishes, start: Start | None
+) -> tuple[Choices, Config, int]:
     """Return choices that the memory has room for, a draft, and its bytes.
 
     Raises:
         ValueError: If there is room for no batch.
     """
     machine = this_machine()
-    chosen = choose(images, machine, wishes)
+    chosen = choose(images, machine, wishes, start=start)
     while True:
         cfg = _draft(chosen)
         memory = estimate_memory(cfg, processes=wishes.gpus).total
@@ -146,7 +150,8 @@ def _fitting(images: Images, wishes: Wishes) -> tuple[Choices, Config, int]:
                 f'of {machine.memory / 2**30:.1f} GiB: take a smaller '
                 '--image-size or --backbone.'
             )
-        chosen = choose(images, machine, wishes, chosen.micro_batch // 2)
+        most = chosen.micro_batch // 2
+        chosen = choose(images, machine, wishes, most, start)
 
 
 def _draft(chosen: Choices) -> Config:

@@ -9,6 +9,7 @@ from mmmoco.apis.exchange.jobs import export_backbone
 from mmmoco.apis.exchange.model_folder import check_place
 from mmmoco.apis.training.jobs import train
 from mmmoco.engine.endings import ExpectedEnd
+from mmmoco.engine.hooks.drop_guard_hook import FellBelowStart
 from mmmoco.engine.results import read_results
 from mmmoco.engine.screen import settings_told
 from mmmoco.messages import log_info
@@ -23,14 +24,15 @@ class Pretrained:
 
     Attributes:
         plan: What was trained.
-        checkpoint: The newest one.
+        checkpoint: The newest one; with --init the best.
         export: The folder with the backbone for other libraries.
         seconds: That all of it took.
-        knn: Top-1 of k-NN in percent after the training; None without
-            classes.
+        knn: Top-1 of k-NN in percent after the training, with --init of the
+            best checkpoint; None without classes.
         untrained: The same before it.
         queries: Images that were classified for it.
         lines: What to know, in five lines.
+        problem: Why the training was stopped; '' where it was not.
     """
 
     plan: Plan
@@ -41,6 +43,7 @@ class Pretrained:
     untrained: float | None
     queries: int
     lines: tuple[str, ...]
+    problem: str = ''
 
     def __str__(self) -> str:
         return '\n'.join(self.lines)
@@ -60,11 +63,20 @@ def make_backbone(wishes: Wishes) -> Pretrained:
     export = f'{plan.work_dir}/export'
     check_place(export, 'unknown', overwrite=True)  # Not hours later.
     known = len(read_results(plan.work_dir))
-    with settings_told():
-        done = train(plan.config, work_dir=plan.work_dir)
-    if done.checkpoint is None:
-        raise ExpectedEnd(f'No checkpoint was saved in {plan.work_dir}.')
-    written = export_backbone(done.checkpoint, export, overwrite=True)
+    problem = ''
+    try:
+        with settings_told():
+            checkpoint = train(plan.config, work_dir=plan.work_dir).checkpoint
+    except FellBelowStart as stop:
+        problem, checkpoint = str(stop), None
+    if wishes.init:  # What the guard kept: the start is among them.
+        best = [*Path(plan.work_dir).glob('best_*_iter_*.pth')]
+        checkpoint = str(best[0]) if best else checkpoint
+    if checkpoint is None:
+        raise ExpectedEnd(
+            problem or f'No checkpoint was saved in {plan.work_dir}.'
+        )
+    written = export_backbone(checkpoint, export, overwrite=True)
     figures = [
         result
         for result in read_results(plan.work_dir)[known:]
@@ -73,15 +85,20 @@ def make_backbone(wishes: Wishes) -> Pretrained:
     before = after = None
     queries = 0
     if figures:
-        before, after = (figures[i]['metrics']['top1'] for i in (0, -1))
+        top = [figure['metrics']['top1'] for figure in figures]
+        before, after = top[0], max(top) if wishes.init else top[-1]
         queries = figures[-1]['protocol']['queries']
     seconds = time.monotonic() - start
     took, asked = duration(seconds), 3600 * (wishes.hours or math.inf)
     if seconds > 1.2 * asked:
         took += f' (asked for: {duration(asked)}; the machine was slower)'
-    place = Path(plan.work_dir, Path(done.checkpoint).name)
+    place = Path(plan.work_dir, Path(checkpoint).name)
     rows = {name: text.partition(':')[0] for name, text in plan.rows}
-    verdict, better = judged(before, after, queries)
+    first = 'the start' if wishes.init else 'the untrained network'
+    verdict, better = judged(before, after, queries, first)
+    which = 'the best' if wishes.init and figures else 'training'
+    if problem:
+        took += ' (it was stopped)'
     longer = '--hours 8'
     if wishes.epochs:
         longer = f'--epochs {4 * wishes.epochs}'
@@ -101,7 +118,7 @@ def make_backbone(wishes: Wishes) -> Pretrained:
         following += f'{longer}.'
     return Pretrained(
         plan=plan,
-        checkpoint=done.checkpoint,
+        checkpoint=checkpoint,
         export=export,
         seconds=seconds,
         knn=after,
@@ -111,17 +128,21 @@ def make_backbone(wishes: Wishes) -> Pretrained:
             f'Made: {rows["backbone"]} by {rows["method"]}, '
             f'{plan.iterations:,} iterations on {plan.images:,} images, in '
             f'{took}.',
-            f'Where: {export} (backbone), {place} (training), '
+            f'Where: {export} (backbone), {place} ({which}), '
             f'{plan.config} (config).',
             f'How good: {verdict}',
             f'Use it: {written.loading}',
             f'Next: {following}',
         ),
+        problem=problem,
     )
 
 
 def judged(
-    before: float | None, after: float | None, queries: int
+    before: float | None,
+    after: float | None,
+    queries: int,
+    first: str = 'the untrained network',
 ) -> tuple[str, bool]:
     """Say how good the network is, honestly, and whether it is better.
 
@@ -129,23 +150,24 @@ def judged(
         before: Top-1 in percent of the untrained network; None: no labels.
         after: Of the trained one.
         queries: Images that were classified.
+        first: What the untrained network is called.
     """
     if before is None or after is None:
         return (
-            'unknown: there are no class folders to judge by. The untrained '
-            'network may be as good for your task: compare.'
+            'unknown: there are no class folders to judge by. Compare it with '
+            f'{first} on your task: that may be as good.'
         ), False
     said = f'k-NN top-1 {after:.1f} % of {queries:,} images'
     if after <= before:
         return (
-            f"{said}, no better than the untrained network's {before:.1f} %: "
+            f"{said}, no better than {first}'s {before:.1f} %: "
             'this backbone has learnt nothing that k-NN sees.'
         ), False
     variance = sum(p / 100 * (1 - p / 100) for p in (before, after))
     # Two standard errors of a difference, in percent.
     if after - before <= 200 * math.sqrt(variance / max(1, queries)):
         return (
-            f"{said}, within chance of the untrained network's "
+            f"{said}, within chance of {first}'s "
             f'{before:.1f} %: so few images cannot tell them apart.'
         ), False
-    return f'{said}; the untrained network has {before:.1f} %.', True
+    return f'{said}; {first} has {before:.1f} %.', True

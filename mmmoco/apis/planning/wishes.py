@@ -52,6 +52,8 @@ class Wishes:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     order: Order = 'auto'
+    init: str | None = None
+    allow_drop: float | bool = False
 
     @property
     def folder(self) -> Path:
@@ -99,6 +101,15 @@ class Wishes:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f'--{name} {value}: must be above 0.')
+        if self.allow_drop is not False and self.init is None:
+            raise ValueError(
+                '--allow-drop goes with --init: nothing can drop.'
+            )
+        if not 0 <= self.allow_drop <= 100:
+            raise ValueError(
+                f'--allow-drop {self.allow_drop}: percentage points, from 0 '
+                'to 100; without a number nothing stops the run.'
+            )
         if self.m is not None and not 0.5 <= self.m < 1:
             raise ValueError(
                 f'--m {self.m}: it is the weight of the old key parameters, '
