@@ -770,7 +770,7 @@ def test_pretrain_ends_with_the_best_network(
         return [Measurement({'top1': next(series), 'top5': 100.0})]
 
     monkeypatch.setattr(KNN, 'measure', told)
-    speed = Speed(seconds=0.1, steps=10, batch=8, whole=8)
+    speed = measure.Speed(0.1, 10, 8, 8)
     monkeypatch.setattr(plan, 'measure_speed', lambda cfg: speed)
     code = call(
         main,
