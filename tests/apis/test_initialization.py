@@ -62,6 +62,18 @@ def test_every_part_gets_the_file_and_its_prefix(
     assert path in text and (prefix or 'no prefix') in text
 
 
+@pytest.mark.parametrize('source', ['supervised', 'random'])
+def test_a_teacher_keeps_its_own_file(config, source):
+    net = dict(init_cfg=dict(type='Pretrained', checkpoint='t.pth'))
+    teachers = [net, dict(type='Teacher', backbone=net)]
+    config.model.teacher = copy.deepcopy(teachers)
+    initialize(config, source)
+    assert config.model.teacher == teachers
+    config.model = dict(teacher=net)
+    with pytest.raises(ValueError, match='nothing would be initialised'):
+        initialize(config, source)
+
+
 def test_supervised_weights_are_those_of_torchvision(config):
     initialize(config, 'supervised')
     for part in parts_of(config):

@@ -18,6 +18,8 @@ from .option_values import places
 
 #: Where training checkpoints hold the query encoder.
 BACKBONE = 'backbone.'
+#: What a student learns from starts from a file of its own.
+TEACHER = 'model.teacher.'
 
 #: Of which torchvision has supervised weights for ImageNet: whole, or the
 #: last stage alone in the RoI head of a C4 detector.
@@ -44,7 +46,9 @@ def initialize(cfg: Config, source: str) -> None:
     parts = {
         place: node
         for place, node in places({'model': cfg.get('model')})
-        if isinstance(node, dict) and _pretrained(node)
+        if isinstance(node, dict)
+        and _pretrained(node)
+        and not f'{place}.'.startswith(TEACHER)
     }
     if not parts:
         raise ValueError(

@@ -221,7 +221,7 @@ def tell_teachers(model: Any) -> None:
         teacher.adopt(seen.mean, seen.std, _licence(meta))
         log_info(
             f'Teacher {teacher.network}, licence: '
-            f'{clipped(teacher.license or "unknown", 80)}. What is distilled '
+            f'{shortened(teacher.license or "unknown")}. What is distilled '
             'from it may fall under the same terms.'
         )
 
@@ -232,7 +232,8 @@ def _licence(meta: Mapping[str, Any]) -> str | None:
     if own == [None]:
         teachers = meta.get('teachers')
         own = [*teachers.values()] if isinstance(teachers, Mapping) else []
-    return ', '.join(x for x in own if isinstance(x, str)) or None
+    told = ', '.join(x for x in own[:8] if isinstance(x, str))
+    return clipped(told, 80) or None
 
 
 def recorded(seen: Preprocessing | None) -> dict[str, Any] | None:
