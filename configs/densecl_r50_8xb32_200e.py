@@ -2,20 +2,13 @@
 # Hardware: 8 GPUs of 8 GB or more, 32 images each.
 # Time: 55 h on 8 V100 (published by the authors; not measured here).
 # Metric: 58.7 AP on VOC07+12, detection; 69.4 mIoU on VOC 2012 (published).
-_base_ = 'mocov2_r50_8xb32.py'
+_base_ = [
+    '_base_/models/densecl_r50.py',
+    '_base_/views/mocov2.py',
+    '_base_/datasets/image_folder.py',
+    '_base_/schedules/mocov2_200e.py',
+    '_base_/default_runtime.py',
+]
 
-model = dict(
-    type='DenseCL',
-    neck=dict(
-        type='mmpretrain.DenseCLNeck',
-        # Only the linear layers, as in their code.
-        init_cfg=dict(
-            type='Kaiming',
-            layer='Linear',
-            mode='fan_in',
-            nonlinearity='relu',
-        ),
-    ),
-    # Its second queue, of dense keys, is made as the first one.
-    loss_lambda=0.5,
-)
+pipeline = [dict(type='LoadRGB'), dict(type='Views', views=_base_.views)]
+train_dataloader = dict(dataset=dict(pipeline=pipeline))

@@ -314,7 +314,7 @@ def known_backbone(monkeypatch):
 @pytest.mark.parametrize('machine', [CPU, GPU], ids=['cpu', 'cuda'])
 def test_choices_fit_each_other(machine, known_backbone):
     counts = 4, 5, 31, 128, 999, 50_000, 1_300_000
-    methods = 'mocov1', 'mocov2', 'mocov3'
+    methods = 'mocov1', 'mocov2', 'densecl', 'mocov3'
     for count, method, gpus in itertools.product(counts, methods, (1, 8)):
         if machine is CPU and gpus > 1:
             continue

@@ -164,9 +164,9 @@ def choose(
         name, why['backbone'] = wishes.pick('backbone', *usual)
         backbone = find_backbone(name, images.channels, size)
     method, why['method'] = wishes.pick('method', *_method(backbone))
-    if method == 'mocov1' and backbone.pooled:
+    if method in ('mocov1', 'densecl') and backbone.pooled:
         raise ValueError(
-            f'--method mocov1 pools a map of pixels, and {backbone.name} '
+            f'--method {method} takes a map of pixels, and {backbone.name} '
             'gives vectors: take mocov2 or mocov3.'
         )
     batch, why['batch'] = _batch(images, machine, wishes, method)
@@ -325,9 +325,11 @@ def _shorten_queue(chosen: Choices, steps: int) -> None:
 
 def _temperature(chosen: Choices) -> None:
     small_v2 = 0.1, "as MoCo's authors take on CIFAR-10"
+    v2 = (0.2, 'as published') if chosen.many else small_v2
     chosen.temperature, chosen.why['temperature'] = {
         'mocov1': (0.07, 'as published, for a linear head'),
-        'mocov2': (0.2, 'as published') if chosen.many else small_v2,
+        'mocov2': v2,
+        'densecl': v2,
         'mocov3': (0.2, 'as published for a ViT, and for small batches'),
     }[chosen.method]
 

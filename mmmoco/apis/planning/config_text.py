@@ -10,7 +10,12 @@ from mmmoco.apis.config.python_text import Code, assigned, said
 from .choices import BY_LAYER, WATCHED, Choices
 from .images import ARRAYS, Images
 
-_NAMES = {'mocov1': 'MoCo v1', 'mocov2': 'MoCo v2', 'mocov3': 'MoCo v3'}
+_NAMES = {
+    'mocov1': 'MoCo v1',
+    'mocov2': 'MoCo v2',
+    'densecl': 'DenseCL',
+    'mocov3': 'MoCo v3',
+}
 
 
 def config_text(chosen: Choices, lists: list[str]) -> str:
@@ -48,9 +53,10 @@ def _head(chosen: Choices) -> Iterator[str]:
     for remark in chosen.remarks:
         yield said(f'Warning: {remark}')
     yield said(f'method: {why["method"]}. Backbone: {why["backbone"]}')
+    views = 'mocov2' if method == 'densecl' else method
     bases = (
         f'models/{method}_{"vit" if vit else "r50"}',
-        f'views/{"bands" if images.kind == "bands" else method}',
+        f'views/{"bands" if images.kind == "bands" else views}',
         f'datasets/{"band_folder" if images.kind == "bands" else "loaders"}',
         'default_runtime',
     )
@@ -265,7 +271,7 @@ def _model(chosen: Choices) -> Iterator[str]:
     model: dict[str, Any] = dict(
         backbone=_backbone(chosen), neck=dict(in_channels=width)
     )
-    if chosen.method == 'mocov2':
+    if chosen.method in ('mocov2', 'densecl'):
         model['neck']['hid_channels'] = width
     if chosen.backbone.pooled:
         model['neck']['with_avg_pool'] = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Method = Literal['mocov1', 'mocov2', 'mocov3']
+Method = Literal['mocov1', 'mocov2', 'densecl', 'mocov3']
 Order = Literal['auto', 'hwc', 'chw']
 #: Planning and starting take longer than this anywhere.
 LEAST_SECONDS = 18.0
