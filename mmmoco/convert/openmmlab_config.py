@@ -1,4 +1,4 @@
-"""Configs of mmpretrain's and mmselfsup's MoCo and MoCoV3 as ours."""
+"""Configs of mmpretrain's and mmselfsup's methods as ours."""
 
 import inspect
 from collections.abc import Mapping
@@ -106,10 +106,11 @@ def convert_config(
             '0.x. Take the config of the same name from mmselfsup 1.x or '
             'mmpretrain.'
         )
-    if kind not in ('MoCo', 'MoCoV3'):
+    if kind not in ('MoCo', 'DenseCL', 'MoCoV3'):
         raise ValueError(
-            f'model.type={source.get("model", {}).get("type")!r}: only MoCo '
-            'and MoCoV3 of mmpretrain and mmselfsup are converted.'
+            f'model.type={source.get("model", {}).get("type")!r}: only '
+            'MoCo, DenseCL and MoCoV3 of mmpretrain and mmselfsup are '
+            'converted.'
         )
     v3 = kind == 'MoCoV3'
     convert = _convert_v3 if v3 else _convert_moco
@@ -135,12 +136,13 @@ def convert_config(
 
 
 def _convert_moco(fields: Fields, archs: Mapping[str, Any]) -> dict[str, Any]:
-    fields.take('model.type')
+    dense = fields.take('model.type').endswith('DenseCL')
     neck = _neck(fields, 'model.neck')
+    linear = neck['type'].endswith('LinearNeck')
     temperature = fields.take('model.head.temperature', 1.0)
     _take_loss(fields)
     return dict(
-        type='MoCoV1' if neck['type'].endswith('LinearNeck') else 'MoCoV2',
+        type='DenseCL' if dense else 'MoCoV1' if linear else 'MoCoV2',
         backbone=_backbone(fields, archs),
         neck=neck,
         dictionary=dict(
@@ -150,6 +152,7 @@ def _convert_moco(fields: Fields, archs: Mapping[str, Any]) -> dict[str, Any]:
         ),
         loss=dict(type='InfoNCE', temperature=temperature),
         m=_m(fields, 'model.momentum', 0.001),
+        **fields.take_all('loss_lambda', below='model'),
     )
 
 

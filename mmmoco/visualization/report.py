@@ -139,6 +139,8 @@ MONITORS = (
         {
             'pos_sim': 'positive',
             'hard_sim': 'mixtures of the hardest (mean)',
+            'dense_pos_sim': 'positive of a cell',
+            'dense_neg_sim': 'negatives of a cell (mean)',
             'neg_sim': 'negatives (mean)',
         },
         'Apart, the negatives near 0.',
@@ -146,7 +148,10 @@ MONITORS = (
     Chart(
         'Contrastive accuracy',
         'share of queries',
-        {'top1': 'positive is the nearest key'},
+        {
+            'top1': 'positive is the nearest key',
+            'dense_top1': 'the same for cells',
+        },
         'Rises.',
     ),
     Chart(

@@ -21,6 +21,7 @@ SHIPPED = [
     'mocov3/mocov3_vit-small-p16_16xb256-amp-coslr-300e_in1k',
     'mocov3/mocov3_vit-base-p16_16xb256-amp-coslr-300e_in1k',
     'mocov3/mocov3_vit-large-p16_64xb64-amp-coslr-300e_in1k',
+    'densecl/densecl_resnet50_8xb32-coslr-200e_in1k',
 ]
 
 
@@ -97,7 +98,8 @@ def test_equal_values_and_it_builds(tmp_path, name):
     cfg = load_config(str(out))
     assert hyper_parameters_of_ours(cfg) == hyper_parameters_of_theirs(theirs)
     model = build_without_memory(cfg)
-    assert type(model).__name__ == ('MoCo' if 'mocov2' in name else 'MoCoV3')
+    kinds = dict(mocov2='MoCo', mocov3='MoCoV3', densecl='DenseCL')
+    assert type(model).__name__ == kinds[name.partition('/')[0]]
     assert {h['type'] for h in cfg.custom_hooks} >= {
         'KeyEncoderUpdateHook',
         'DictionaryUpdateHook',
@@ -111,6 +113,7 @@ def test_equal_values_and_it_builds(tmp_path, name):
     [
         (SHIPPED[0], 'mocov2_r50_8xb32'),
         (SHIPPED[4], 'mocov3_vit-s_32xb128_300e'),
+        (SHIPPED[-1], 'densecl_r50_8xb32_200e'),
     ],
 )
 def test_the_model_is_that_of_our_own_recipe(tmp_path, theirs, same):

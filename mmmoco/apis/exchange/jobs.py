@@ -158,7 +158,7 @@ def import_checkpoint(
 def convert_config(
     config: str, out: Annotated[str, {'type': ending('.py')}]
 ) -> Converted:
-    """Turn a MoCo or MoCoV3 config of mmpretrain or mmselfsup 1.x into ours.
+    """Turn a MoCo or DenseCL config of mmpretrain or mmselfsup 1.x into ours.
 
     A config is Python code and is executed: use only those that you trust.
 
