@@ -120,8 +120,8 @@ class LookUp(torch.autograd.Function):
                 negative += sum_of_queries @ sum_of_keys
                 count += similarity.numel()
             else:
-                negative += similarity.masked_fill(hidden, 0.0).sum()
-                count += hidden.numel() - hidden.sum()
+                negative += similarity.masked_fill_(hidden, 0.0).sum()
+                count += hidden.numel() - hidden.count_nonzero()
                 similarity.masked_fill_(hidden, float('-inf'))
             if hardest:
                 hardest.see(first, similarity)

@@ -77,6 +77,9 @@ def test_folders(images, level):
     by_name = dict(zip(NAMES, LEVELS[level], strict=True))
     expected = parts([by_name[n] for n in sorted(NAMES)])
     assert parts(data.groups) == parts(drawn(data)) == expected
+    pack = [dict(type='LoadRGB'), dict(type='PackImage')]
+    data = ImageFolderDataset(str(images), group_by=level, pipeline=pack)
+    assert parts(drawn(data)) == expected
     file = images / 'list.txt'
     file.write_text('\n'.join(NAMES[::-1]))
     listed = ImageFolderDataset(

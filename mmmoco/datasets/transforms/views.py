@@ -63,16 +63,17 @@ class Views(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackImage(BaseTransform):
-    """Return the image itself, for evaluation, with its label if known."""
+    """Return the image itself, with its label and group if known."""
 
     def transform(self, results: Results) -> Results:
-        """Pack ``img``, ``sample_idx`` and ``gt_label``."""
+        """Pack ``img``, ``sample_idx``, ``gt_label`` and ``group``."""
         packed = {
             'inputs': {'image': to_tensor(results['img'])},
             'ids': results['sample_idx'],
         }
-        if 'gt_label' in results:
-            packed['labels'] = results['gt_label']
+        for name, packed_as in (('gt_label', 'labels'), ('group', 'groups')):
+            if name in results:
+                packed[packed_as] = results[name]
         return packed
 
 
