@@ -9,7 +9,13 @@ from matplotlib import image
 
 from mmmoco.apis.report.health import judge, verdict
 from mmmoco.apis.report.jobs import report
-from mmmoco.apis.report.work_dir import all_settings, amounts, summarise
+from mmmoco.apis.report.work_dir import (
+    all_settings,
+    amounts,
+    read_settings,
+    summarise,
+)
+from mmmoco.convert.config_text import read_config_text
 from mmmoco.engine.collapse import CollapseWatch
 from mmmoco.engine.environment import write_environment
 
@@ -130,7 +136,7 @@ def test_a_config_is_read_and_never_run(tmp_path):
 
 def test_a_dumped_config_is_understood(small_config):
     cfg = small_config()
-    found = summarise(cfg.pretty_text, [])
+    found = summarise(read_config_text(cfg.pretty_text), [])
     assert found['learning rate'] == '0.03' and found['epochs'] == '1'
     assert found['temperature'] == '0.1' and found['data set'] == 'DigitScenes'
 
@@ -303,7 +309,9 @@ def test_every_setting_that_differs_is_shown(tmp_path):
     ):
         assert words in rows, words
     assert 'model.m' not in rows
-    assert all_settings('a = ' + '9' * 6000) == all_settings('f(1)') == {}
+    for text in ('a = ' + '9' * 6000, 'f(1)'):
+        assert read_settings(text, notes := []) == {} and len(notes) == 1
+    assert all_settings(read_config_text('a = 0x' + 'f' * 6000)) == {}
 
 
 @pytest.mark.browser

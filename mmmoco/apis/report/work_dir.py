@@ -8,6 +8,7 @@ import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,15 @@ def read_run(folder: Path, name: str, method: str = 'pca') -> RunRecord:
     config = _read_text(source) if source else ''
     pictures = _read_pictures(folder, notes)
     environment = _read_environment(folder)
-    summary = summarise(config, notes) if config else {}
+    cfg = read_settings(config, notes)
+    summary = summarise(cfg, notes)
     found = judge(scalars)
     return RunRecord(
         name=name,
         scalars=scalars,
         results=results,
         summary=summary,
-        settings=all_settings(config),
+        settings=all_settings(cfg) if cfg else {},
         amounts=dict(amounts(scalars, summary, environment)),
         verdict=verdict(found) if scalars else None,
         findings=found,
@@ -97,18 +99,22 @@ def read_run(folder: Path, name: str, method: str = 'pca') -> RunRecord:
     )
 
 
-def summarise(config: str, notes: list[str]) -> dict[str, str]:
-    """Return the settings of a config that matter most.
-
-    Args:
-        config: Text of a config as mmengine dumps it; it is not run.
-        notes: Receives a line if the text cannot be understood.
-    """
+def read_settings(config: str, notes: list[str]) -> dict[str, Any]:
+    """Return what the text of a config says; it is not run."""
     try:
-        cfg = read_config_text(config)
+        return read_config_text(config)
     except ValueError as error:
         notes.append(f'the config cannot be summed up: {error}')
         return {}
+
+
+def summarise(cfg: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
+    """Return the settings of a config that matter most.
+
+    Args:
+        cfg: As its text says.
+        notes: Receives a line for what cannot be shown.
+    """
     wanted = {
         'algorithm': 'model.type',
         'backbone': 'model.backbone.type',
@@ -142,17 +148,11 @@ def summarise(config: str, notes: list[str]) -> dict[str, str]:
     return found
 
 
-def all_settings(config: str) -> dict[str, str]:
-    """Return every setting of a config by its path, as text.
-
-    Args:
-        config: As for :func:`summarise`; one that cannot be understood has
-            none.
-    """
-    try:
-        return {p: str(v) for p, v in leaves(read_config_text(config))}
-    except ValueError:
-        return {}
+def all_settings(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """Return every setting of a config by its path, as text."""
+    with suppress(ValueError):  # A number of thousands of digits.
+        return {place: str(value) for place, value in leaves(cfg)}
+    return {}
 
 
 def amounts(
