@@ -179,6 +179,14 @@ def test_teachers_of_timm_give_what_timm_gives():
         torch.testing.assert_close(stage.patches.flatten(2), patches)
 
 
+def test_no_gradient_is_waited_for_that_never_comes():
+    """The head of a ConvNeXt of timm holds a norm, which maps do not pass."""
+    model = build(dict(type='TimmBackbone', model_name='test_convnext'))
+    losses(model.loss({'view': images(2, 64)})).backward()
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in learnt)
+
+
 def test_patches_stand_at_the_same_place():
     """On a grid finer than the student's, or coarser."""
     for side in (32, 128):

@@ -61,9 +61,13 @@ def build_for_tokens(backbone: Mapping[str, Any]) -> nn.Module:
     if hasattr(kind, 'OUT_TYPES'):
         backbone = {'out_type': 'raw', **backbone}
     built: Any = MODELS.build(backbone)
-    if hasattr(built, 'timm_model') and 'out_type' not in backbone:
-        tells_cls = getattr(built.timm_model, 'cls_token', None) is not None
+    model = getattr(built, 'timm_model', None)
+    if model is not None and 'out_type' not in backbone:
+        tells_cls = getattr(model, 'cls_token', None) is not None
         built.out_type = 'raw' if tells_cls else 'featmap'
+        if isinstance(getattr(model, 'head', None), nn.Module):
+            # It is not asked: several processes would wait for its gradient.
+            model.head.requires_grad_(False)
     network: nn.Module = built
     return network
 
