@@ -16,6 +16,7 @@ from .bare_model import bare_model, two_phase_model
 #: What watches over a run, by its hook.
 _GUARDS = {
     'MonitorHook': 'collapse',
+    'DropGuardHook': 'a fall below the start',
     'NonFiniteHook': 'values that are not finite',
     'BadFilesHook': 'unreadable files',
     'PreemptionHook': 'signals to stop',

@@ -716,7 +716,7 @@ def replaced(wishes, **options):
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (dict(init='missing.pth'), "--init: 'missing.pth' does not exist"),
+        (dict(init='missing.pth'), "--init: 'missing.pth' "),
         (dict(allow_drop=True), '--allow-drop goes with --init'),
         (dict(init='a', allow_drop=-1), '--allow-drop -1: percentage'),
         (dict(init='a', allow_drop=float('nan')), '--allow-drop nan'),

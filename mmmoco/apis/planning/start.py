@@ -85,14 +85,11 @@ def read_start(wishes: Wishes) -> Start | None:
 
     Raises:
         CheckpointError: If it cannot be read, or is not whole.
-        FileNotFoundError: If it does not exist.
         ValueError: If it does not tell its network.
     """
     if wishes.init is None:
         return None
     source = str(Path(wishes.init).expanduser())
-    if not Path(source).is_file():
-        raise FileNotFoundError(f'--init: {source!r} does not exist.')
     file, remarks = str(Path(source).resolve()), []
     try:
         cfg = config_of(source)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mmmoco.apis.lookup import missing
+
 Method = Literal['mocov1', 'mocov2', 'densecl', 'mocov3']
 Order = Literal['auto', 'hwc', 'chw']
 #: Planning and starting take longer than this anywhere.
@@ -85,6 +87,7 @@ class Wishes:
         """Refuse what makes no sense.
 
         Raises:
+            FileNotFoundError: If the weights to go on from are not there.
             ValueError: Naming the option.
         """
         for name, low in _LEAST.items():
@@ -110,6 +113,8 @@ class Wishes:
                 f'--allow-drop {self.allow_drop}: percentage points, from 0 '
                 'to 100; without a number nothing stops the run.'
             )
+        if self.init and not Path(self.init).expanduser().is_file():
+            raise FileNotFoundError(f'--init: {missing(self.init)}')
         if self.m is not None and not 0.5 <= self.m < 1:
             raise ValueError(
                 f'--m {self.m}: it is the weight of the old key parameters, '
