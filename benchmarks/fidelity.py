@@ -32,6 +32,7 @@ BEGIN, END = '<!-- benchmarks/fidelity.py -->', '<!-- end -->'
 SECTIONS = {
     'Algorithms, step by step': [
         'golden.test_moco',
+        'golden.test_mochi',
         'golden.test_densecl',
         'golden.test_mocov3',
         'golden.test_mmc',
