@@ -99,6 +99,18 @@ def test_published_config_without_its_memory_or_data():
     assert half.trained == smaller.trained
 
 
+def test_dense_keys_need_a_second_queue_and_no_matrix_of_similarities():
+    cfg = load_config('densecl_r50_8xb32_200e', {'model.backbone.depth': 18})
+    e = estimate_memory(cfg, 16)
+    assert e.dictionary == 2 * (4 * 128 * 65536 + 8)
+    assert set(e.peaks) >= {'forward', 'key pass', 'backward', 'optimizer'}
+    cfg.model.dictionary.size = 1024
+    short = estimate_memory(cfg, 16)
+    matrix = 16 * 49 * 65536 * 4
+    grown = e.total - short.total - (e.dictionary - short.dictionary)
+    assert grown < 0.4 * matrix
+
+
 def test_real_tensors_agree_with_fake_ones(monkeypatch, small_config):
     """Where fake tensors fail, small batches extrapolate to the same."""
     cfg = small_config()
