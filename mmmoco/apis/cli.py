@@ -15,11 +15,14 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
 import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import (
@@ -426,10 +429,17 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
 
     def explained() -> None:
         try:
-            tool()
-        except KeyboardInterrupt:
-            _end(f'{name}: interrupted\n', 130)
-        except Exception as error:
+            with _told_to_end():
+                tool()
+        except (KeyboardInterrupt, Exception) as error:
+            stop: BaseException | None = error
+            # Ctrl-C ends data workers, too, of which torch then complains.
+            while isinstance(stop, Exception):
+                stop = stop.__context__
+            if isinstance(stop, KeyboardInterrupt):
+                told = stop.args[:1] == (signal.SIGTERM,)
+                said, code = ('ended by SIGTERM', 143) if told else ('', 130)
+                _end(f'{name}: {said or "interrupted"}\n', code)
             early = 'torch' not in sys.modules and not debug
             if lacks_openmmlab(error) or (
                 early and isinstance(error, OSError | ValueError)
@@ -454,7 +464,33 @@ def run(tool: Callable[[], None], name: str, debug: bool) -> None:
     explained()
 
 
-def _explain(error: Exception) -> str | None:
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Let SIGTERM end one process as Ctrl-C does: it is said, and tidied up.
+
+    Of several one may wait for another, and would not hear of it.
+    """
+    process = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() == process:
+            raise KeyboardInterrupt(number)
+        signal.signal(number, signal.SIG_DFL)  # A child, which it ends.
+        os.kill(os.getpid(), number)
+
+    main = threading.current_thread() is threading.main_thread()
+    usual = main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if not usual or 'RANK' in os.environ:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _explain(error: BaseException) -> str | None:
     """Return what the user is told in one line; None for a fault of ours."""
     from mmmoco.datasets.bad_files import UnreadableDataError
     from mmmoco.engine.checkpoint_io import CheckpointError
@@ -468,6 +504,8 @@ def _explain(error: Exception) -> str | None:
 
     expected = (ExpectedEnd, CheckpointError, UnreadableDataError)
     text = str(error) or repr(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f'{str(error.filename)!r}: {error.strerror}'
     shortage = _shortage(text, error)
     if shortage or isinstance(error, expected):
         return shortage or text
@@ -502,7 +540,7 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
-def _shortage(text: str, error: Exception) -> str | None:
+def _shortage(text: str, error: BaseException) -> str | None:
     """Return what is short, if that is what an error is about."""
     if not isinstance(error, RuntimeError | MemoryError | OSError):
         return None

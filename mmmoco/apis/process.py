@@ -119,8 +119,8 @@ def _noise_silenced() -> Iterator[None]:
             for kind in _OUTDATED:
                 warnings.filterwarnings('ignore', '', kind, _BELOW_US)
             # What it lacks is an error where it is needed.
-            lacking = 'Fail to import'
-            warnings.filterwarnings('ignore', lacking, UserWarning, 'mmcv')
+            theirs = 'Fail to import|In MMCV v1'
+            warnings.filterwarnings('ignore', theirs, UserWarning, 'mmcv')
             # They pin memory where there is no device to copy it to.
             pinning = r'torch\.utils\.data(\.|$)'
             warnings.filterwarnings('ignore', '', UserWarning, pinning)

@@ -132,6 +132,22 @@ def test_a_queue_that_finds_no_room_names_its_place(capsys, monkeypatch):
         assert words in capsys.readouterr().err
 
 
+def test_sigterm_is_one_line(capsys):
+    """Also where what it ends, such as a data worker, is complained of."""
+
+    def tool():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError('a worker exited')  # noqa: B904
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(tool, 'mmmoco plan', debug=False)
+    assert stop.value.code == 143
+    assert capsys.readouterr().err == 'mmmoco plan: ended by SIGTERM\n'
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_ctrl_c_is_one_line(capsys):
     # What a shell starts in the background ignores the signal.
     own = signal.signal(signal.SIGINT, signal.default_int_handler)

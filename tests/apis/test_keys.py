@@ -10,7 +10,7 @@ import pytest
 
 import mmmoco
 from mmmoco.apis import load_config
-from mmmoco.apis.config.keys import check_option_keys, takers
+from mmmoco.apis.config.keys import check_keys, check_option_keys, takers
 from mmmoco.apis.config.option_values import check_option
 from mmmoco.apis.lookup import PACKAGES
 from mmmoco.engine.changes import READ
@@ -48,6 +48,17 @@ def refusal(cfg, option, value):
     except (KeyError, ValueError) as error:
         return str(error.args[0])
     return None
+
+
+def test_a_type_that_is_no_name_is_told_with_its_place():
+    cfg = load_config('demo/mocov2_digits')
+    typed = [taker for taker in takers(cfg) if 'type' in taker.node]
+    assert len(typed) > 20
+    for taker in typed:
+        usual, taker.node['type'] = taker.node['type'], 3
+        with pytest.raises(ValueError, match=f'{taker.place}.type=3: it has'):
+            check_keys(cfg)
+        taker.node['type'] = usual
 
 
 @pytest.mark.slow

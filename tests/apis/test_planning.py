@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import itertools
+import json
 import re
 import shlex
 from collections import Counter
@@ -18,7 +19,7 @@ from mmmoco.apis import load_config
 from mmmoco.apis.command import main
 from mmmoco.apis.config.adapt import fit_workers
 from mmmoco.apis.config.python_text import Code, assigned
-from mmmoco.apis.planning import backbones, budget, measure, plan
+from mmmoco.apis.planning import backbones, budget, measure, plan, pretrain
 from mmmoco.apis.planning.backbones import Backbone, find_backbone
 from mmmoco.apis.planning.choices import Choices, choose, set_length
 from mmmoco.apis.planning.config_text import config_text
@@ -286,6 +287,12 @@ def test_a_mistake_is_one_line(case, tmp_path, capsys):
     assert call(plan_job, *argv, '--work-dir', tmp_path / 'run') == 2
     assert text in one_line(capsys)
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_place_that_takes_nothing_is_told_at_once(tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    assert call(plan_job, tmp_path, '--work-dir', tmp_path / 'file/run') == 2
+    assert "file' is no folder that can be written to" in one_line(capsys)
 
 
 def test_pretrain_is_one_process(tmp_path, capsys):
@@ -581,6 +588,25 @@ def test_what_is_written_is_python():
     assert max(map(len, text.replace('x' * 90, '').splitlines())) < 80
 
 
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_only_the_same_command_goes_on(tmp_path):
+    wishes = Wishes('photos', str(tmp_path / 'run'), exclude=('*_mask.tif',))
+    wishes.note.parent.mkdir(parents=True)
+    noted = dict(wishes=dataclasses.asdict(wishes), plan={}, known=0)
+    wishes.note.write_text(json.dumps(noted))
+    (tmp_path / 'run' / 'iter_5.pth').touch()
+    wishes.check(goes_on=True)
+    for other in (wishes, dataclasses.replace(wishes, lr=0.1)):
+        with pytest.raises(ValueError, match='take another one'):
+            other.check(goes_on=other is not wishes)
+    for damage in ('', '[]', '{"wishes": 3}', '\0'):
+        wishes.note.write_text(damage)
+        assert wishes.begun() is None
+
+
 @pytest.mark.slow
 def test_pretrain_plans_trains_judges_and_exports(
     tmp_path, capsys, monkeypatch
@@ -594,13 +620,18 @@ def test_pretrain_plans_trains_judges_and_exports(
     run = tmp_path / 'run'
     options = '--epochs', 5, '--image-size', 32, '--batch-size', 8
     options += '--backbone', 'mobilenet_v3_small_050'
-    assert call(main, 'pretrain', data, *options, '--work-dir', run) == 0
+    with monkeypatch.context() as stopped:
+        stopped.setattr(pretrain, 'export_backbone', interrupted)
+        assert call(main, 'pretrain', data, *options, '--work-dir', run) == 130
     screen = capsys.readouterr()
     lines = screen.out.splitlines()
+    assert 'the same command goes on from' in lines[-1]
     assert sum('k-NN after' in line for line in lines) == 6
     said = Counter([*lines, *screen.err.splitlines()])
-    assert said.total() <= 34 and set(said.values()) == {1}
-    lines = lines[-5:]
+    assert said.total() <= 31 and set(said.values()) == {1}
+    # The same command goes on.
+    assert call(main, 'pretrain', data, *options, '--work-dir', run) == 0
+    lines = capsys.readouterr().out.splitlines()[-5:]
     names = [line.partition(':')[0] for line in lines]
     assert names == ['Made', 'Where', 'How good', 'Use it', 'Next']
     assert 'by mocov2, 10 iterations on 20 images' in lines[0]

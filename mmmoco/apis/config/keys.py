@@ -380,6 +380,11 @@ def _taker(
     if not kind:
         return Taker(place, node, room, '', room.plain, scopes)
     if not isinstance(kind, str):
+        if not callable(kind):
+            raise ValueError(
+                f'{place}.type={shortened(kind, 80)}: it has to be the name '
+                'of a class.'
+            )
         name, found = getattr(kind, '__name__', str(kind)), [kind]
     else:
         name = kind

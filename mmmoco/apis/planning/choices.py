@@ -127,7 +127,8 @@ class Choices:
         if self.by_epoch:
             return f'{self.length:,} epochs ({self.iterations:,} iterations)'
         epochs = self.iterations / self.per_epoch
-        return f'{self.length:,} iterations ({epochs:.3g} epochs)'
+        said = f'{epochs:.3g}' if epochs < 100 else f'{epochs:,.0f}'
+        return f'{self.length:,} iterations ({said} epochs)'
 
 
 def choose(

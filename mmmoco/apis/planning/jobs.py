@@ -91,7 +91,9 @@ def plan(
     Example:
         mmmoco plan photos --hours 8 --backbone vit_small_patch16_224
     """
-    return _plan(_checked(locals()))
+    wishes = _wishes(locals())
+    wishes.check()
+    return _plan(wishes)
 
 
 @with_options_of(plan)
@@ -100,7 +102,8 @@ def pretrain(data: Folder, **options: Any) -> Pretrained:
 
     The plan is a config in WORK_DIR/plan; it is trained as the train command
     does. With class folders k-NN judges the network before and after. The
-    backbone is exported to WORK_DIR/export.
+    backbone is exported to WORK_DIR/export. What was stopped goes on when the
+    same command is given again.
 
     Args:
         data: Folder of images, at any depth; class folders are recognised.
@@ -117,7 +120,8 @@ def pretrain(data: Folder, **options: Any) -> Pretrained:
     Example:
         mmmoco pretrain photos --hours 8
     """
-    wishes = _checked({'data': data, **options})
+    wishes = _wishes({'data': data, **options})
+    wishes.check(goes_on=True)
     if wishes.gpus > 1:
         raise ValueError(
             f'--gpus {wishes.gpus}: pretrain starts one process. mmmoco plan '
@@ -126,15 +130,13 @@ def pretrain(data: Folder, **options: Any) -> Pretrained:
     return _pretrain(wishes)
 
 
-def _checked(options: dict[str, Any]) -> Wishes:
-    """Return what was said, if it makes sense; torch is not needed for it."""
+def _wishes(options: dict[str, Any]) -> Wishes:
+    """Return what was said; torch is not needed to check it."""
     plain = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value
         for name, value in options.items()
     }
-    wishes = Wishes(**plain)
-    wishes.check()
-    return wishes
+    return Wishes(**plain)
 
 
 @tidy

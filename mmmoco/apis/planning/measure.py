@@ -16,6 +16,7 @@ from mmmoco.apis.config.adapt import fit_workers, use_precision
 from mmmoco.apis.preflight.memory_estimate import smallest_batch
 from mmmoco.engine.train_step import TrainStep
 from mmmoco.private_names import end_workers
+from mmmoco.progress import track
 from mmmoco.registry import MODELS, in_scope_of
 
 STEPS, SECONDS = 10, 40.0
@@ -86,7 +87,9 @@ def measure_speed(cfg: Config) -> Speed:
         batch = max(small, int(share) // least * least)
     times: list[float] = []
     with _batches(cfg, min(batch, whole)) as batches:
-        while len(times) < STEPS + _FIRST and time.perf_counter() < end:
+        for _ in track(range(STEPS + _FIRST), 'Measuring steps'):
+            if time.perf_counter() >= end:
+                break
             times.append(_timed(step, batches))
     counted = times[_FIRST:] or times[-1:] or [trial]
     batch = batch if times else small

@@ -171,9 +171,10 @@ def _rows(
     chosen: Choices, seconds: float, speed: Speed, memory: int
 ) -> tuple[tuple[str, str], ...]:
     """Return what was chosen and why, for the screen."""
+    needed = max(memory / 2**30, 0.1)
     rows = {
         'images': str(chosen.images),
-        'hardware': f'{chosen.machine}; {memory / 2**30:.1f} GiB needed',
+        'hardware': f'{chosen.machine}; {needed:.1f} GiB needed',
     }
     for name, value in {
         'method': chosen.method,

@@ -1,18 +1,20 @@
 """Plan, train, judge and export, one after the other."""
 
+import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmmoco.apis.exchange.jobs import export_backbone
 from mmmoco.apis.exchange.model_folder import check_place
 from mmmoco.apis.training.jobs import train
+from mmmoco.engine import checkpoint_io
 from mmmoco.engine.endings import ExpectedEnd
 from mmmoco.engine.hooks.drop_guard_hook import FellBelowStart
 from mmmoco.engine.results import read_results
 from mmmoco.engine.screen import settings_told
-from mmmoco.messages import log_info
+from mmmoco.messages import log_info, log_warning
 
 from .plan import Plan, duration, make_plan
 from .wishes import Wishes
@@ -58,17 +60,21 @@ def make_backbone(wishes: Wishes) -> Pretrained:
         ValueError: If something does not fit, or the time is too short.
     """
     start = time.monotonic()
-    plan = make_plan(wishes)
-    log_info(f'The plan:\n{plan.table()}')
+    plan, known, goes_on = _planned(wishes)
     export = f'{plan.work_dir}/export'
     check_place(export, 'unknown', overwrite=True)  # Not hours later.
-    known = len(read_results(plan.work_dir))
+    # Else it starts with what the config begins with.
+    resume = goes_on and checkpoint_io.any_numbered(plan.work_dir, None)
     problem = ''
     try:
         with settings_told():
-            checkpoint = train(plan.config, work_dir=plan.work_dir).checkpoint
+            done = train(plan.config, work_dir=plan.work_dir, resume=resume)
+        checkpoint = done.checkpoint
     except FellBelowStart as stop:
         problem, checkpoint = str(stop), None
+    except KeyboardInterrupt:
+        _stopped(plan)
+        raise
     if wishes.init:  # What the guard kept: the start is among them.
         best = [*Path(plan.work_dir).glob('best_*_iter_*.pth')]
         checkpoint = str(best[0]) if best else checkpoint
@@ -76,7 +82,12 @@ def make_backbone(wishes: Wishes) -> Pretrained:
         raise ExpectedEnd(
             problem or f'No checkpoint was saved in {plan.work_dir}.'
         )
-    written = export_backbone(checkpoint, export, overwrite=True)
+    try:
+        written = export_backbone(checkpoint, export, overwrite=True)
+    except KeyboardInterrupt:
+        _stopped(plan)
+        raise
+    wishes.note.unlink()
     figures = [
         result
         for result in read_results(plan.work_dir)[known:]
@@ -135,6 +146,30 @@ def make_backbone(wishes: Wishes) -> Pretrained:
             f'Next: {following}',
         ),
         problem=problem,
+    )
+
+
+def _planned(wishes: Wishes) -> tuple[Plan, int, bool]:
+    """Return the plan, the results before it, and whether it had begun."""
+    noted = wishes.begun()
+    if noted is not None:
+        plan = Plan(**noted['plan'])
+        log_info(f'It goes on as planned: {plan.config}')
+        return plan, noted['known'], True
+    plan = make_plan(wishes)
+    log_info(f'The plan:\n{plan.table()}')
+    known = len(read_results(plan.work_dir))
+    note = dict(wishes=asdict(wishes), plan=asdict(plan), known=known)
+    checkpoint_io.write_text(wishes.note, json.dumps(note))
+    return plan, known, False
+
+
+def _stopped(plan: Plan) -> None:
+    """Say where it goes on."""
+    newest = checkpoint_io.find_latest(plan.work_dir, None)
+    log_warning(
+        'Stopped. Given again, the same command goes on from '
+        f'{newest or "the first iteration: nothing was saved yet"}.'
     )
 
 

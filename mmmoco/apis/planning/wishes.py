@@ -5,10 +5,12 @@ Nothing heavy is imported, so that what makes no sense is said at once.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +27,7 @@ _LEAST = dict(image_size=32, batch_size=2, queue=1, epochs=1, gpus=1, seed=0)
 _MOST = dict(
     image_size=4096,
     batch_size=10**6,
-    queue=10**8,
+    queue=2**22,
     epochs=10**5,
     hours=10**5,
     lr=1000,
@@ -83,8 +85,25 @@ class Wishes:
         asked = getattr(self, name)
         return (usual, why) if asked is None else (asked, 'as asked')
 
-    def check(self) -> None:
+    @property
+    def note(self) -> Path:
+        """Where it is noted that a pre-training has begun, until its end."""
+        return self.config.with_name('unfinished.json')
+
+    def begun(self) -> Mapping[str, Any] | None:
+        """Return what was noted when the same command began, if it did."""
+        try:
+            noted: dict[str, Any] = json.loads(self.note.read_text())
+            same = noted['wishes'] == json.loads(json.dumps(asdict(self)))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        return noted if same else None
+
+    def check(self, goes_on: bool = False) -> None:
         """Refuse what makes no sense.
+
+        Args:
+            goes_on: Whether the same command may go on in a work dir.
 
         Raises:
             FileNotFoundError: If the weights to go on from are not there.
@@ -130,7 +149,16 @@ class Wishes:
             raise ValueError(
                 '--epochs and --hours both say how long: give one of them.'
             )
-        if any(self.folder.glob('*_[0-9]*.pth')):
+        place = self.folder
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise ValueError(
+                f'--work-dir {str(self.folder)!r}: {str(place)!r} is no '
+                'folder that can be written to.'
+            )
+        begun = goes_on and self.begun()
+        if not begun and any(self.folder.glob('*_[0-9]*.pth')):
             again = f'mmmoco train {self.config} --resume goes on with it, or '
             raise ValueError(
                 f'--work-dir {str(self.folder)!r} holds the checkpoints of a '

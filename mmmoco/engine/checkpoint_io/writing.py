@@ -165,12 +165,10 @@ def replace(path: PathLike, fill: Callable[[IO[bytes]], object]) -> None:
         cause = error if isinstance(error, OSError) else failure
         if cause is None:
             raise
-        raise OSError(
-            cause.errno,
-            f'could not be saved ({cause.strerror}); an older file of that '
-            'name is untouched',
-            str(target),
-        ) from error
+        text = f'could not be saved ({cause.strerror})'
+        if target.exists():
+            text += '; an older file of that name is untouched'
+        raise OSError(cause.errno, text, str(target)) from error
     _sync_folder(target.parent)
 
 

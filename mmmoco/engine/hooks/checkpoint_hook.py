@@ -78,10 +78,12 @@ class ContrastCheckpointHook(CheckpointHook):
         if self._failed is not None:
             self._save_iteration(runner, runner.iter)
         if self._failed is not None:
+            saved = 'Nothing was saved before'
+            if self.last_ckpt:
+                saved = f'{self.last_ckpt} is what was saved before'
             raise checkpoint_io.CheckpointError(
-                f'The run is complete, but its last state {self._failed}. '
-                f'{self.last_ckpt or "Nothing"} is what was saved before: '
-                'make room and --resume.'
+                'The run is complete, but its last state '
+                f'{self._failed.strerror}. {saved}: make room and --resume.'
             )
         super().after_train(runner)
 
