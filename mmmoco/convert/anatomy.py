@@ -273,9 +273,7 @@ def _describe_registers(
     width, channels, patch = (projection.shape[i] for i in (0, 1, 3))
     last = weights['blocks.0.mlp.fc2.weight'].shape[1]
     arch: dict[str, Any] = dict(
-        patch_size=patch,
-        embed_dim=width,
-        depth=_count(weights, 'blocks.'),
+        patch_size=patch, embed_dim=width, depth=_count(weights, 'blocks.')
     )
     registers = weights['reg_token'].shape[1]
     if 'pos_embed' in weights:

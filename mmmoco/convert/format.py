@@ -70,7 +70,7 @@ class Format(NamedTuple):
 #: Where the terms stand of licences that the Hub has no identifier for.
 LICENSE_LINKS = {
     'dinov3-license': 'https://ai.meta.com/resources/models-and-libraries/'
-    'dinov3-license/',
+    'dinov3-license/'
 }
 
 CLASSIFIER = 'the classifier of another task'

@@ -3,10 +3,7 @@
 from .key_table import KeyTable
 
 #: MoCo v1: one linear layer.
-LINEAR = KeyTable(
-    ('weight', 'fc.weight'),
-    ('bias', 'fc.bias'),
-)
+LINEAR = KeyTable(('weight', 'fc.weight'), ('bias', 'fc.bias'))
 
 #: MoCo v2: linear, ReLU, linear.
 TWO_LINEAR = KeyTable(('0.{p}', 'mlp.0.{p}'), ('2.{p}', 'mlp.2.{p}'))

@@ -257,11 +257,7 @@ def _check_group(group: Any, mine: dict[str, Any], place: str) -> None:
 
 
 def _check_moments(
-    wrapper: OptimWrapper,
-    state: Any,
-    place: str,
-    steps: int,
-    strict: bool,
+    wrapper: OptimWrapper, state: Any, place: str, steps: int, strict: bool
 ) -> None:
     _dictionary(state, place)
     optimizer = wrapper.optimizer

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from mmmoco.convert.anatomy import below, describe_backbone
 from mmmoco.engine import checkpoint_io
-from mmmoco.engine.evaluation.preprocessing import (
-    pixels_of_checkpoint,
-)
+from mmmoco.engine.evaluation.preprocessing import pixels_of_checkpoint
 from mmmoco.engine.without_memory import check_complete
 from mmmoco.messages import few, log_warning
 

@@ -15,8 +15,7 @@ from mmmoco.messages import shortened
 #: Networks of ours, and of mmpretrain, and the layers that they are made of.
 BACKBONES = {
     **dict.fromkeys(
-        ('MoCoV3ResNet', 'MoCoV3ViT', 'PlainConvNet', 'TimmBackbone'),
-        'mmmoco',
+        ('MoCoV3ResNet', 'MoCoV3ViT', 'PlainConvNet', 'TimmBackbone'), 'mmmoco'
     ),
     **dict.fromkeys(
         (

@@ -165,10 +165,7 @@ def read_foreign(
         preprocessing_of_checkpoint(told) if 'preprocessing' in told else None
     )
     preprocessing = recorded(seen) or preprocessing_of(
-        imported.format,
-        imported.weights,
-        told.get('cfg'),
-        imported.told.seen,
+        imported.format, imported.weights, told.get('cfg'), imported.told.seen
     )
     epoch = content.get('epoch')
     epoch = epoch if isinstance(epoch, int) else None

@@ -301,11 +301,7 @@ def _picture(
 
 
 def near_duplicates(
-    folder: str,
-    read: Any,
-    threshold: float,
-    neighbours: int,
-    out: str,
+    folder: str, read: Any, threshold: float, neighbours: int, out: str
 ) -> Duplicates:
     """Read features, find groups and write them.
 

@@ -12,11 +12,7 @@ from mmmoco.apis.config.adapt import (
     out_dir_of,
     use_precision,
 )
-from mmmoco.apis.config.files import (
-    load_config,
-    name_of,
-    usual_work_dir,
-)
+from mmmoco.apis.config.files import load_config, name_of, usual_work_dir
 from mmmoco.apis.config.image_range import settle_for_training
 from mmmoco.apis.config.initialization import initialize
 from mmmoco.apis.training.runner import build_runner, init_processes
