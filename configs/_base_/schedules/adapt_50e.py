@@ -33,6 +33,7 @@ seen = dict(
 )
 custom_hooks = [
     *_base_.custom_hooks,
+    dict(type='VerifyPretrainedHook'),
     dict(type='HeadWarmupHook', iterations=1000),
     dict(type='FillQueueHook'),
     dict(
