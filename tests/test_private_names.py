@@ -93,7 +93,12 @@ def foreign_names(trees):
         if name not in known
         and not (own and name in inherited)
         and not name.startswith('_foreach_')
+        and name not in NAMED_TUPLE
     }
+
+
+#: Of python's named tuples: documented, in spite of their names.
+NAMED_TUPLE = {'_replace', '_fields', '_asdict', '_make'}
 
 
 def trees():
