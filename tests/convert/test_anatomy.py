@@ -37,6 +37,14 @@ def test_shipped_configs_are_read_off_their_shapes(name):
         assert described['type'] == load_config(name).model.type
 
 
+@pytest.mark.parametrize('exclude', ['image', 'group'])
+def test_a_queue_tells_what_it_excludes(exclude):
+    cfg = load_config('mocov2_r18_1xb512_cifar10')
+    cfg.model.dictionary.exclude = exclude
+    weights = build_without_memory(cfg).state_dict()
+    assert describe_model(weights)['dictionary']['exclude'] == exclude
+
+
 @pytest.mark.parametrize(
     'layout', ['mocov3 vit', 'mocov3 conv stem', 'dinov2', 'timm vit']
 )
