@@ -138,5 +138,6 @@ def built(backbone: dict[str, Any], scope: str) -> nn.Module:
     """Build a backbone without memory: its shapes tell the rest."""
     model = {k: v for k, v in backbone.items() if k != 'init_cfg'}
     cfg = Config(dict(model=model, default_scope=scope))
-    # Some of mmpretrain's return nothing.
-    return build_without_memory(cfg).eval()
+    module = build_without_memory(cfg)
+    module.eval()  # Some of mmpretrain's return nothing here.
+    return module
