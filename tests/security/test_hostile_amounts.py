@@ -191,4 +191,4 @@ def test_numbers_beyond_all_figures_keep_no_trace(tmp_path, scalars):
 def test_a_long_label_costs_one_sample():
     label = b'5' + b' ' * 1023 + b'x'
     with pytest.raises(OSError, match='label'):
-        tar_shards._load('a', 0, bytes, lambda: label)
+        tar_shards._load('a', 0, bytes, lambda: label, None)
