@@ -355,9 +355,16 @@ class ContrastRunner(Runner):
             'method': name,
             'key_encoder': model.key_encoder_name,
         }
-        teachers = {each.network: each.license for each in model.teachers}
-        if teachers:
-            told['teachers'] = teachers
+        licences: dict[str, list[str | None]] = {}
+        for each in model.teachers:
+            licences.setdefault(each.network, []).append(each.license)
+        if licences:  # Teachers of one name may be under several.
+            told['teachers'] = {
+                name: ', '.join(x or 'unknown' for x in dict.fromkeys(own))
+                if any(own)
+                else None
+                for name, own in licences.items()
+            }
         if model.m_power != 1.0:
             told['m_power'] = model.m_power
         return told

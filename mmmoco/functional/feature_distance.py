@@ -31,12 +31,16 @@ def check_weights(cls_weight: float, patch_weight: float) -> None:
         patch_weight: Of the patch tokens'.
 
     Raises:
-        ValueError: If one is negative, or both are zero.
+        ValueError: If one is negative or not finite, or both are zero.
     """
-    if min(cls_weight, patch_weight) < 0 or cls_weight + patch_weight == 0:
+    # Written so that nan is refused, too.
+    if not (
+        min(cls_weight, patch_weight) >= 0
+        and 0 < cls_weight + patch_weight < float('inf')
+    ):
         raise ValueError(
             f'cls_weight={cls_weight} and patch_weight={patch_weight} '
-            'must not be negative, and not both zero.'
+            'must be finite, not negative, and not both zero.'
         )
 
 

@@ -1,6 +1,9 @@
 """Students and teachers of every kind, small and of random weights."""
 
 import copy
+import itertools
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from mmengine.config import Config
 from mmmoco.apis import get_model
 from mmmoco.apis.exchange.jobs import export_backbone, import_checkpoint
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.runner import ContrastRunner
 from mmmoco.registry import MODELS
 
 from ..convert import teacher_layouts
@@ -56,7 +60,7 @@ def build(student=None, teachers=None, seed=0, **more):
     cfg = dict(
         type='FeatureDistillation',
         backbone=student or RESNET,
-        teacher=teachers or teacher(),
+        teacher=teacher() if teachers is None else teachers,
         data_preprocessor=VIEWS,
     )
     model = MODELS.build(copy.deepcopy(cfg | more))
@@ -215,6 +219,32 @@ def test_size_of_the_teachers_images():
     assert seen == [(70, 70), (98, 98), (28, 42)]
 
 
+def test_fixed_positions_of_timm_fix_the_size():
+    """Whatever the student's images are, square or not."""
+    net = dict(DINOV3, model_name='vit_small_patch14_reg4_dinov2', img_size=56)
+    model = build(teachers=teacher(net))
+    own = model.data_preprocessor
+    for sides in ((56, 56), (64, 64), (32, 96)):
+        (stage,) = model.teacher(torch.randn(1, 3, *sides), own.mean, own.std)
+        assert stage.patches.shape[2:] == (4, 4)
+
+
+@pytest.mark.parametrize(
+    'licences', itertools.product((None, 'mit', 'dinov3-license'), repeat=2)
+)
+def test_no_licence_of_two_teachers_is_lost(licences):
+    """Though their networks have one name."""
+    model = build(teachers=[teacher(license=x) for x in licences])
+    told = ContrastRunner._method(SimpleNamespace(model=model, cfg={}))
+    (text,) = told['teachers'].values()
+    if any(licences):
+        assert text.split(', ') == [
+            x or 'unknown' for x in dict.fromkeys(licences)
+        ]
+    else:
+        assert text is None
+
+
 @pytest.mark.parametrize(
     ('given', 'words'),
     [
@@ -230,6 +260,30 @@ def test_size_of_the_teachers_images():
         ),
         (dict(student=RESNET | dict(out_indices=(2, 3))), '2 stage.*1'),
         (dict(data_preprocessor=None), 'data_preprocessor'),
+        (dict(teachers=(vit(8, 14, 56),)), "type='Teacher'"),
+        (dict(teachers=()), 'empty'),
+        (dict(student=DINOV3 | dict(out_indices=(0, 1))), 'last stage only'),
+        *(
+            (dict(teachers=teacher(**{name: (bad,) * 3})), 'above 0')
+            for name in ('mean', 'std')
+            for bad in (math.nan, math.inf, -math.inf, 'a', None)
+        ),
+        *((dict(teachers=teacher(std=(x,) * 3)), 'above 0') for x in (0, -1)),
+        (dict(teachers=teacher(mean=127.5)), 'above 0'),
+        (
+            dict(teachers=teacher(mean=(0.485,) * 3, std=(0.229,) * 3)),
+            'times 255',
+        ),
+        *(
+            (dict(teachers=teacher(size=x)), 'teacher.size')
+            for x in (0, -14, '56', (14, 14, 14), (14.0, 14))
+        ),
+        *((dict(teachers=teacher(license=x)), 'one text') for x in (3, ['a'])),
+        *(
+            (dict([(name, x)]), 'must be finite')
+            for name in ('cls_weight', 'patch_weight')
+            for x in (math.nan, math.inf, -1)
+        ),
     ],
 )
 def test_wrong_settings_are_named(given, words):

@@ -73,6 +73,7 @@ class FeatureDistillation(TwoPhaseModel):
         several = not isinstance(teacher, Mapping)
         configs = [teacher] if isinstance(teacher, Mapping) else [*teacher]
         teachers: list[Teacher] = [MODELS.build(each) for each in configs]
+        self._check_teachers(teachers)
         self.teacher = nn.ModuleList(teachers) if several else teachers[0]
         own = self._shapes(self.backbone, size_of(backbone), 'backbone')
         self.adapter: Any = nn.ModuleList()
@@ -91,6 +92,29 @@ class FeatureDistillation(TwoPhaseModel):
             self.adapter.append(self._adapters(pairs, several))
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
+
+    def _check_teachers(self, teachers: Sequence[Any]) -> None:
+        """See that each is one, and knows the units of the pixels.
+
+        Raises:
+            ValueError: If there is none, or one is or does otherwise.
+        """
+        if not teachers:
+            raise ValueError('model.teacher is empty: give one or more.')
+        for each in teachers:
+            if not isinstance(each, Teacher):
+                raise ValueError(
+                    f'model.teacher is a {type(each).__name__}: give dict('
+                    "type='Teacher', backbone=…) with that as its backbone."
+                )
+            own = cast(Any, self.data_preprocessor).std
+            if float(each.std.max()) < 1 <= float(own.min()):
+                raise ValueError(
+                    f'model.teacher.std={each.std.flatten().tolist()} is for '
+                    f'pixels of 0 … 1, model.data_preprocessor.std='
+                    f'{own.flatten().tolist()} is not: give mean and std of '
+                    'the teacher in grey levels, times 255.'
+                )
 
     def _shapes(
         self, network: nn.Module, size: Sequence[int], place: str

@@ -1,5 +1,6 @@
 """A frozen network that others learn from, with what it needs of images."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,9 +59,17 @@ class Teacher(BaseModule):
         self.backbone = build_for_tokens(backbone)
         self.requires_grad_(False)
         self.train()
+        if not isinstance(license, str | None):
+            raise ValueError(
+                f'model.teacher.license={license!r}: give one text, such as '
+                "'apache-2.0'."
+            )
         self.random, self.license = random, license
-        both = [size, size] if isinstance(size, int) else size
-        self.size = None if both is None else [*both]
+        model: Any = getattr(self.backbone, 'timm_model', None)
+        patches = getattr(model, 'patch_embed', None)
+        if size is None and getattr(patches, 'strict_img_size', False):
+            size = backbone.get('img_size')  # It takes no other.
+        self.size = _sides(size)
         self.network = str(backbone.get('model_name') or bare_type(backbone))
         self.downloaded = bool(backbone.get('pretrained'))
         channels = image_channels(self.backbone) or 3
@@ -68,7 +77,6 @@ class Teacher(BaseModule):
             self.register_buffer(name, torch.ones(1, channels, 1, 1))
         self.told = False
         self.adopt(mean, std)
-        model: Any = getattr(self.backbone, 'timm_model', None)
         if self.downloaded and model is not None:
             given = model.pretrained_cfg
             mean, std = ([255 * x for x in given[n]] for n in ('mean', 'std'))
@@ -102,19 +110,28 @@ class Teacher(BaseModule):
             license: Of the weights.
 
         Raises:
-            ValueError: If only one of the two is given, or they have not one
-                value per channel.
+            ValueError: If they are not one value per channel each, by which
+                pixels can be normalised.
         """
         self.license = self.license or license
         if self.told or (mean is None and std is None):
             return
         channels = self.mean.numel()
-        if {len(mean or ()), len(std or ())} != {channels}:
-            raise ValueError(
-                f'model.teacher ({self.network}) takes images of {channels} '
-                f'channel(s), but has mean={mean} and std={std}: give one '
-                'value per channel each.'
-            )
+        for values, least in ((mean, -math.inf), (std, 0.0)):
+            if (
+                not isinstance(values, list | tuple)
+                or len(values) != channels
+                or not all(
+                    isinstance(x, int | float) and least < x < math.inf
+                    for x in values
+                )
+            ):
+                raise ValueError(
+                    f'model.teacher ({self.network}) takes images of '
+                    f'{channels} channel(s), but has mean={mean} and std='
+                    f'{std}: give one value per channel each, finite ones, '
+                    'and every std above 0.'
+                )
         for name, values in (('mean', mean), ('std', std)):
             buffer: Tensor = getattr(self, name)
             buffer.copy_(torch.tensor(values).view(buffer.shape))
@@ -178,3 +195,19 @@ class Teacher(BaseModule):
             Stage(norm(cls[..., None, None]).flatten(1), norm(patches))
             for cls, patches in stages
         ]
+
+
+def _sides(size: int | Sequence[int] | None) -> list[int] | None:
+    """Return height and width.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if size is None:
+        return None
+    both = [size, size] if isinstance(size, int) else [*size]
+    if len(both) != 2 or not all(isinstance(x, int) and x > 0 for x in both):
+        raise ValueError(
+            f'model.teacher.size={size!r}: give a side, or height and width.'
+        )
+    return both

@@ -55,6 +55,11 @@ class TimmBackbone(BaseModule):
                 f'timm has no model_name={model_name!r}; it has for example '
                 f'{", ".join(near or timm.list_models("resnet*")[:3])}.'
             )
+        if 'out_indices' in kwargs:  # Timm would ignore it.
+            raise ValueError(
+                f'{model_name}: TimmBackbone gives its last stage only; leave '
+                'out_indices out, or take a network of mmpretrain.'
+            )
         if img_size is not None:
             kwargs['img_size'] = img_size
         model = timm.create_model(
