@@ -219,6 +219,20 @@ def test_size_of_the_teachers_images():
     assert seen == [(70, 70), (98, 98), (28, 42)]
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_a_teacher_that_is_not_finite_is_named(tmp_path, value):
+    """Every step would be skipped, and the images blamed."""
+    net = dict(STUDENTS['PlainConvNet'][0])
+    state = MODELS.build(net).state_dict()
+    name = [k for k, x in state.items() if x.is_floating_point()][-1]
+    state[name].view(-1)[-1] = value
+    path = str(tmp_path / 'teacher.pth')
+    torch.save(dict(state_dict=state), path)
+    net['init_cfg'] = dict(type='Pretrained', checkpoint=path)
+    with pytest.raises(ValueError, match=rf'{name}.*not finite'):
+        build(teachers=teacher(net, random=False))
+
+
 def test_fixed_positions_of_timm_fix_the_size():
     """Whatever the student's images are, square or not."""
     net = dict(DINOV3, model_name='vit_small_patch14_reg4_dinov2', img_size=56)

@@ -145,8 +145,8 @@ class Teacher(BaseModule):
         """Load the weights.
 
         Raises:
-            ValueError: If there are none to load, or nothing tells how its
-                images are normalised.
+            ValueError: If there are none to load, they are not finite, or
+                nothing tells how its images are normalised.
         """
         place = f'model.teacher ({self.network})'
         if self.random:
@@ -169,6 +169,13 @@ class Teacher(BaseModule):
                 '103.53) and (58.395, 57.12, 57.375).'
             )
         super().init_weights()
+        for name, value in self.backbone.state_dict().items():
+            if not (value.is_meta or bool(torch.isfinite(value).all())):
+                raise ValueError(
+                    f'{place}: {name} of {self.file or "its weights"} holds '
+                    'values that are not finite: nothing is to be learnt '
+                    'from it. Fetch the file again.'
+                )
 
     @torch.no_grad()
     def forward(self, x: Tensor, mean: Tensor, std: Tensor) -> list[Stage]:
