@@ -297,7 +297,8 @@ class TwoPhaseModel(FeatureModel):
         """
         keys = images * self.keys_per_image
         found = [each.check(keys, num_samples) for each in self.dictionaries]
-        return [warning for warning in found if warning]
+        # Once, where two dictionaries are made alike.
+        return [*dict.fromkeys(warning for warning in found if warning)]
 
     def chance(self, images: int) -> float | None:
         """The loss of a model that tells nothing: where it should begin.

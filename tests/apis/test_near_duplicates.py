@@ -51,6 +51,50 @@ def test_groups_are_those_of_all_pairs(seed, monkeypatch):
 ODD = [b'\xff\xfe.png', b' lead.png', b'new\nline.png', b'a,b "c" $x_1$.png']
 
 
+@pytest.mark.parametrize('start', '=+-@')
+def test_no_name_begins_a_formula(tmp_path, start):
+    """The list is read as before: paths, classes, and groups of folders."""
+    root = tmp_path / 'images'
+    names = [f'{start}2+3.png', f'{start}a/1.png', f'a/{start}1.png']
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (8, 8)).save(root / name)
+    out = tmp_path / 'l.csv'
+    paths = [str(root / name) for name in names]
+    found = {0.9: np.zeros(3, np.int32)}
+    module.write(str(root), paths, found, 0.9, str(out))
+    with out.open() as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 4
+    assert not [c for row in rows for c in row if c[0] in '=+-@']
+    for group_by in (1, -1):
+        by_folder, by_list = (
+            ImageFolderDataset(str(root), ann_file=file, group_by=group_by)
+            for file in ('', str(out))
+        )
+        pairs = [
+            {
+                (os.path.normpath(p), int(g))
+                for p, g in zip(d.paths, d.groups, strict=True)
+            }
+            for d in (by_folder, by_list)
+        ]
+        assert pairs[0] == pairs[1] and len(pairs[0]) == 3
+
+
+KINDS = ['f2', 'f4', 'f8', '>f4', '>f8', 'longdouble']
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_features_of_any_float(tmp_path, kind):
+    names = np.array(['a', 'b', 'c'])
+    values = np.array([[1, 0], [1, 1e-3], [0, 1]]).astype(kind)
+    np.savez(tmp_path / 'f.npz', features=values, paths=names)
+    features, paths = module.from_file(str(tmp_path / 'f.npz'))
+    assert paths == ['a', 'b', 'c']
+    assert alike(module.find(features, 0.99, 2)[0.99].tolist(), [0, 0, 1])
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Six pictures; copies of the first under odd names, two of the last."""
@@ -152,6 +196,7 @@ def test_features_of_a_checkpoint(folder, tmp_path, small_config):
         (['--features', 'empty.npz'], 'no features and paths'),
         (['--features', 'bad.npz'], 'no features and paths'),
         (['--features', 'tokens.npz'], 'one vector an image'),
+        (['--features', 'none.npz'], 'one vector an image'),
         (['--features', 'single.npz'], 'needs two'),
         (['--features', 'elsewhere.npz'], 'does not lie in'),
     ],
@@ -163,6 +208,7 @@ def test_what_is_refused(folder, tmp_path, capsys, monkeypatch, options, said):
     np.savez('empty.npz', features=x)
     np.savez('bad.npz', features=np.array([object()]), paths=names)
     np.savez('tokens.npz', features=x[:, None], paths=names)
+    np.savez('none.npz', features=x[:, :0], paths=names)
     np.savez('single.npz', features=x[:1], paths=names[:1])
     np.savez('elsewhere.npz', features=x, paths=np.array(['/a', '/b']))
     assert call(near_duplicates, 'images', *options) == 2

@@ -166,6 +166,12 @@ def test_both_queues_keep_one_key_an_image_and_forget_together():
         torch.testing.assert_close(d.keys.norm(dim=0), torch.ones(16))
 
 
+def test_queues_larger_than_the_data_are_told_of_once_each_size():
+    assert len(build().check_keys(4, 8)) == 1
+    other = dict(type='Queue', size=12, feat_dim=8)
+    assert len(build(dense_dictionary=other).check_keys(4, 8)) == 2
+
+
 @pytest.mark.parametrize('what', ['image', 'group'])
 def test_cells_know_whose_they_are(what):
     """Where all stored keys are excluded, only the positive is left."""

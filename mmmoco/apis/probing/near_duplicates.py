@@ -116,13 +116,20 @@ def from_file(file: str) -> tuple[Tensor, list[str]]:
             '--data DIR --out FILE.npz.'
         ) from error
     shape, kind = features.shape, features.dtype.kind
-    if len(shape) != 2 or kind != 'f' or paths.shape != shape[:1]:
+    if (
+        len(shape) != 2
+        or not shape[1]
+        or kind != 'f'
+        or paths.shape != shape[:1]
+    ):
         raise ValueError(
             f'--features {file}: {features.dtype} numbers of shape {shape} '
             f'and {paths.shape} paths; needed are N×C of one vector an image '
             '(without --tokens patch or all) and N.'
         )
-    return torch.from_numpy(features), [str(path) for path in paths]
+    # Whatever kind of float and byte order the file has.
+    values = torch.from_numpy(features.astype(np.float32, copy=False))
+    return values, [str(path) for path in paths]
 
 
 def find(
@@ -236,13 +243,16 @@ def write(
 
 
 def _below(path: str, folder: str) -> str:
+    """Return what a list calls an image."""
     name = os.path.relpath(os.path.abspath(path), os.path.abspath(folder))
     if name.split(os.sep)[0] == os.pardir:
         raise UsageError(
             f'{shortened(path)} does not lie in {shortened(folder)}: name the '
             'folder that the features are of.'
         )
-    return name.replace(os.sep, '/')
+    # A spreadsheet would run a name that begins as a formula does.
+    start = './' if name[0] in '=+-@' else ''
+    return start + name.replace(os.sep, '/')
 
 
 def _bytes(path: str) -> int:
