@@ -1,6 +1,7 @@
 """DenseCL against a transcription of its paper, and mmpretrain's class."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from mmmoco.functional import shuffle_plan
 
 from ..comparison import check
 from . import ours, plain
-from .ours import STEPS, C, batches, close, optim_wrapper, train_step
+from .ours import EXACT, STEPS, C, batches, optim_wrapper, train_step
 
 K, TAU, LAMBDA = 24, 0.2, 0.3
+close = partial(ours.close, bound=EXACT)
 QUEUE = dict(type='Queue', size=K, feat_dim=C)
 NECK = dict(
     type='mmpretrain.DenseCLNeck',
@@ -124,7 +126,7 @@ def compare(batch=8, kind=DenseCL, start=0, encoder=None, **options):
     for apart in ours.follow(model, paper, batch=batch):
         seen += [apart, check_queues(model, paper)]
     what = f'DenseCL{kind is Permuted and ", split BatchNorm" or ""}'
-    return ours.comparison(what, 'its paper in plain torch', seen)
+    return ours.comparison(what, 'its paper in plain torch', seen, bound=EXACT)
 
 
 def compare_split_batch_norm():
@@ -213,7 +215,7 @@ def compare_mmpretrain():
             close([q.keys for q in queues], [theirs.queue, theirs.queue2])
         )
         assert all(q.ptr == theirs.queue2_ptr for q in queues)
-    return ours.comparison('DenseCL', "mmpretrain's class", seen)
+    return ours.comparison('DenseCL', "mmpretrain's class", seen, bound=EXACT)
 
 
 def test_mmpretrains_class_takes_the_same_steps():

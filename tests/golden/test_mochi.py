@@ -85,6 +85,7 @@ def compare(kind=MoCHi, batch=10, **options):
         'MoCHi, symmetric' if options else 'MoCHi',
         'its two mixtures, query by query',
         seen,
+        bound=ours.EXACT,
     )
 
 
@@ -109,13 +110,14 @@ def test_accumulation_equals_the_larger_batch():
             paper.now = 3 * step + i
             loss, k = paper.loss(*map(plain.normalise, views), None)
             log = ours.train_step(model, wrapper, views, paper.now)
-            ours.close([log['loss']], [loss])
+            ours.close([log['loss']], [loss], ours.EXACT)
             losses.append(loss)
             keys.append(k)
         total = torch.stack(losses).mean()
         paper.sgd.step(torch.autograd.grad(total, paper.learnt))
         paper.store(*keys)
-        ours.close(ours.parameters(*ours.query_parts(model)), paper.parameters)
+        learnt = ours.parameters(*ours.query_parts(model))
+        ours.close(learnt, paper.parameters, ours.EXACT)
         ours.check_queue(model, paper.ring)
 
 
