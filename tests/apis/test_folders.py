@@ -1,6 +1,8 @@
 """Checkpoints evaluated on any folder, with what they tell of themselves."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 import mmmoco
 from mmmoco import progress
+from mmmoco.apis.cli import UsageError
 from mmmoco.apis.config.from_checkpoint import config_of
 from mmmoco.apis.probing.folders import Folder
 from mmmoco.datasets import ClassFolderSplit
@@ -228,6 +231,71 @@ def test_folders_that_do_not_do(make, said, checkpoint, tmp_path, capsys):
     else:
         with pytest.raises(FileNotFoundError, match=said):
             Folder(str(data)).applied_to(config_of(path))
+
+
+@pytest.mark.parametrize(
+    ('job', 'layout', 'patterns'),
+    [
+        (
+            lambda path, **data: mmmoco.evaluate_knn(path, k=1, **data),
+            'divided',
+            dict(include=['?.png']),
+        ),
+        (
+            lambda path, **data: mmmoco.linear_probe(path, epochs=1, **data),
+            'undivided',
+            dict(exclude=['*_mask.png']),
+        ),
+        (
+            lambda path, **data: mmmoco.evaluate_svm(path, shots=[], **data),
+            'divided',
+            dict(exclude=['*_mask.png', 'nothing']),
+        ),
+        (
+            lambda path, **data: mmmoco.evaluate_checkpoints(
+                os.path.dirname(path), k=1, **data
+            ),
+            'undivided',
+            dict(include=['?.png'], exclude=['*_mask.png']),
+        ),
+    ],
+)
+def test_masks_beside_the_images_are_left_out(
+    job, layout, patterns, checkpoint, tmp_path
+):
+    """Figures are those of the folder without them, and say so."""
+    root, counts = tmp_path / 'images', {'dark': 10, 'light': 10}
+    parts = [root] if layout == 'undivided' else [root / 'train', root / 'val']
+    for part in parts:
+        draw(part, counts)
+        for image in list(part.rglob('*.png')):
+            shutil.copy(image, image.with_name(f'{image.stem}_mask.png'))
+    job(checkpoint(), data=str(root), **patterns)
+    for line in results(tmp_path):
+        found = line['protocol']
+        assert found['bank'] + found['queries'] == 20 * len(parts)
+        assert found.items() >= {'folder': str(root), **patterns}.items()
+
+
+def test_patterns_of_no_folder_are_refused(checkpoint, tmp_path):
+    path, out = checkpoint(), str(tmp_path / 'f.npz')
+    cfg, left_out = config_of(path), dict(exclude=['*_mask.png'])
+    for job, source, more in (
+        (mmmoco.evaluate_knn, path, {}),
+        (mmmoco.linear_probe, path, {}),
+        (mmmoco.evaluate_svm, path, {}),
+        (mmmoco.evaluate_checkpoints, str(tmp_path), {}),
+        (mmmoco.extract_features, path, dict(out=out)),
+        (mmmoco.near_duplicates, str(tmp_path), dict(features=out)),
+    ):
+        with pytest.raises(UsageError, match='--exclude without --'):
+            job(source, config=cfg, **more, **left_out)
+        with pytest.raises(TypeError):
+            job(source, config=cfg, **more, excluded=['*_mask.png'])
+    data = draw(tmp_path / 'images', {'': 2})
+    (tmp_path / 'images' / 'a_mask.png').write_bytes(b'')
+    found = mmmoco.extract_features(path, data=data, out=out, **left_out)
+    assert len(found['features']) == 2
 
 
 def test_a_number_of_neighbours_that_was_asked_for(

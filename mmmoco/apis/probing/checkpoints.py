@@ -153,7 +153,8 @@ def evaluate(
     place = work_dir or str(Path(checkpoint).parent)
     for found in results:
         title = found.title or judge.title
-        log(f'{data.folder}: {title}' if data.folder else title, found.metrics)
+        of = f'{folder.path}: ' if folder else ''
+        log(f'{of}{title}', found.metrics)
         judge.record(found, data, place, cfg, checkpoint=checkpoint, seed=seed)
     return results
 

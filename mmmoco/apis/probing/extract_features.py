@@ -4,7 +4,7 @@ import inspect
 import json
 import tempfile
 import zipfile
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -212,7 +212,11 @@ def _neck(cfg: Config, checkpoint: str) -> Any:
 
 
 def loader_settings(
-    cfg: Config, split: str, images: str | None, size: int | None
+    cfg: Config,
+    split: str,
+    images: str | None,
+    size: int | None,
+    patterns: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """Return the config of a data loader.
 
@@ -221,6 +225,7 @@ def loader_settings(
         split: ``'bank'`` or ``'query'`` of it.
         images: Folder to take instead.
         size: Side of what the network sees of them; None: the config's.
+        patterns: Of the folder's files.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -234,6 +239,7 @@ def loader_settings(
             type='mmmoco.ImageFolderDataset',
             data_root=images,
             with_labels=has_classes(root),
+            **patterns,
         )
         cfg.knn = {'bank': loader_of(cfg, folder, size)}
         split = 'bank'

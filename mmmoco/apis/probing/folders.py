@@ -1,9 +1,10 @@
 """Folders of images on which a checkpoint is evaluated."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -28,11 +29,13 @@ class Folder(NamedTuple):
         path: Where.
         leave_one_out: Each image is a query among all others.
         seed: Of the split, where the folder has none.
+        patterns: ``include`` and ``exclude`` of ``ImageFolderDataset``.
     """
 
     path: str
     leave_one_out: bool = False
     seed: int = 0
+    patterns: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     def applied_to(self, cfg: Config) -> Config:
         """Return a config whose k-NN reads the folder.
@@ -43,7 +46,8 @@ class Folder(NamedTuple):
         """
         bank, query = _parts(Path(self.path).expanduser())
         kinds: list[dict[str, Any]]
-        kinds = [dict(data_root=bank), dict(data_root=query or bank)]
+        roots = (bank, query or bank)
+        kinds = [dict(data_root=root, **self.patterns) for root in roots]
         for kind, part in zip(kinds, ('bank', 'query'), strict=True):
             if query or self.leave_one_out:
                 kind |= dict(type='mmmoco.ImageFolderDataset')
@@ -74,7 +78,7 @@ class Folder(NamedTuple):
         if open_k:
             chosen['k'] = 1
         judge, data = build_evaluation(chosen, knn, seed=0)
-        data.folder = self.path
+        data.folder = dict(folder=self.path, **self.patterns)
         bank, query = (
             len(x.dataset)  # type: ignore[arg-type]
             for x in (data.bank, data.query)

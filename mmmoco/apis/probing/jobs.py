@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from mmmoco.apis import cli
@@ -20,11 +20,28 @@ Stage = Literal['backbone', 'neck']
 #: One folder or several.
 Data = Sequence[str] | str
 Found = TypeVar('Found')
+Patterns = Annotated[Sequence[str], {'metavar': 'PATTERN'}]
+PATTERNS = ('include', 'exclude')
 #: Of files of features.
 ENDINGS = ('.npz', '.safetensors', '.parquet')
 
 
+def file_patterns(
+    *, include: Patterns = (), exclude: Patterns = ()
+) -> dict[str, Sequence[str]]:
+    """Return the patterns that were given.
+
+    Args:
+        include: Take only files whose path below the folder, or a name in
+            it, fits one of these ('*_image.tif').
+        exclude: Leave out files that fit one of these ('*_mask.tif', masks).
+    """
+    given = dict(include=include, exclude=exclude)
+    return {name: patterns for name, patterns in given.items() if patterns}
+
+
 @tidy
+@cli.with_options_of(file_patterns)
 def evaluate_knn(
     checkpoint: str,
     *,
@@ -38,6 +55,7 @@ def evaluate_knn(
     leave_one_out: bool = False,
     seed: int = 0,
     launcher: cli.Launcher = 'none',
+    **patterns: Sequence[str],
 ) -> dict[int, dict[str, float]] | dict[str, dict[int, dict[str, float]]]:
     """Weighted k-NN accuracy of a checkpoint.
 
@@ -56,6 +74,7 @@ def evaluate_knn(
             own; with data, every image is a query among all others.
         seed: Of the split of folders without train and val.
         launcher: How the processes were started.
+        patterns: Arguments of :func:`file_patterns`, for data.
 
     Returns:
         Figures in percent by k; of a list of folders, by folder.
@@ -90,7 +109,7 @@ def evaluate_knn(
         )
         return {part.setting['k']: part.metrics for part in found}
 
-    return _on_each(data, by_k, leave_one_out, seed)
+    return _on_each(data, by_k, seed, patterns, leave_one_out)
 
 
 def linear_settings(
@@ -127,6 +146,7 @@ def linear_settings(
 
 @tidy
 @cli.with_options_of(linear_settings)
+@cli.with_options_of(file_patterns)
 def linear_probe(
     checkpoint: str,
     *,
@@ -157,7 +177,8 @@ def linear_probe(
         epochs: Passes over the features.
         seed: Of weights, order and held-out part, and of the split of
             folders without train and val.
-        settings: Arguments of :func:`linear_settings`.
+        settings: Arguments of :func:`linear_settings` and, for data, of
+            :func:`file_patterns`.
 
     Returns:
         Figures in percent, and the setting that was chosen; of a list of
@@ -175,15 +196,17 @@ def linear_probe(
     """
     from .checkpoints import evaluate, read_config
 
+    patterns = {n: settings.pop(n) for n in PATTERNS if n in settings}
     cfg = read_config(config, checkpoint, cfg_options)
     chosen = linear_settings(**settings) | _given(epochs=epochs, seed=seed)
     given = cfg, checkpoint, chosen, features, work_dir, seed
     return _on_each(
-        data, lambda folder: evaluate(*given, folder)[0], seed=seed
+        data, lambda folder: evaluate(*given, folder)[0], seed, patterns
     )
 
 
 @tidy
+@cli.with_options_of(file_patterns)
 def evaluate_svm(
     checkpoint: str,
     *,
@@ -195,6 +218,7 @@ def evaluate_svm(
     shots: Annotated[Sequence[int] | None, dict(nargs='*')] = None,
     draws: Annotated[int, cli.COUNT] = 5,
     seed: int = 0,
+    **patterns: Sequence[str],
 ) -> Measurement | dict[str, Measurement]:
     """Linear SVM a class on frozen features.
 
@@ -214,6 +238,7 @@ def evaluate_svm(
         draws: Draws of each number.
         seed: Of draws, folds and solver, and of the split of folders without
             train and val.
+        patterns: Arguments of :func:`file_patterns`, for data.
 
     Returns:
         Figures in percent; of a list of folders, by folder.
@@ -234,12 +259,13 @@ def evaluate_svm(
     chosen = _given(type='SVM', shots=shots, draws=draws, seed=seed)
     given = cfg, checkpoint, chosen, features, work_dir, seed
     return _on_each(
-        data, lambda folder: evaluate(*given, folder)[0], seed=seed
+        data, lambda folder: evaluate(*given, folder)[0], seed, patterns
     )
 
 
 @tidy
 @cli.with_options_of(linear_settings)
+@cli.with_options_of(file_patterns)
 def evaluate_checkpoints(
     checkpoint_dir: Annotated[str, dict(metavar='DIR')],
     *,
@@ -281,7 +307,8 @@ def evaluate_checkpoints(
         draws: Of the SVM.
         seed: Of the linear probe or the SVM, and of the split of a folder
             without train and val.
-        settings: Arguments of :func:`linear_settings`.
+        settings: Arguments of :func:`linear_settings` and, for data, of
+            :func:`file_patterns`.
 
     Returns:
         A row for each: number, checkpoint, error, figures in percent.
@@ -305,6 +332,7 @@ def evaluate_checkpoints(
         read_config,
     )
 
+    patterns = {n: settings.pop(n) for n in PATTERNS if n in settings}
     if config is not None:  # What is wrong in it is said first.
         config = load_config(config, cfg_options)
     found = find_checkpoints(checkpoint_dir, epochs)
@@ -321,7 +349,7 @@ def evaluate_checkpoints(
         raise cli.UsageError(
             f'--protocol {protocol}: use one of {", ".join(own)}.'
         )
-    (folder,) = _folders(data or (), seed=seed or 0)
+    (folder,) = _folders(data or (), seed or 0, patterns)
     place = work_dir or checkpoint_dir
     return evaluate_series(
         cfg, found, place, own[protocol], features, protocol, folder
@@ -329,6 +357,7 @@ def evaluate_checkpoints(
 
 
 @tidy
+@cli.with_options_of(file_patterns)
 def extract_features(
     checkpoint: str,
     *,
@@ -342,6 +371,7 @@ def extract_features(
     images: Annotated[str | None, dict(metavar='DIR')] = None,
     size: Annotated[int | None, cli.COUNT] = None,
     cfg_options: cli.Settings | None = None,
+    **patterns: Sequence[str],
 ) -> dict[str, Any]:
     """Write the features of images, with labels and paths, to a file.
 
@@ -365,6 +395,7 @@ def extract_features(
         size: Side of what the network sees of data; default: as in the
             evaluation or the training of the config.
         cfg_options: Settings of the config to replace.
+        patterns: Arguments of :func:`file_patterns`, for data.
 
     Returns:
         The arrays of the file by name.
@@ -388,11 +419,14 @@ def extract_features(
         raise cli.UsageError('--data and --images mean the same: give one.')
     part = Part.of(stage, tokens, layer)
     cfg = read_config(config, checkpoint, cfg_options)
-    settings = loader_settings(cfg, split, data or images, size)
+    images = data or images
+    chosen = _patterns_of(images, patterns)
+    settings = loader_settings(cfg, split, images, size, chosen)
     return extract(cfg, checkpoint, settings, part, out)
 
 
 @tidy
+@cli.with_options_of(file_patterns)
 def near_duplicates(
     folder: Annotated[str, {'metavar': 'DIR'}],
     *,
@@ -408,6 +442,7 @@ def near_duplicates(
         str, dict(metavar='FILE', type=cli.ending('.csv'))
     ] = 'near_duplicates.csv',
     cfg_options: cli.Settings | None = None,
+    **patterns: Sequence[str],
 ) -> Duplicates:
     """Find near-duplicates among images: lists of groups, and a picture.
 
@@ -430,6 +465,7 @@ def near_duplicates(
             the training of the config.
         out: List to write; the others stand beside it.
         cfg_options: Settings of the config to replace.
+        patterns: Arguments of :func:`file_patterns`, for data.
 
     Raises:
         CheckpointError: If the checkpoint does not fit the config.
@@ -454,11 +490,13 @@ def near_duplicates(
             'features of the same pixels differ in the last digit.'
         )
 
+    chosen = _patterns_of(model, patterns, '--model')
+
     def read(place: str) -> Any:
         if features is not None:
             return from_file(features)
         cfg = read_config(config, str(model), cfg_options)
-        return from_model(cfg, str(model), folder, size, place)
+        return from_model(cfg, str(model), folder, size, place, chosen)
 
     return find(folder, read, threshold, neighbours, out)
 
@@ -520,24 +558,45 @@ def _given(**options: Any) -> dict[str, Any]:
     return {k: v for k, v in options.items() if v is not None}
 
 
+def _patterns_of(
+    source: object, options: Mapping[str, Any], needed: str = '--data'
+) -> dict[str, Sequence[str]]:
+    """Return patterns of files; refuse them where they would do nothing."""
+    patterns = file_patterns(**options)
+    if patterns and not source:
+        given = ' and '.join(f'--{name}' for name in patterns)
+        raise cli.UsageError(
+            f'{given} without {needed}: they choose among the files of a '
+            'folder that is read.'
+        )
+    return patterns
+
+
 def _folders(
-    data: Data, leave_one_out: bool = False, seed: int = 0
+    data: Data,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    leave_one_out: bool = False,
 ) -> list[Folder | None]:
     """Return the folders to evaluate on; None: what the config says."""
     from .folders import Folder
 
     paths = [data] if isinstance(data, str) else data
-    return [Folder(path, leave_one_out, seed) for path in paths] or [None]
+    patterns = _patterns_of(paths, options or {})
+    return [Folder(path, leave_one_out, seed, patterns) for path in paths] or [
+        None
+    ]
 
 
 def _on_each(
     data: Data,
     evaluated: Callable[[Folder | None], Found],
+    seed: int,
+    options: Mapping[str, Any],
     leave_one_out: bool = False,
-    seed: int = 0,
 ) -> Found | dict[str, Found]:
     """Evaluate on the images; return figures by folder if a list was given."""
-    folders = _folders(data, leave_one_out, seed)
+    folders = _folders(data, seed, options, leave_one_out)
     if isinstance(data, str) or not data:
         return evaluated(folders[0])
     return {each.path: evaluated(each) for each in folders if each}

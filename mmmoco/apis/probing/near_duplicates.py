@@ -5,7 +5,7 @@ import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,12 @@ class Duplicates:
 
 
 def from_model(
-    cfg: Config, checkpoint: str, folder: str, size: int | None, place: str
+    cfg: Config,
+    checkpoint: str,
+    folder: str,
+    size: int | None,
+    place: str,
+    patterns: Mapping[str, Sequence[str]],
 ) -> tuple[Tensor, list[str]]:
     """Return features of the images of a folder, and their paths.
 
@@ -87,8 +92,9 @@ def from_model(
         folder: Of the images, at any depth.
         size: Side of what the network sees; None: the config's.
         place: Folder for a file that holds the features while they are used.
+        patterns: Of the images' files.
     """
-    settings = loader_settings(cfg, 'bank', folder, size)
+    settings = loader_settings(cfg, 'bank', folder, size, patterns)
     settings['dataset']['with_labels'] = False
     found, dataset, _ = features_of(
         cfg, checkpoint, settings, Part('gap'), place

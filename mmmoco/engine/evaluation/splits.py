@@ -34,7 +34,8 @@ class Splits:
         remarks: What the last evaluation has to say beside its figures, for
             ``results.jsonl``.
         said: Lines that were logged, each of them once.
-        folder: That was named instead of the config's data.
+        folder: That was named instead of the config's data, and the patterns
+            of its files.
     """
 
     SETTINGS: ClassVar = ('bank', 'query', 'features', 'backend', 'memory_map')
@@ -47,7 +48,7 @@ class Splits:
     pipelines: Mapping[str, Any] = field(default_factory=dict)
     remarks: dict[str, Any] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
-    folder: str | None = None
+    folder: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def build(cls, settings: Mapping[str, Any], seed: int | None) -> 'Splits':
@@ -198,7 +199,7 @@ class Splits:
             'features': self.features,
             'bank': len(self.bank.dataset),  # type: ignore[arg-type]
             'queries': len(self.query.dataset),  # type: ignore[arg-type]
-            **({'folder': self.folder} if self.folder else {}),
+            **self.folder,
         }
 
 
