@@ -14,17 +14,18 @@ import numpy.typing as npt
 
 from mmmoco.functional import derive_seed
 
-#: Number of what is in no group.
-NONE = -1
+#: Number of what is in no group, and the names of none: of what has no name,
+#: of noise among clusters, of an empty field in a column of numbers.
+NONE, NO_NAMES = -1, ('', '-1', '-1.0', 'nan')
 
 #: How to name a group: so many folders of the path, or a column.
 GroupBy = int | str | None
 
 
 def group_number(name: Any) -> int:
-    """Return the number of a group; −1 for an empty name, or None."""
+    """Return the number of a group; −1 for a name of none, or None."""
     text = '' if name is None else str(name).strip()
-    return derive_seed(0, text, 'group') if text else NONE
+    return NONE if text in NO_NAMES else derive_seed(0, text, 'group')
 
 
 def group_numbers(names: Iterable[Any]) -> npt.NDArray[np.int64]:

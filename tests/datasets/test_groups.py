@@ -110,6 +110,19 @@ def test_a_number_depends_on_the_name_alone():
         folder_of('a/b', 0)
 
 
+@pytest.mark.parametrize('name', [-1, -1.0, '-1', ' -1 ', float('nan'), 'nan'])
+def test_noise_among_clusters_is_no_group(name, tmp_path):
+    """What clusterings and columns of numbers write where there is none."""
+    assert group_number(name) == -1
+    assert group_number('1') != group_number(f'{name}1') != -1
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    (tmp_path / 'l.csv').write_text(f'path,place\na.png,{name}\n')
+    data = ImageFolderDataset(
+        str(tmp_path), ann_file='l.csv', group_by='place'
+    )
+    assert data.groups.tolist() == [-1]
+
+
 @pytest.mark.parametrize('form', ['csv', 'json'])
 def test_a_column_of_a_list(images, form):
     given = ['p1', 'p2', 'p1', '', '7']
