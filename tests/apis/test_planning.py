@@ -27,10 +27,11 @@ from mmmoco.apis.planning.images import Images, Labelled, look
 from mmmoco.apis.planning.jobs import plan as plan_job
 from mmmoco.apis.planning.machine import Machine
 from mmmoco.apis.planning.pretrain import judged
-from mmmoco.apis.planning.start import read_start
+from mmmoco.apis.planning.start import Start, read_start
 from mmmoco.apis.planning.wishes import Wishes
 from mmmoco.apis.preflight import sample_batch
 from mmmoco.engine import checkpoint_io
+from mmmoco.engine.checkpoint_io import CheckpointError
 from mmmoco.engine.evaluation import KNN, Measurement, build_evaluation
 from mmmoco.registry import DATASETS, MODELS, in_scope_of
 from tests.conftest import call, one_line, optional
@@ -765,6 +766,41 @@ def test_a_start_of_other_images_is_refused(tmp_path):
     file = write_weights(tmp_path / 'weights.pth', 'torchvision')
     with pytest.raises(ValueError, match='images of 3 channels, and these'):
         plan_job(str(folder), init=file, work_dir=str(tmp_path / 'run'))
+
+
+@pytest.mark.parametrize('patch', [1, 8, 14, 16, 32, 48])
+@pytest.mark.parametrize('size', [32, 33, 50, 224])
+def test_a_side_that_is_named_can_be_taken(patch, size):
+    config = dict(img_size=224, patch_size=patch)
+    start = Start('a.pth', 'a.pth', config, [], [], '')
+    near = start.fitting(size, asked=False)
+    assert near >= 32 and near % patch == 0
+    assert start.fitting(near, asked=True) == near
+    if near != size:
+        with pytest.raises(ValueError, match=f'take {near}'):
+            start.fitting(size, asked=True)
+
+
+def test_a_start_that_is_damaged_is_refused(tmp_path):
+    file = write_weights(tmp_path / 'weights.pth', 'torchvision')
+    weights = torch.load(file)
+    weights['layer2.0.conv1.weight'][0, 0] = float('inf')
+    torch.save(weights, file)
+    with pytest.raises(CheckpointError, match=r'layer2\S+ has values that'):
+        read_start(Wishes(init=str(file), work_dir=str(tmp_path / 'run')))
+
+
+@pytest.mark.parametrize('channels', [1, 13])
+def test_a_start_may_have_bands(tmp_path, channels):
+    file = write_weights(tmp_path / 'weights.pth', 'torchvision')
+    weights = torch.load(file)
+    first = weights['conv1.weight'].mean(1, keepdim=True)
+    weights['conv1.weight'] = first.expand(-1, channels, -1, -1).clone()
+    torch.save(weights, file)
+    start = read_start(Wishes(init=str(file), work_dir=str(tmp_path / 'run')))
+    assert start.backbone(channels, 32).config['in_channels'] == channels
+    with pytest.raises(ValueError, match=f'{channels} channels, and these'):
+        start.backbone(3, 32)
 
 
 def test_what_tells_no_network_is_refused_in_one_line(tmp_path):

@@ -13,6 +13,7 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.evaluation.agreement import NeighbourAgreement
 from mmmoco.engine.hooks.drop_guard_hook import FellBelowStart
+from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.engine.without_memory import build_without_memory
 from mmmoco.two_phase import layer_depths
 from tests.conftest import results
@@ -232,14 +233,73 @@ def test_the_start_counts_as_the_best(
     assert any(said in line for line in lines)
 
 
-def test_not_a_number_is_a_fall(run_with, monkeypatch):
-    given = iter([50.0, float('nan')])
+@pytest.mark.parametrize(
+    ('series', 'margin', 'said'),
+    [
+        ([50.0, float('nan')], 99.0, 'k-NN is nan %'),
+        ([50.0, float('nan')], None, None),
+        ([float('nan')], 99.0, 'of the start is no number'),
+        ([float('nan')], None, 'of the start is no number'),
+    ],
+)
+def test_not_a_number_is_a_fall(run_with, monkeypatch, series, margin, said):
+    given = iter(series)
     monkeypatch.setattr(
         'mmmoco.engine.hooks.evaluation_hook.EvaluationHook.evaluate',
         lambda *_: {'top1': next(given)},
     )
-    with pytest.raises(FellBelowStart):
-        run_with(dict(type='DropGuardHook', margin=99.0)).train()
+    runner = run_with(dict(type='DropGuardHook', margin=margin))
+    if said is None:
+        runner.train()
+    else:
+        with pytest.raises(FellBelowStart, match=said) as stopped:
+            runner.train()
+        assert 'iter_-1' not in str(stopped.value)
+    kept = [f.name for f in Path(runner.work_dir).glob('best_*')]
+    assert kept == ['best_knn_iter_0.pth'] * (series[0] == 50)
+
+
+def test_the_guard_watches_the_images_of_the_training(run_with):
+    own = images()
+    own.dataset = dict(split='val')
+    guard = agreement() | dict(bank=own, query=own)
+    runner = run_with(guard, **{'train_dataloader.dataset.num_scenes': 48})
+    runner.train()
+    found = results(Path(runner.work_dir))
+    assert {r['protocol']['bank'] for r in found} == {48}
+
+
+@pytest.mark.parametrize('accumulation', [1, 2])
+@pytest.mark.parametrize('taken', [True, False])
+def test_a_skipped_step_is_none_of_the_backbone(
+    run_with, monkeypatch, accumulation, taken
+):
+    def run(**options):
+        return run_with(
+            dict(type='HeadWarmupHook', iterations=2),
+            **{
+                'optim_wrapper.accumulative_counts': accumulation,
+                'default_hooks.checkpoint.interval': 1,
+                'train_cfg.max_epochs': 2,
+                **options,
+            },
+        )
+
+    first = run()
+    agree = ContrastOptimWrapper._all_agree
+    if not taken:  # After the heads', none is.
+        monkeypatch.setattr(
+            ContrastOptimWrapper,
+            '_all_agree',
+            lambda own, *x: agree(own, *x) and first.iter < 2,
+        )
+    first.train()
+    monkeypatch.undo()
+    folder = Path(first.work_dir)
+    (folder / 'epoch_2.pth').unlink()
+    second = run(resume=True, load_from=str(folder / 'epoch_1.pth'))
+    second.train()
+    assert second.iter == 8
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,8 @@ seen = dict(
     num_workers='auto',
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='AddressedSampler', shuffle=False, limit=2000),
-    dataset=dict(
-        data_prefix='train',
-        prefix_optional=True,
-        pipeline=_base_.eval_pipeline,
-        **_base_.images,
-    ),
+    # That of the training.
+    dataset=dict(pipeline=_base_.eval_pipeline),
 )
 custom_hooks = [
     *_base_.custom_hooks,

@@ -14,7 +14,7 @@ from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import CheckpointError
 
 from .backbones import Backbone, measured
-from .wishes import Wishes
+from .wishes import LEAST, Wishes
 
 _UNKNOWN = (
     '--init: the file does not tell how its images were normalised; as those '
@@ -52,7 +52,8 @@ class Start:
         patch = self.config.get('patch_size', 1)
         if 'img_size' not in self.config or not isinstance(patch, int):
             return size
-        near = max(patch, round(size / patch) * patch)
+        least = -(-LEAST['image_size'] // patch)
+        near = max(least, round(size / patch)) * patch
         if asked and near != size:
             raise ValueError(
                 f'--image-size {size} is no multiple of the patches of '
@@ -101,13 +102,26 @@ def read_start(wishes: Wishes) -> Start | None:
             return Start(source, file, {}, *known, '', (_UNKNOWN,))
         report = read_foreign(source)
         if report.preprocessing is None:
-            remarks.append(_UNKNOWN)
-            report = report._replace(preprocessing=IMAGENET)
+            backbone = report.model.get('backbone', report.model)
+            channels, supposed = backbone.get('in_channels', 3), IMAGENET
+            if channels == 3:
+                remarks.append(_UNKNOWN)
+            else:  # Bands: by the new images.
+                supposed = IMAGENET | dict(
+                    mean=[127.5] * channels, std=[127.5] * channels
+                )
+            report = report._replace(preprocessing=supposed)
         file = str((wishes.config.parent / 'start.pth').resolve())
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         write(report, file)
         cfg = config_of(file)
     seen, names = cfg.model.data_preprocessor, checkpoint_io.read_weights(file)
+    for name, value in names.items():
+        if not value.isfinite().all():
+            raise CheckpointError(
+                f'--init {source}: {name} has values that are not finite; '
+                'the file is damaged.'
+            )
     config = Config(dict(backbone=cfg.model.backbone)).to_dict()['backbone']
     return Start(
         source,

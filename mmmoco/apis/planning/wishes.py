@@ -22,7 +22,7 @@ Order = Literal['auto', 'hwc', 'chw']
 LEAST_SECONDS = 18.0
 #: Names of folders that say nothing about the images in them.
 _PLAIN = {'images', 'image', 'img_dir', 'data', 'imgs', 'img', 'jpg'}
-_LEAST = dict(image_size=32, batch_size=2, queue=1, epochs=1, gpus=1, seed=0)
+LEAST = dict(image_size=32, batch_size=2, queue=1, epochs=1, gpus=1, seed=0)
 #: More is a slip, and a schedule of it takes hours to count through.
 _MOST = dict(
     image_size=4096,
@@ -109,7 +109,7 @@ class Wishes:
             FileNotFoundError: If the weights to go on from are not there.
             ValueError: Naming the option.
         """
-        for name, low in _LEAST.items():
+        for name, low in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 flag = name.replace('_', '-')

@@ -50,7 +50,8 @@ class DropGuardHook(EvaluationHook):
         interval: As for :class:`EvaluationHook`.
         margin: By how many percentage points the figure may lie below that of
             the start; None: never stop.
-        **data: As for :class:`EvaluationHook`.
+        **data: As for :class:`EvaluationHook`; a data set without a type is
+            that of the training, with what is said here.
 
     Raises:
         ValueError: If the margin is negative.
@@ -72,6 +73,12 @@ class DropGuardHook(EvaluationHook):
     def before_train(self, runner: Runner) -> None:
         """Measure the start; a run that goes on knows it."""
         self._figures = None
+        for name in {'bank', 'query'} & {*self.settings}:
+            loader = self.settings[name]
+            if 'type' not in loader['dataset']:
+                own = {**runner.cfg.train_dataloader['dataset']}
+                loader = {**loader, 'dataset': own | loader['dataset']}
+                self.settings[name] = loader
         super().before_train(runner)
         if not runner.iter:
             return
@@ -103,8 +110,13 @@ class DropGuardHook(EvaluationHook):
         by_iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
         iteration = done if by_iterations else runner.iter
         found = self._figures = self._figures or _Figures(start=figure)
-        margin = math.inf if self.margin is None else self.margin
-        if not found.start - figure <= margin:
+        if math.isnan(found.start):
+            raise FellBelowStart(
+                f'Stopped at iteration {iteration}: {self.evaluation.title} '
+                'of the start is no number: its weights or images are broken.'
+            )
+        margin = self.margin
+        if margin is not None and not found.start - figure <= margin:
             raise FellBelowStart(
                 f'Stopped at iteration {iteration}: {self.evaluation.title} '
                 f'is {figure:.2f} %, {found.start - figure:.2f} below the '

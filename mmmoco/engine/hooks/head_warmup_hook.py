@@ -7,6 +7,7 @@ from torch import nn
 from mmmoco.engine.bare_model import bare_model
 from mmmoco.engine.optim import ContrastOptimWrapper
 from mmmoco.engine.screen import ABOUT
+from mmmoco.private_names import accumulation_of
 from mmmoco.registry import HOOKS
 
 
@@ -71,7 +72,13 @@ class HeadWarmupHook(Hook):
     ) -> None:
         """Let a state be resumed that the backbone has no moments in."""
         done = (checkpoint.get('meta') or {}).get('iter')
-        if isinstance(done, int):
+        state = checkpoint.get('optimizer')
+        skipped = 0
+        if isinstance(state, dict):
+            skipped = state.get('skipped_in_a_row', 0)
+        if isinstance(done, int) and isinstance(skipped, int):
+            # The last step that was taken tells.
+            done -= skipped * accumulation_of(runner.optim_wrapper)
             self._freeze(runner, done <= self.iterations)
 
     def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
