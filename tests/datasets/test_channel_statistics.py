@@ -4,6 +4,8 @@ from PIL import Image
 
 from mmmoco.apis.data.channel_statistics import ChannelStatistics
 
+from ..conftest import optional
+
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
 def test_against_numpy_over_all_pixels(dtype):
@@ -63,3 +65,35 @@ def test_the_tool(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(dataset_stats, [str(tmp_path / 'nowhere')])
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize('masks', [0, 3, 5])
+@pytest.mark.parametrize('unread', ['sixteen bits', 'bands', 'no image'])
+def test_figures_of_masks_alone_are_none(unread, masks, tmp_path, capsys):
+    """Where half of the files cannot be read, the rest is not the data."""
+    from mmmoco.apis import cli
+    from mmmoco.apis.data.jobs import dataset_stats
+
+    for i in range(5):
+        file = tmp_path / f'{i}.png'
+        if unread == 'sixteen bits':
+            Image.fromarray(
+                np.arange(900, 1800, dtype=np.uint16).reshape(30, 30)
+            ).save(file)
+        elif unread == 'bands':
+            bands = np.ones((8, 8, 13), np.uint16)
+            optional('tifffile').imwrite(
+                file.with_suffix('.tif'),
+                bands,
+                photometric='minisblack',
+                planarconfig='contig',
+            )
+        else:
+            file.write_bytes(b'no image')
+    for i in range(masks):
+        Image.new('L', (8, 8), 255).save(tmp_path / f'{i}_mask.png')
+    with pytest.raises(SystemExit) as stop:
+        cli.main(dataset_stats, [str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and 'mean' not in out
+    assert f'5 of {5 + masks} images could not be read, such as' in err

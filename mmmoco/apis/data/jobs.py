@@ -51,7 +51,7 @@ def dataset_stats(
         cfg_options: Override settings of the config.
 
     Raises:
-        ValueError: If nothing can be read.
+        ValueError: If half of the images cannot be read.
 
     Example:
         mmmoco stats /data/sentinel --bands --exclude '*_mask.tif'
@@ -71,10 +71,15 @@ def dataset_stats(
         raise UsageError(f'--max-images {wanted}: must be at least 1.')
     indices = [i * count // wanted for i in range(wanted)]
     measured = measure(dataset, loading, indices)
-    for bad in measured.bad:
-        sys.stderr.write(f'bad file {bad.name!r}: {bad.reason}\n')
-    if measured.statistics.images == 0:
-        raise UsageError(f'None of {wanted} images could be read.')
+    bad = measured.bad
+    if 2 * len(bad) >= wanted:  # The rest may well be masks.
+        raise UsageError(
+            f'{len(bad)} of {wanted} images could not be read, such as '
+            f'{bad[0].name!r}: {bad[0].reason}. Measure bands with --bands; '
+            'leave out what is no image with --exclude PATTERN.'
+        )
+    for each in bad:
+        sys.stderr.write(f'bad file {each.name!r}: {each.reason}\n')
     return measured
 
 
