@@ -409,8 +409,13 @@ def test_a_run_goes_on_exactly_and_its_export_names_the_licence(
     assert 'licence is `dinov3-license`: these weights may fall' in card
     done = export_backbone(student, str(tmp_path / 'x'), to='mmpretrain')
     assert 'dinov3-license' in str(done)
-    told = checkpoint_io.read_meta(str(done.path))
-    assert told['teachers'] == {'PlainConvNet': 'dinov3-license'}
+    taken = import_checkpoint(
+        student, str(tmp_path / 'taken.pth'), config=small
+    )
+    assert 'Distilled from PlainConvNet, licence dinov3-lic' in str(taken)
+    for path in (done.path, taken.path):
+        told = checkpoint_io.read_meta(str(path))
+        assert told['teachers'] == {'PlainConvNet': 'dinov3-license'}
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ def read_source(
             )
         ),
         'preprocessing': recorded(seen),
-        'license': _licence(meta),
+        'license': licence_of(meta),
         'mmmoco_version': mmmoco.__version__,
     }
     known = {k: v for k, v in told.items() if v is not None}
@@ -258,7 +258,7 @@ def recorded_method(content: Mapping[str, Any]) -> str | None:
     return told if isinstance(told, str) else None
 
 
-def _licence(meta: Mapping[str, Any]) -> str | None:
+def licence_of(meta: Mapping[str, Any]) -> str | None:
     """Return that of the weights, if their file tells an identifier."""
     told = meta.get('license')
     fits = isinstance(told, str) and LICENCE.fullmatch(told)

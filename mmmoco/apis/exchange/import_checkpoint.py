@@ -34,7 +34,7 @@ from mmmoco.engine.evaluation.preprocessing import (
 from mmmoco.engine.without_memory import build_without_memory, check_complete
 from mmmoco.registry import bare_type
 
-from .export_backbone import recorded_method
+from .export_backbone import licence_of, recorded_method, teachers_of
 from .weight_files import encode
 
 #: What training can begin without, and what happens then.
@@ -58,6 +58,8 @@ class Import(NamedTuple):
         preprocessing: Mean, std, order of the channels and range of the
             values that its network was trained with; None: not known.
         epoch: Of the foreign run, if the file tells.
+        license: Of the weights, if file or layout tell.
+        teachers: From whom they were distilled, with licences.
         path: The new file.
     """
 
@@ -67,6 +69,8 @@ class Import(NamedTuple):
     absent: list[str]
     preprocessing: dict[str, Any] | None
     epoch: int | None
+    license: str | None
+    teachers: dict[str, str]
     path: str | None = None
 
     def __str__(self) -> str:
@@ -100,12 +104,15 @@ class Import(NamedTuple):
                 f'Preprocessing: mean {eyes["mean"]}, std {eyes["std"]}, '
                 f'{eyes["channel_order"]}, values up to {eyes["value_range"]}'
             )
-        if imported.format.license:
-            name = imported.format.license
+        if name := imported.format.license:
             lines.append(
                 f'Licence: {name}, under which weights of this layout are '
                 f'published ({LICENSE_LINKS[name]})'
             )
+        lines += [
+            f'Distilled from {network}, licence {licence}'
+            for network, licence in self.teachers.items()
+        ]
         lines.append('The state of the optimizer is not carried over.')
         backbone = model.get('backbone', model)
         arch = backbone.get('arch')
@@ -169,7 +176,16 @@ def read_foreign(
     )
     epoch = content.get('epoch')
     epoch = epoch if isinstance(epoch, int) else None
-    return Import(source, imported, model, absent, preprocessing, epoch)
+    return Import(
+        source,
+        imported,
+        model,
+        absent,
+        preprocessing,
+        epoch,
+        imported.format.license or licence_of(told),
+        teachers_of(told, None),
+    )
 
 
 def write(report: Import, out: str) -> Import:
@@ -188,8 +204,10 @@ def write(report: Import, out: str) -> Import:
     )
     if report.epoch is not None:
         meta['imported']['epoch'] = report.epoch
-    if report.imported.format.license:
-        meta['license'] = report.imported.format.license
+    if report.license:
+        meta['license'] = report.license
+    if report.teachers:
+        meta['teachers'] = report.teachers
     if report.preprocessing is not None:
         meta['preprocessing'] = report.preprocessing
     content = encode(report.imported.weights, meta, Path(out).suffix)
