@@ -565,6 +565,7 @@ VERDICTS = [
     (30.0, 31.0, 1000, 'within chance'),
     (30.0, 38.0, 1000, 'the untrained network has 30.0 %'),
     (30.0, 38.0, 50, 'within chance'),
+    (100.0, 100.0, 9, 'too easy to tell'),
 ]
 
 

@@ -193,6 +193,11 @@ def judged(
             f'{first} on your task: that may be as good.'
         ), False
     said = f'k-NN top-1 {after:.1f} % of {queries:,} images'
+    if before >= 100:
+        return (
+            f'{said}, and {first} has 100 %: these classes are too easy to '
+            'tell them apart.'
+        ), False
     if after <= before:
         return (
             f"{said}, no better than {first}'s {before:.1f} %: "
