@@ -672,6 +672,12 @@ def write_weights(path, kind):
     torch.manual_seed(0)
     if kind == 'torchvision':
         weights = optional('torchvision').models.resnet18().state_dict()
+    elif kind == 'registers':
+        weights = (
+            optional('timm')
+            .create_model('vit_small_patch14_reg4_dinov2', img_size=56)
+            .state_dict()
+        )
     elif kind == 'timm':
         vit = optional('timm').create_model('vit_tiny_patch16_224')
         weights = vit.state_dict()
@@ -780,6 +786,28 @@ def test_a_side_that_is_named_can_be_taken(patch, size):
     if near != size:
         with pytest.raises(ValueError, match=f'take {near}'):
             start.fitting(size, asked=True)
+
+
+@pytest.mark.parametrize('size', [42, 56, 70])
+@pytest.mark.parametrize('kind', ['timm', 'registers'])
+def test_positions_of_a_start_fit_other_sides(tmp_path, kind, size):
+    file = write_weights(tmp_path / 'weights.pth', kind)
+    start = read_start(Wishes(init=str(file), work_dir=str(tmp_path / 'run')))
+    size = start.fitting(size, asked=False)
+    config = start.backbone(3, size).config | dict(
+        init_cfg=dict(
+            type='Pretrained', checkpoint=start.file, prefix='backbone.'
+        )
+    )
+    model = MODELS.build(config)
+    model.init_weights()
+    theirs = checkpoint_io.read_weights(start.file, 'backbone.')
+    for name, value in model.state_dict().items():
+        if config.get('dynamic_img_size') or 'pos_embed' not in name:
+            assert torch.equal(value, theirs[name]), name
+    with torch.no_grad():
+        (found,) = model(torch.zeros(1, 3, size, size))[-1:]
+    assert found.isfinite().all()
 
 
 def test_a_start_that_is_damaged_is_refused(tmp_path):

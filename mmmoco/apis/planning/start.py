@@ -74,7 +74,8 @@ class Start:
                 f'--init {self.source}: its network takes images of {own} '
                 f'channels, and these have {channels}.'
             )
-        if 'img_size' in config:
+        # Which resizes its positions to every image keeps those of the file.
+        if 'img_size' in config and not config.get('dynamic_img_size'):
             config['img_size'] = size
         return measured(
             f'--init {self.source}', self.title, config, channels, size
