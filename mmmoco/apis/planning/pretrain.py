@@ -107,7 +107,9 @@ def make_backbone(wishes: Wishes) -> Pretrained:
     rows = {name: text.partition(':')[0] for name, text in plan.rows}
     first = 'the start' if wishes.init else 'the untrained network'
     verdict, better = judged(before, after, queries, first)
-    which = 'the best' if wishes.init and figures else 'training'
+    which = 'the best' if place.name.startswith('best_') else 'training'
+    if place.name.endswith('_iter_0.pth'):
+        which = 'the start itself: nothing was better'
     if problem:
         took += ' (it was stopped)'
     longer = '--hours 8'
