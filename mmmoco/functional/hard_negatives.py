@@ -42,7 +42,7 @@ class Hardest:
     def __init__(self, queries: int, n: int, device: torch.device) -> None:
         self.n = n
         self.similarity = torch.empty(queries, 0, device=device)
-        self.place = self.similarity.long()
+        self.place = self.similarity.to(torch.int64)
 
     def see(self, first: int, similarity: Tensor) -> None:
         """Take the keys from ``first`` on into account.
@@ -80,7 +80,9 @@ def mixtures(
     """
     s, s2, count = mixing.s, mixing.s2, hardest.count()
     *chosen, share, own_share = mixing.draws.split([s, s, s2, s, s2], 1)
-    ranks = [(x * count).long().minimum(count - 1).relu() for x in chosen]
+    ranks = [
+        (x * count).to(torch.int64).minimum(count - 1).relu() for x in chosen
+    ]
     first, second, third = (hardest.place.gather(1, x) for x in ranks)
     rows = keys.T.contiguous()  # Read one key at a time, several times each.
     length = max(1, most // max(1, (s + s2) * q.shape[1]))

@@ -49,6 +49,7 @@ def test_every_m_is_raised_and_a_resume_goes_on_with_it(
 
     cfg = small_config(**options)
     cfg.load_from, cfg.resume = str(Path(cfg.work_dir, 'iter_2.pth')), True
+    cfg.work_dir += '/again'  # The log is named by the second.
     cfg.auto_scale_m.enable = False
     m, said = train(runner_of, cfg)
     assert m[2:] == pytest.approx(expected[2:], abs=1e-12)

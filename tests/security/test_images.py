@@ -166,7 +166,11 @@ OPENERS = {
     'cv2.imdecode': {'datasets/transforms/loading.py'},
     'tifffile.TiffFile': {'datasets/transforms/tiff.py'},
     'tarfile.open': {'datasets/cifar.py', 'apis/data/shard_writer.py'},
-    'np.load': {'datasets/digit_scenes.py', 'apis/report/work_dir.py'},
+    'np.load': {
+        'apis/probing/near_duplicates.py',
+        'apis/report/work_dir.py',
+        'datasets/digit_scenes.py',
+    },
     'cv2.imread': set(),
     'cv2.imreadmulti': set(),
     'tifffile.imread': set(),

@@ -14,7 +14,7 @@ from PIL import Image
 from mmmoco import json_lines
 from mmmoco.apis.dense.davis import write_results
 from mmmoco.apis.dense.zero_shot_seg import write_curve
-from mmmoco.apis.report.work_dir import read_run, summarise
+from mmmoco.apis.report.work_dir import read_run, read_settings
 from mmmoco.convert.config_text import read_config_text
 from mmmoco.datasets import image_lists, tar_shards
 from mmmoco.datasets.transforms.bands import LoadBands
@@ -97,7 +97,7 @@ def test_scalars_that_go_back_again_and_again_are_read(tmp_path, name):
 def test_long_texts_of_a_work_dir_are_refused(tmp_path, monkeypatch):
     notes = []
     text = f'a = [{"1," * (1 << 20)}]'
-    assert summarise(text, notes) == {} and 'letters' in notes[0]
+    assert read_settings(text, notes) == {} and 'letters' in notes[0]
     with pytest.raises(ValueError, match='letters'):
         read_config_text(text)
     path = _lines(tmp_path / 'a/vis_data/scalars.json', [{'step': 1}] * 9)

@@ -20,6 +20,7 @@ from mmmoco.apis.report.work_dir import (
     _read_environment,
     all_settings,
     amounts,
+    read_settings,
     summarise,
 )
 from mmmoco.json_lines import read_json_lines
@@ -70,18 +71,20 @@ def spoilt(text):
 @given(text=st.one_of(spoilt(CONFIG), st.sampled_from(DEEP)))
 def test_any_config_is_summed_up_or_named(text):
     notes = []
-    summary = summarise(text, notes)
+    cfg = read_settings(text, notes)
+    summary = summarise(cfg, notes)
     assert all(isinstance(value, str) for value in summary.values())
     assert len(notes) <= 1 and (not notes or not summary)
-    every = all_settings(text)
+    every = all_settings(cfg)
     assert all(isinstance(value, str) for value in every.values())
 
 
 def test_a_whole_config_is_summed_up_without_a_note():
     notes = []
-    assert summarise(CONFIG, notes)['m'] == '0.999' and not notes
+    cfg = read_settings(CONFIG, notes)
+    assert summarise(cfg, notes)['m'] == '0.999' and not notes
     for deep in DEEP[:4]:
-        summarise(f'a = {deep}', notes)
+        read_settings(f'a = {deep}', notes)
     assert len(notes) == 4 and all('cannot be summed up' in n for n in notes)
 
 
