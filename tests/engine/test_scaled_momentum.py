@@ -72,6 +72,7 @@ def test_a_resume_scales_by_the_change_of_the_batch_alone(
         cfg = small_config(**SCALED)
         cfg.optim_wrapper.accumulative_counts = accumulation
         cfg.load_from, cfg.resume = file, True
+        cfg.work_dir += f'/{accumulation}'
         m, said = train(runner_of, cfg)
         assert m[2:] == pytest.approx([0.99**power] * 2)
         assert said[1:] == [

@@ -166,7 +166,7 @@ def replace(path: PathLike, fill: Callable[[IO[bytes]], object]) -> None:
         if cause is None:
             raise
         text = f'could not be saved ({cause.strerror})'
-        if target.exists():
+        if os.path.exists(target):  # Path.exists() may be refused, too.
             text += '; an older file of that name is untouched'
         raise OSError(cause.errno, text, str(target)) from error
     _sync_folder(target.parent)
