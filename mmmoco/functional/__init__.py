@@ -11,6 +11,7 @@ from .feature_distance import (
     feature_similarity,
 )
 from .feature_spread import effective_rank, feature_spread
+from .finite import first_not_finite
 from .hard_negatives import Mixing
 from .info_nce import Candidates, Stats, plain_info_nce, same
 from .knn import Neighbours, nearest, nearest_in_shards, vote

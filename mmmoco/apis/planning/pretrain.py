@@ -3,6 +3,8 @@
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -67,14 +69,11 @@ def make_backbone(wishes: Wishes) -> Pretrained:
     resume = goes_on and checkpoint_io.any_numbered(plan.work_dir, None)
     problem = ''
     try:
-        with settings_told():
+        with _told_if_stopped(plan), settings_told():
             done = train(plan.config, work_dir=plan.work_dir, resume=resume)
         checkpoint = done.checkpoint
     except FellBelowStart as stop:
         problem, checkpoint = str(stop), None
-    except KeyboardInterrupt:
-        _stopped(plan)
-        raise
     if wishes.init:  # What the guard kept: the start is among them.
         best = [*Path(plan.work_dir).glob('best_*_iter_*.pth')]
         checkpoint = str(best[0]) if best else checkpoint
@@ -82,11 +81,8 @@ def make_backbone(wishes: Wishes) -> Pretrained:
         raise ExpectedEnd(
             problem or f'No checkpoint was saved in {plan.work_dir}.'
         )
-    try:
+    with _told_if_stopped(plan):
         written = export_backbone(checkpoint, export, overwrite=True)
-    except KeyboardInterrupt:
-        _stopped(plan)
-        raise
     wishes.note.unlink()
     figures = [
         result
@@ -166,13 +162,18 @@ def _planned(wishes: Wishes) -> tuple[Plan, int, bool]:
     return plan, known, False
 
 
-def _stopped(plan: Plan) -> None:
-    """Say where it goes on."""
-    newest = checkpoint_io.find_latest(plan.work_dir, None)
-    log_warning(
-        'Stopped. Given again, the same command goes on from '
-        f'{newest or "the first iteration: nothing was saved yet"}.'
-    )
+@contextmanager
+def _told_if_stopped(plan: Plan) -> Iterator[None]:
+    """Say where it goes on, if it is stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        newest = checkpoint_io.find_latest(plan.work_dir, None)
+        log_warning(
+            'Stopped. Given again, the same command goes on from '
+            f'{newest or "the first iteration: nothing was saved yet"}.'
+        )
+        raise
 
 
 def judged(

@@ -12,6 +12,7 @@ from mmmoco.convert.anatomy import called
 from mmmoco.convert.preprocessing import IMAGENET
 from mmmoco.engine import checkpoint_io
 from mmmoco.engine.checkpoint_io import CheckpointError
+from mmmoco.functional import first_not_finite
 
 from .backbones import Backbone, measured
 from .wishes import LEAST, Wishes
@@ -97,8 +98,10 @@ def read_start(wishes: Wishes) -> Start | None:
         cfg = config_of(source)
     except (CheckpointError, ValueError):
         # None of ours, or one that does not tell.
-        names = checkpoint_io.read_weights(source)
-        if wishes.backbone and any(n.startswith('backbone.') for n in names):
+        if wishes.backbone and any(
+            name.startswith('backbone.')
+            for name in checkpoint_io.read_weights(source)
+        ):
             known = list(IMAGENET['mean']), list(IMAGENET['std'])
             return Start(source, file, {}, *known, '', (_UNKNOWN,))
         report = read_foreign(source)
@@ -117,12 +120,12 @@ def read_start(wishes: Wishes) -> Start | None:
         write(report, file)
         cfg = config_of(file)
     seen, names = cfg.model.data_preprocessor, checkpoint_io.read_weights(file)
-    for name, value in names.items():
-        if not value.isfinite().all():
-            raise CheckpointError(
-                f'--init {source}: {name} has values that are not finite; '
-                'the file is damaged.'
-            )
+    name = first_not_finite(names)
+    if name is not None:
+        raise CheckpointError(
+            f'--init {source}: {name} has values that are not finite; the '
+            'file is damaged.'
+        )
     config = Config(dict(backbone=cfg.model.backbone)).to_dict()['backbone']
     return Start(
         source,

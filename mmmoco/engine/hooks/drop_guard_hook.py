@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from mmmoco.engine.disk import survive
 from mmmoco.engine.endings import ExpectedEnd
@@ -14,7 +14,7 @@ from mmmoco.evaluation.classification import Metrics
 from mmmoco.messages import log_warning
 from mmmoco.registry import HOOKS
 
-from .evaluation_hook import EvaluationHook
+from .evaluation_hook import EvaluationHook, by_iterations
 
 
 class FellBelowStart(ExpectedEnd):
@@ -89,7 +89,8 @@ class DropGuardHook(EvaluationHook):
                 'DropGuardHook: the checkpoint does not tell how good the '
                 f'start was. That of iteration {runner.iter} counts as it.'
             )
-            self.evaluate(runner, _done(runner))
+            done = runner.iter if by_iterations(runner) else runner.epoch
+            self.evaluate(runner, done)
         elif not self._file(runner, found).is_file():
             log_warning(
                 f'{self._file(runner, found)}, the best network so far, is '
@@ -107,8 +108,7 @@ class DropGuardHook(EvaluationHook):
         first = [next(iter(metrics.values()))]
         broadcast_object_list(first)  # All processes stop, or none.
         (figure,) = first
-        by_iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
-        iteration = done if by_iterations else runner.iter
+        iteration = done if by_iterations(runner) else runner.iter
         found = self._figures = self._figures or _Figures(start=figure)
         if math.isnan(found.start):
             raise FellBelowStart(
@@ -176,11 +176,6 @@ class DropGuardHook(EvaluationHook):
             f'{title}: best at iteration {found.iteration}, '
             f'{found.best:.2f} % (start {found.start:.2f} %): {file}.'
         )
-
-
-def _done(runner: Runner) -> int:
-    iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
-    return runner.iter if iterations else runner.epoch
 
 
 def _told(known: Any) -> _Figures | None:

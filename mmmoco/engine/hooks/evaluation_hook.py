@@ -80,7 +80,7 @@ class EvaluationHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Evaluate every ``interval`` epochs and after the last."""
-        if isinstance(runner.train_loop, IterBasedTrainLoop):
+        if by_iterations(runner):
             return
         if self.every_n_epochs(runner, self.interval) or (
             self.is_last_train_epoch(runner)
@@ -89,7 +89,7 @@ class EvaluationHook(Hook):
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """In an iteration-based loop, evaluate every ``interval``."""
-        if not isinstance(runner.train_loop, IterBasedTrainLoop):
+        if not by_iterations(runner):
             return
         if self.every_n_train_iters(runner, self.interval) or (
             self.is_last_train_iter(runner)
@@ -108,7 +108,7 @@ class EvaluationHook(Hook):
         results = self.evaluation.measure(model, self.data)
         if remembered := self.evaluation.remembered():
             runner.message_hub.update_info(self._remembered, remembered)
-        iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
+        iterations = by_iterations(runner)
         unit = 'iterations' if iterations else 'epochs'
         protocol = self.evaluation.describe(self.data)
         watched = results[0].setting
@@ -161,6 +161,11 @@ class KNNHook(EvaluationHook):
         self, interval: int = 1, initial: bool = False, **protocol: Any
     ) -> None:
         super().__init__('KNN', interval, initial, **protocol)
+
+
+def by_iterations(runner: Runner) -> bool:
+    """Whether a run, and so an evaluation's interval, counts iterations."""
+    return isinstance(runner.train_loop, IterBasedTrainLoop)
 
 
 def share_statistics(model: nn.Module) -> None:

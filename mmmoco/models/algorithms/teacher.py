@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmmoco.functional import first_not_finite
 from mmmoco.messages import log_warning
 from mmmoco.models.encoders import image_channels
 from mmmoco.registry import MODELS, bare_type
@@ -169,13 +170,13 @@ class Teacher(BaseModule):
                 '103.53) and (58.395, 57.12, 57.375).'
             )
         super().init_weights()
-        for name, value in self.backbone.state_dict().items():
-            if not (value.is_meta or bool(torch.isfinite(value).all())):
-                raise ValueError(
-                    f'{place}: {name} of {self.file or "its weights"} holds '
-                    'values that are not finite: nothing is to be learnt '
-                    'from it. Fetch the file again.'
-                )
+        name = first_not_finite(self.backbone.state_dict())
+        if name is not None:
+            raise ValueError(
+                f'{place}: {name} of {self.file or "its weights"} holds '
+                'values that are not finite: nothing is to be learnt from it. '
+                'Fetch the file again.'
+            )
 
     @torch.no_grad()
     def forward(self, x: Tensor, mean: Tensor, std: Tensor) -> list[Stage]:
