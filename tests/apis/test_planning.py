@@ -26,7 +26,7 @@ from mmmoco.apis.planning.config_text import config_text
 from mmmoco.apis.planning.images import Images, Labelled, look
 from mmmoco.apis.planning.jobs import plan as plan_job
 from mmmoco.apis.planning.machine import Machine
-from mmmoco.apis.planning.pretrain import judged
+from mmmoco.apis.planning.pretrain import judged, kept_for
 from mmmoco.apis.planning.start import Start, read_start
 from mmmoco.apis.planning.wishes import Wishes
 from mmmoco.apis.preflight import sample_batch
@@ -851,6 +851,20 @@ def test_the_margin_is_the_one_that_was_asked_for(asked, margin):
         image_size=32, micro_batch=2, evaluated=(900, 900),
     )  # fmt: skip
     assert chosen.guard == ('KNN', margin)
+
+
+def test_a_network_is_called_the_best_only_where_it_was_compared():
+    for ranked, start, last in (
+        (True, 'the start itself: nothing was better', 'the best'),
+        (
+            False,
+            'the start itself: nothing was within the margin',
+            'the last within the margin',
+        ),
+    ):
+        assert kept_for('best_x_iter_0.pth', ranked) == start
+        assert kept_for('best_x_iter_10.pth', ranked) == last
+        assert kept_for('iter_10.pth', ranked) == 'training'
 
 
 @pytest.mark.slow

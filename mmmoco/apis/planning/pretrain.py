@@ -103,9 +103,7 @@ def make_backbone(wishes: Wishes) -> Pretrained:
     rows = {name: text.partition(':')[0] for name, text in plan.rows}
     first = 'the start' if wishes.init else 'the untrained network'
     verdict, better = judged(before, after, queries, first)
-    which = 'the best' if place.name.startswith('best_') else 'training'
-    if place.name.endswith('_iter_0.pth'):
-        which = 'the start itself: nothing was better'
+    which = kept_for(place.name, ranked=bool(figures))
     if problem:
         took += ' (it was stopped)'
     longer = '--hours 8'
@@ -174,6 +172,22 @@ def _told_if_stopped(plan: Plan) -> Iterator[None]:
             f'{newest or "the first iteration: nothing was saved yet"}.'
         )
         raise
+
+
+def kept_for(name: str, ranked: bool) -> str:
+    """Return what the network of a checkpoint is to the run.
+
+    Args:
+        name: Of the file.
+        ranked: Networks were compared by k-NN; else by their distance from
+            the start, which tells of none that it is better.
+    """
+    if name.endswith('_iter_0.pth'):
+        what = 'better' if ranked else 'within the margin'
+        return f'the start itself: nothing was {what}'
+    if name.startswith('best_'):
+        return 'the best' if ranked else 'the last within the margin'
+    return 'training'
 
 
 def judged(
